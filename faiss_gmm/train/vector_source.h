@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace faiss_gmm {
+
+/// A piece of consecutive rows, ready to be read.
+struct Chunk {
+    enum class Memory { host, device };
+    const float* x = nullptr; ///< [n, d], row-major, in `memory`
+    size_t n = 0;             ///< rows
+    size_t first = 0;         ///< number of the first row in its source
+    Memory memory = Memory::host;
+    void* stream = nullptr; ///< device memory: the CUDA stream in whose order x is valid
+};
+
+/// Hands out the rows of a data set, chunk by chunk, as often as it is asked.
+/// Every pass gives the same rows in the same order.
+class VectorSource {
+public:
+    virtual ~VectorSource() = default;
+    virtual size_t rows() const = 0;
+    virtual size_t dimensions() const = 0;
+    /// Rows [first, first + n) as one chunk; valid until the next call. Throws Error past the end.
+    virtual Chunk read(size_t first, size_t n) = 0;
+    /// Largest n that one read() may be asked for.
+    virtual size_t max_chunk_rows() const = 0;
+};
+
+/// Rows that lie in memory (also in a mapped file); owns nothing.
+class MemorySource : public VectorSource {
+public:
+    /// x [n, d], alive and unchanged while the source is.
+    MemorySource(size_t n, size_t d, const float* x);
+    size_t rows() const override;
+    size_t dimensions() const override;
+    Chunk read(size_t first, size_t n) override;
+    size_t max_chunk_rows() const override;
+
+private:
+    size_t n_, d_;
+    const float* x_;
+};
+
+/// Chosen rows of an array in memory, gathered chunk by chunk: the training sample without its copy.
+class SampledSource : public VectorSource {
+public:
+    /// x [*, d] and the row numbers, in the order in which they are handed out.
+    SampledSource(size_t d, const float* x, std::vector<int64_t> rows);
+    size_t rows() const override;
+    size_t dimensions() const override;
+    Chunk read(size_t first, size_t n) override;
+    size_t max_chunk_rows() const override;
+
+private:
+    size_t d_;
+    const float* x_;
+    std::vector<int64_t> rows_;
+    std::vector<float> buffer_;
+};
+
+} // namespace faiss_gmm
