@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# From a clean clone to a running demo or test suite; `contrib/bootstrap.sh --help` says how.
+set -euo pipefail
+
+readonly build_dir=build/release # the binary folder of the preset `default`
+
+usage() {
+    cat <<'TEXT'
+usage: contrib/bootstrap.sh demo|test [--no-install]
+
+  demo   build and run the demo: IVF against IVFGMM on the embedded data set, a table and demo.svg
+  test   build everything with -Wall -Wextra -Werror and run all tests; ends with ctest's summary
+
+What is missing is installed first, with apt on Debian 12 and 13 (through sudo unless you are root).
+
+  --no-install   install nothing, build with what is there
+  -h, --help     this text
+
+CMAKE_BUILD_PARALLEL_LEVEL in the environment sets the number of compile jobs (default: all cores).
+example: contrib/bootstrap.sh demo
+TEXT
+}
+
+# fail DOING GIVEN ALLOWED NEXT: the four parts of every error message; exit status 2.
+fail() {
+    printf 'error: %s\n  given:   %s\n  allowed: %s\n  next:    %s\n' "$@" >&2
+    exit 2
+}
+
+say() {
+    printf '== %s\n' "$*"
+}
+
+# quietly LOG COMMAND...: output goes to LOG and is shown only if the command fails.
+quietly() {
+    local log=$1
+    shift
+    mkdir -p "$(dirname "$log")"
+    if ! "$@" >"$log" 2>&1 </dev/null; then
+        tail -n 40 "$log" >&2
+        printf 'error: failed: %s\n  log: %s\n' "$*" "$log" >&2
+        exit 1
+    fi
+}
+
+# os_release KEY: that value of /etc/os-release, empty where there is none.
+os_release() {
+    if [[ -r /etc/os-release ]]; then
+        (
+            # shellcheck source=/dev/null
+            . /etc/os-release
+            printf '%s' "${!1:-}"
+        )
+    fi
+}
+
+needed_packages() {
+    printf '%s\n' g++ cmake ninja-build ccache libfaiss-dev libopenblas-openmp-dev libhwy-dev \
+        libfmt-dev libcli11-dev nlohmann-json3-dev libgtest-dev
+    # The layout of the sources is defined by clang-format 14, which Debian 13 no longer has;
+    # there the format test reports itself as skipped.
+    if [[ $1 == test && $(os_release VERSION_ID) == 12 ]]; then
+        echo clang-format-14
+    fi
+}
+
+# missing_packages PACKAGE...: those that dpkg does not know as installed.
+missing_packages() {
+    local package
+    for package in "$@"; do
+        if [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) != installed ]]; then
+            echo "$package"
+        fi
+    done
+}
+
+install_missing() {
+    local packages missing as_root=()
+    mapfile -t packages < <(needed_packages "$1")
+    if [[ $(os_release ID) != debian ]] || ! command -v apt-get >/dev/null; then
+        fail "installing what the build needs" \
+            "$(os_release PRETTY_NAME) ($(uname -s))" \
+            "Debian 12 or 13 with apt" \
+            "install your system's counterparts of: ${packages[*]}
+           (a C++17 compiler, CMake 3.25, Ninja, FAISS 1.7.3 or newer, OpenBLAS built with OpenMP,
+           Highway, fmt, CLI11, nlohmann-json, GoogleTest), then add --no-install"
+    fi
+    mapfile -t missing < <(missing_packages "${packages[@]}")
+    if ((${#missing[@]} == 0)); then
+        return
+    fi
+    if ((EUID != 0)); then
+        if ! command -v sudo >/dev/null; then
+            fail "installing ${missing[*]}" "an ordinary user, and no sudo" "root, or a user of sudo" \
+                "as root: apt-get install ${missing[*]}"
+        fi
+        as_root=(sudo)
+    fi
+    say "installing ${missing[*]}"
+    as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y)
+    quietly build/logs/apt-update.log "${as_root[@]}" update
+    quietly build/logs/apt-install.log "${as_root[@]}" install --no-install-recommends "${missing[@]}"
+}
+
+# build TARGET [CMAKE-OPTION...]
+build() {
+    local target=$1 progress=()
+    shift
+    say "configuring $build_dir"
+    quietly build/logs/configure.log cmake --preset default "$@"
+    say "building $target"
+    if [[ ! -t 1 ]]; then
+        progress=(-- --quiet) # no line a file in logs
+    fi
+    cmake --build "$build_dir" --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" \
+        --target "$target" "${progress[@]}"
+}
+
+main() {
+    local command='' install=yes argument
+    for argument in "$@"; do
+        case $argument in
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        --no-install) install=no ;;
+        demo | test)
+            if [[ -n $command ]]; then
+                fail "reading the command line" "$*" "one of: demo, test" \
+                    "run contrib/bootstrap.sh once for each"
+            fi
+            command=$argument
+            ;;
+        *)
+            fail "reading the command line" "'$argument'" "demo, test, --no-install, --help" \
+                "contrib/bootstrap.sh --help"
+            ;;
+        esac
+    done
+    if [[ -z $command ]]; then
+        fail "reading the command line" "no command" "demo, test" "contrib/bootstrap.sh --help"
+    fi
+
+    cd "$(dirname "${BASH_SOURCE[0]}")/.."
+    if [[ $install == yes ]]; then
+        install_missing "$command"
+    fi
+    case $command in
+    demo)
+        build faiss_gmm_demo
+        "$build_dir/bench/faiss_gmm_demo"
+        ;;
+    test)
+        build all -DFAISS_GMM_WERROR=ON
+        say "testing"
+        ctest --test-dir "$build_dir" -j2 --output-on-failure
+        ;;
+    esac
+}
+
+main "$@"
