@@ -13,7 +13,7 @@ foreach(folder faiss_gmm contrib bench datasets tests)
     endforeach()
 endforeach()
 list(LENGTH sources count)
-execute_process(COMMAND ${CLANG_FORMAT} --dry-run -Werror ${sources} RESULT_VARIABLE failed)
+execute_process(COMMAND ${CLANG_FORMAT} --dry-run -Werror --ferror-limit=1 ${sources} RESULT_VARIABLE failed)
 if(failed)
     message(FATAL_ERROR "format: sources are not laid out as .clang-format says; "
         "run clang-format-14 -i on those named above")
