@@ -98,7 +98,8 @@ install_missing() {
         as_root=(sudo)
     fi
     say "installing ${missing[*]}"
-    as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y)
+    # A new machine may still be busy with its own upgrades: wait for the lock.
+    as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300)
     quietly build/logs/apt-update.log "${as_root[@]}" update
     quietly build/logs/apt-install.log "${as_root[@]}" install --no-install-recommends "${missing[@]}"
 }
