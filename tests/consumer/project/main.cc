@@ -14,9 +14,9 @@
 #include <faiss_gmm/mixture/error.h>
 #ifdef CONSUMER_WITH_INDEX_FACTORY
 #include <faiss_gmm/factory/index_factory.h>
-using faiss_gmm::index_factory;
+namespace factory = faiss_gmm;
 #else
-using faiss::index_factory;
+namespace factory = faiss;
 #endif
 
 int main(int argc, char** argv) {
@@ -30,7 +30,8 @@ int main(int argc, char** argv) {
     }
     std::printf("%s\n", faiss_gmm::Error({"a", "b", "c", "d"}).what());
     for (int i = 1; i < argc; ++i) {
-        const std::unique_ptr<faiss::Index> index(index_factory(d, argv[i], faiss::METRIC_L2));
+        const std::unique_ptr<faiss::Index> index(
+                factory::index_factory(d, argv[i], faiss::METRIC_L2));
         index->train(n, x.data());
         index->add(n, x.data());
         std::vector<float> distances(n);
