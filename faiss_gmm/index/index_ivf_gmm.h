@@ -2,6 +2,7 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,8 +10,12 @@
 #include <faiss/IndexIVF.h>
 #include <faiss/IndexIVFFlat.h>
 
+#include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/index/faiss_error.h"
+#include "faiss_gmm/index/gmm_quantizer.h"
 #include "faiss_gmm/index/search_parameters.h"
 #include "faiss_gmm/index/statistics.h"
+#include "faiss_gmm/runs/run_inverted_lists.h"
 #include "faiss_gmm/spill/spill_policy.h"
 #include "faiss_gmm/train/gmm_trainer.h"
 
@@ -18,12 +23,16 @@ namespace faiss_gmm {
 
 /// Whether and how finely vectors are sketched inside their runs.
 struct SketchParameters {
-    enum class Mode { automatic, none, fixed };
-    Mode mode = Mode::automatic; ///< automatic: where the codec's code is over twice a sketch's size
-    size_t codes = 0;            ///< 4-bit codes a sketch; 0: clamp(d / 4, 1, 256)
+    enum class Mode {
+        automatic, ///< where the codec's code is over twice a sketch's size
+        none,      ///< chosen runs are scanned whole by the codec
+        fixed,     ///< always, with `codes` codes
+    };
+    Mode mode = Mode::automatic;
+    size_t codes = 0; ///< 4-bit codes a summary and a sketch; 0: clamp(d / 4, 1, 256)
 };
 
-/// Seconds spent building, by part; split and sketch lie within train and add.
+/// Seconds spent building, by part, summed over calls. split and sketch lie within add.
 struct BuildTimes {
     double train = 0, add = 0, split = 0, sketch = 0;
 };
@@ -36,8 +45,8 @@ struct MemoryUse {
     }
 };
 
-/// The face that every IndexIVFGMMOf<Codec> shows beside its stock class: dynamic_cast to it to reach
-/// the mixture, the policy and the directory.
+/// The face that every IndexIVFGMMOf<Codec> shows beside its stock class: dynamic_cast to it to reach the mixture,
+/// the policy and the directory.
 class IndexIVFGMM {
 public:
     virtual ~IndexIVFGMM();
@@ -51,18 +60,312 @@ public:
     /// The mixture; K = 0 before train().
     const GaussianMixture& mixture() const;
     /// History of the last train(), an entry an EM iteration.
-    const std::vector<TrainingProgress>& training_history() const;
-    /// Splits every list that is not in split form, so that what is found no longer depends on the
-    /// order in which vectors were added.
+    const std::vector<TrainingProgress>& training_history() const {
+        return history_;
+    }
+    /// Splits every list that is not in split form, so that what is found no longer depends on the order in which
+    /// vectors were added. Throws faiss::FaissException.
     void compact();
-    /// Verifies every invariant of lists and directory; throws faiss::FaissException naming the first
-    /// that does not hold. O(n d).
+    /// Verifies every invariant of lists and directory; throws faiss::FaissException naming the first that does not
+    /// hold. O(n d).
     void check() const;
-    BuildTimes build_times() const;
+    BuildTimes build_times() const {
+        return times_;
+    }
     MemoryUse memory_use() const;
+    /// The lists with their directory; null where another kind was put in their place (then the index is a plain
+    /// IVF).
+    const RunInvertedLists* run_lists() const;
+
     /// This index as the stock class it also is.
     virtual faiss::IndexIVF& ivf() = 0;
     virtual const faiss::IndexIVF& ivf() const = 0;
+
+protected:
+    using StockAddCore = std::function<void(
+            int64_t n, const float* x, const int64_t* ids, const int64_t* assignment)>;
+    using StockSearchPreassigned = std::function<void(int64_t k, float* distances, int64_t* labels)>;
+
+    /// Puts the lists under RunInvertedLists; once, at construction.
+    void attach();
+    /// Learns mixture, rotation and quantizers, and fills the coarse quantizer unless it holds nlist vectors.
+    void train_coarse(int64_t n, const float* x);
+    /// add_core: codes through the codec's own in blocks, copies where the storage asks for them, then runs.
+    void add_spilled(
+            int64_t n,
+            const float* x,
+            const int64_t* ids,
+            const int64_t* assignment,
+            const StockAddCore& stock);
+    /// Whether search() has runs to choose from under these parameters.
+    bool searches_by_runs(const faiss::SearchParameters* params) const;
+    void search_by_runs(
+            int64_t n,
+            const float* x,
+            int64_t k,
+            float* distances,
+            int64_t* labels,
+            const faiss::SearchParameters* params,
+            bool as_pairs) const;
+    void search_and_reconstruct_by_runs(
+            int64_t n,
+            const float* x,
+            int64_t k,
+            float* distances,
+            int64_t* labels,
+            float* reconstructed,
+            const faiss::SearchParameters* params) const;
+    void search_lists(
+            int64_t n,
+            const float* x,
+            int64_t k,
+            const int64_t* keys,
+            const float* coarse_dis,
+            float* distances,
+            int64_t* labels,
+            bool store_pairs,
+            const faiss::IVFSearchParameters* params,
+            faiss::IndexIVFStats* stats,
+            const StockSearchPreassigned& stock) const;
+    void range_search_lists(
+            int64_t n,
+            const float* x,
+            float radius,
+            const int64_t* keys,
+            const float* coarse_dis,
+            faiss::RangeSearchResult* result,
+            bool store_pairs,
+            const faiss::IVFSearchParameters* params,
+            faiss::IndexIVFStats* stats) const;
+    /// range_search over the nprobe nearest lists; with copies each id once.
+    void range_search_nprobe(
+            int64_t n,
+            const float* x,
+            float radius,
+            faiss::RangeSearchResult* result,
+            const faiss::SearchParameters* params) const;
+    /// Gives what stock code wrote its runs.
+    void organise();
+    /// After a stock call that wrote to lists: runs, and with copies ntotal.
+    void after_mutation();
+    bool stores_copies() const;
+    void refuse_with_copies(const char* what) const;
+    size_t distinct_members(const faiss::IDSelector* selector) const;
+
+private:
+    RunInvertedLists* lists();
+    void add_copies(
+            int64_t n,
+            const float* x,
+            const int64_t* ids,
+            const int64_t* homes,
+            const StockAddCore& stock);
+    void learn_around(GaussianMixture mixture, const std::vector<float>& data_mean, size_t n, const float* x);
+    void calibrate_spill(SpillPolicy& policy, const GaussianMixture& mixture, size_t n, const float* x) const;
+    void estimate_from_lists();
+    DecodeEntries decoder() const;
+    void follow_in_direct_map(const std::vector<size_t>& lists);
+    TrainingParameters index_training() const;
+
+    std::vector<TrainingProgress> history_;
+    BuildTimes times_;
 };
+
+/// An IVF index over a Gaussian mixture. Codec: a stock IVF class, which this is in every dynamic_cast.
+///
+/// Constructed as the stock class is, or without a quantizer: then it owns a GMMQuantizer. Everything that
+/// FAISS does with a Codec it does with this; train(), add() and search() are where they differ:
+/// train() runs EM, add() spills runs and sketches vectors, search() visits nprobe * ntotal / nlist vectors of the
+/// best runs (README, "How it works").
+template <class Codec>
+class IndexIVFGMMOf : public Codec, public IndexIVFGMM {
+public:
+    IndexIVFGMMOf(size_t d, size_t nlist, faiss::MetricType metric = faiss::METRIC_L2)
+            : Codec(new GMMQuantizer(static_cast<int64_t>(d), metric), d, nlist, metric) {
+        this->own_fields = true;
+        attach();
+    }
+    IndexIVFGMMOf(
+            faiss::Index* quantizer,
+            size_t d,
+            size_t nlist,
+            faiss::MetricType metric = faiss::METRIC_L2)
+            : Codec(quantizer, d, nlist, metric) {
+        attach();
+    }
+
+    faiss::IndexIVF& ivf() override {
+        return *this;
+    }
+    const faiss::IndexIVF& ivf() const override {
+        return *this;
+    }
+
+    void train(int64_t n, const float* x) override {
+        at_faiss_seam([&] { train_coarse(n, x); });
+        Codec::train(n, x);
+    }
+
+    void add_core(
+            int64_t n,
+            const float* x,
+            const int64_t* xids,
+            const int64_t* precomputed_idx FAISS_GMM_CONTEXT_PARAMETER) override {
+        at_faiss_seam([&] {
+            add_spilled(
+                    n,
+                    x,
+                    xids,
+                    precomputed_idx,
+                    [&](int64_t rows, const float* rows_x, const int64_t* ids, const int64_t* assignment) {
+                        Codec::add_core(
+                                rows, rows_x, ids, assignment FAISS_GMM_CONTEXT_ARGUMENT);
+                    });
+        });
+    }
+
+    void search(
+            int64_t n,
+            const float* x,
+            int64_t k,
+            float* distances,
+            int64_t* labels,
+            const faiss::SearchParameters* params = nullptr) const override {
+        if (searches_by_runs(params)) {
+            search_by_runs(n, x, k, distances, labels, params, false);
+        } else {
+            const faiss::SearchParametersIVF stock = stock_parameters(params);
+            Codec::search(n, x, k, distances, labels, &stock);
+        }
+    }
+
+    void search_preassigned(
+            int64_t n,
+            const float* x,
+            int64_t k,
+            const int64_t* assign,
+            const float* centroid_dis,
+            float* distances,
+            int64_t* labels,
+            bool store_pairs,
+            const faiss::IVFSearchParameters* params = nullptr,
+            faiss::IndexIVFStats* stats = nullptr) const override {
+        search_lists(
+                n,
+                x,
+                k,
+                assign,
+                centroid_dis,
+                distances,
+                labels,
+                store_pairs,
+                params,
+                stats,
+                [&](int64_t wide_k, float* wide_distances, int64_t* wide_labels) {
+                    Codec::search_preassigned(
+                            n,
+                            x,
+                            wide_k,
+                            assign,
+                            centroid_dis,
+                            wide_distances,
+                            wide_labels,
+                            store_pairs,
+                            params,
+                            stats);
+                });
+    }
+
+    void range_search(
+            int64_t n,
+            const float* x,
+            float radius,
+            faiss::RangeSearchResult* result,
+            const faiss::SearchParameters* params = nullptr) const override {
+        range_search_nprobe(n, x, radius, result, params);
+    }
+
+    void range_search_preassigned(
+            int64_t n,
+            const float* x,
+            float radius,
+            const int64_t* keys,
+            const float* coarse_dis,
+            faiss::RangeSearchResult* result,
+            bool store_pairs = false,
+            const faiss::IVFSearchParameters* params = nullptr,
+            faiss::IndexIVFStats* stats = nullptr) const FAISS_GMM_RANGE_SEARCH_PREASSIGNED_OVERRIDE {
+        range_search_lists(n, x, radius, keys, coarse_dis, result, store_pairs, params, stats);
+    }
+
+    void search_and_reconstruct(
+            int64_t n,
+            const float* x,
+            int64_t k,
+            float* distances,
+            int64_t* labels,
+            float* recons,
+            const faiss::SearchParameters* params = nullptr) const override {
+        if (searches_by_runs(params)) {
+            search_and_reconstruct_by_runs(n, x, k, distances, labels, recons, params);
+        } else {
+            const faiss::SearchParametersIVF stock = stock_parameters(params);
+            Codec::search_and_reconstruct(n, x, k, distances, labels, recons, &stock);
+        }
+    }
+
+    size_t remove_ids(const faiss::IDSelector& sel) override {
+        if (!stores_copies()) {
+            const size_t removed = Codec::remove_ids(sel);
+            at_faiss_seam([&] { after_mutation(); });
+            return removed;
+        }
+        const int64_t before = this->ntotal;
+        const size_t distinct = distinct_members(&sel);
+        Codec::remove_ids(sel);
+        this->ntotal = before - static_cast<int64_t>(distinct);
+        return distinct;
+    }
+
+    void update_vectors(int nv, const int64_t* idx, const float* v) override {
+        refuse_with_copies("updating vectors");
+        Codec::update_vectors(nv, idx, v);
+        at_faiss_seam([&] { after_mutation(); });
+    }
+
+    void merge_from(faiss::Index& other, int64_t add_id) override {
+        Codec::merge_from(other, add_id);
+        at_faiss_seam([&] { after_mutation(); });
+    }
+
+    void copy_subset_to(
+            faiss::IndexIVF& other,
+            FAISS_GMM_SUBSET_TYPE subset_type,
+            int64_t a1,
+            int64_t a2) const override {
+        refuse_with_copies("copying a subset");
+        Codec::copy_subset_to(other, subset_type, a1, a2);
+        if (auto* ours = dynamic_cast<IndexIVFGMMOf*>(&other)) {
+            at_faiss_seam([&] { ours->after_mutation(); });
+        }
+    }
+
+private:
+    /// What stock search code understands of parameters that may be ours or plain.
+    faiss::SearchParametersIVF stock_parameters(const faiss::SearchParameters* params) const {
+        faiss::SearchParametersIVF stock;
+        stock.nprobe = this->nprobe;
+        stock.max_codes = this->max_codes;
+        if (params != nullptr) {
+            stock.sel = params->sel;
+            if (const auto* given = dynamic_cast<const faiss::SearchParametersIVF*>(params)) {
+                stock = *given;
+            }
+        }
+        return stock;
+    }
+};
+
+using IndexIVFGMMFlat = IndexIVFGMMOf<faiss::IndexIVFFlat>;
 
 } // namespace faiss_gmm

@@ -4,6 +4,10 @@
 
 #include <cstddef>
 
+namespace faiss {
+struct IndexIVFStats;
+}
+
 namespace faiss_gmm {
 
 /// What searches touched, counted where it happens, not estimated. Words as in the README.
@@ -25,7 +29,8 @@ struct IVFGMMStats {
 /// Reset it when nothing searches.
 extern IVFGMMStats indexIVFGMM_stats;
 
-/// indexIVFGMM_stats.add(stats) under the lock; also adds nq, nlist and ndis to faiss::indexIVF_stats.
-void publish(const IVFGMMStats& stats);
+/// indexIVFGMM_stats.add(stats) under the lock; also adds nq, nlist and ndis to the caller's statistics, or,
+/// where there are none, to faiss::indexIVF_stats.
+void publish(const IVFGMMStats& stats, faiss::IndexIVFStats* caller);
 
 } // namespace faiss_gmm

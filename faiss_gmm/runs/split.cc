@@ -37,7 +37,8 @@ public:
         }
         find_direction(begin, end);
         for (size_t i = begin; i < end; i++) {
-            keys_[i] = {dot(d_, row(i), direction_.data()), order_[i]};
+            const float projection = dot(d_, row(i), direction_.data());
+            keys_[i] = {std::isfinite(projection) ? projection : 0, order_[i]}; // NaN has no order
         }
         const size_t runs = (size + run_size - 1) / run_size;
         const size_t cut = begin + runs / 2 * run_size;

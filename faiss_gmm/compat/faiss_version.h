@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// The only place that knows how FAISS's signatures changed between versions.
+#pragma once
+
+#include <memory>
+
+#include <faiss/IndexIVF.h>
+#include <faiss/invlists/InvertedLists.h>
+
+#define FAISS_GMM_FAISS_AT_LEAST(major, minor)                                                     \
+    (FAISS_VERSION_MAJOR > (major) ||                                                              \
+     (FAISS_VERSION_MAJOR == (major) && FAISS_VERSION_MINOR >= (minor)))
+
+// IndexIVF::add_core takes an inverted_list_context since 1.8.
+#if FAISS_GMM_FAISS_AT_LEAST(1, 8)
+#define FAISS_GMM_CONTEXT_PARAMETER , void* inverted_list_context = nullptr
+#define FAISS_GMM_CONTEXT_ARGUMENT , inverted_list_context
+#else
+#define FAISS_GMM_CONTEXT_PARAMETER
+#define FAISS_GMM_CONTEXT_ARGUMENT
+#endif
+
+// IndexIVF::range_search_preassigned is virtual since 1.7.4.
+#if FAISS_VERSION_MAJOR > 1 || FAISS_VERSION_MINOR > 7 || FAISS_VERSION_PATCH >= 4
+#define FAISS_GMM_RANGE_SEARCH_PREASSIGNED_OVERRIDE override
+#define FAISS_GMM_SUBSET_TYPE faiss::InvertedLists::subset_type_t
+#else
+#define FAISS_GMM_RANGE_SEARCH_PREASSIGNED_OVERRIDE
+#define FAISS_GMM_SUBSET_TYPE int
+#endif
+
+namespace faiss_gmm::compat {
+
+/// A scanner of the codec that returns ids; parameters of the codec are heeded since 1.11.
+inline std::unique_ptr<faiss::InvertedListScanner> make_scanner(
+        const faiss::IndexIVF& ivf,
+        const faiss::IDSelector* selector,
+        const faiss::SearchParameters* codec_parameters) {
+#if FAISS_GMM_FAISS_AT_LEAST(1, 11)
+    return std::unique_ptr<faiss::InvertedListScanner>(ivf.get_InvertedListScanner(
+            false,
+            selector,
+            dynamic_cast<const faiss::IVFSearchParameters*>(codec_parameters)));
+#else
+    static_cast<void>(codec_parameters);
+    return std::unique_ptr<faiss::InvertedListScanner>(
+            ivf.get_InvertedListScanner(false, selector));
+#endif
+}
+
+} // namespace faiss_gmm::compat

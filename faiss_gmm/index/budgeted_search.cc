@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#include "faiss_gmm/index/budgeted_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include <cblas.h>
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <faiss/IndexFlat.h>
+#include <faiss/impl/AuxIndexStructures.h>
+
+#include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/index/defaults.h"
+#include "faiss_gmm/index/faiss_error.h"
+#include "faiss_gmm/index/list_search.h"
+#include "faiss_gmm/index/result_heap.h"
+#include "faiss_gmm/runs/parallel.h"
+#include "faiss_gmm/runs/sketch_scan.h"
+#include "faiss_gmm/runs/vector_ops.h"
+
+namespace faiss_gmm {
+namespace {
+
+constexpr size_t queries_at_once = 32; // of a thread: one matrix product with the means
+
+/// What a thread keeps from query to query.
+struct Scratch {
+    std::vector<float> centred, rotated, means; // of a block of queries: [b, d], [b, kept], [b, nlist]
+    std::vector<int64_t> lists;
+    std::vector<float> list_distances;
+    std::vector<std::pair<float, int32_t>> nearest;
+    QueryTables tables;
+    ChoiceScratch choice;
+    std::vector<ChosenRun> chosen;
+    std::vector<uint64_t> keys;
+    std::vector<Candidate> candidates;
+    std::vector<const uint8_t*> rows;
+    std::vector<int64_t> row_labels;
+};
+
+class BudgetedSearch {
+public:
+    BudgetedSearch(
+            const faiss::IndexIVF& ivf,
+            const RunInvertedLists& lists,
+            const SearchSettings& settings,
+            size_t k,
+            Labels meaning)
+            : ivf_(ivf),
+              lists_(lists),
+              codec_(lists.state().codec),
+              directory_(lists.directory()),
+              settings_(settings),
+              k_(k),
+              meaning_(meaning),
+              budget_(settings.budget(ivf.ntotal, ivf.nlist)),
+              flat_(dynamic_cast<const faiss::IndexFlat*>(ivf.quantizer) != nullptr) {}
+
+    /// n queries of one block.
+    void search_block(size_t n, const float* x, float* distances, int64_t* labels, IVFGMMStats& stats) {
+        thread_local Scratch scratch;
+        const size_t d = codec_.d, nlist = ivf_.nlist;
+        centre(n, x, scratch);
+        scratch.rotated.resize(n * codec_.kept);
+        codec_.rotate_queries(n, scratch.centred.data(), scratch.rotated.data());
+        if (flat_) {
+            distances_to_means(n, scratch);
+        } else {
+            scratch.lists.resize(n * settings_.lists);
+            scratch.list_distances.resize(n * settings_.lists);
+            search_quantizer(n, x, scratch);
+        }
+        // The scanner tests no selector: what it is handed has passed, or is tested by scan_entries.
+        const auto scanner = compat::make_scanner(ivf_, nullptr, settings_.codec_params);
+        for (size_t i = 0; i < n; i++) {
+            ResultHeap heap(codec_.inner_product, k_, distances + i * k_, labels + i * k_);
+            heap.start();
+            const float* centred = scratch.centred.data() + i * d;
+            const float* all = flat_ ? scratch.means.data() + i * nlist : nullptr;
+            const ProbedLists probed = flat_
+                    ? nearest_lists(all, scratch)
+                    : ProbedLists{
+                              settings_.lists,
+                              scratch.lists.data() + i * settings_.lists,
+                              scratch.list_distances.data() + i * settings_.lists};
+            const HomeDistances homes(codec_, all, centred);
+            stats.nq++;
+            stats.means += flat_ ? nlist : settings_.lists;
+            if (probed.n > 0 && std::isfinite(probed.distance[0])) {
+                scanner->set_query(x + i * d);
+                search_lists(
+                        probed,
+                        homes,
+                        scratch.rotated.data() + i * codec_.kept,
+                        *scanner,
+                        scratch,
+                        heap,
+                        stats);
+            }
+            stats.means += homes.computed();
+            heap.finish();
+        }
+    }
+
+private:
+    void centre(size_t n, const float* x, Scratch& scratch) const {
+        const size_t d = codec_.d;
+        scratch.centred.resize(n * d);
+        for (size_t i = 0; i < n; i++) {
+            for (size_t t = 0; t < d; t++) {
+                scratch.centred[i * d + t] = x[i * d + t] - codec_.data_mean[t];
+            }
+        }
+    }
+
+    /// |q - c|^2 (inner product: <q, c>) to all means, by one product.
+    void distances_to_means(size_t n, Scratch& scratch) const {
+        const size_t d = codec_.d, nlist = ivf_.nlist;
+        scratch.means.resize(n * nlist);
+        cblas_sgemm(
+                CblasRowMajor,
+                CblasNoTrans,
+                CblasTrans,
+                static_cast<int>(n),
+                static_cast<int>(nlist),
+                static_cast<int>(d),
+                codec_.inner_product ? 1.0f : -2.0f,
+                scratch.centred.data(),
+                static_cast<int>(d),
+                codec_.centred_means.data(),
+                static_cast<int>(d),
+                0.0f,
+                scratch.means.data(),
+                static_cast<int>(nlist));
+        for (size_t i = 0; i < n; i++) {
+            const float* q = scratch.centred.data() + i * d;
+            const float norm = dot(d, q, q);
+            float* row = scratch.means.data() + i * nlist;
+            for (size_t l = 0; l < nlist && !codec_.inner_product; l++) {
+                row[l] = std::max(0.0f, row[l] + norm + codec_.mean_norms[l]);
+            }
+            if (!std::isfinite(norm)) { // marks the query: NaN, Inf, or too large to square
+                row[0] = NAN;
+            }
+        }
+    }
+
+    void search_quantizer(size_t n, const float* x, Scratch& scratch) const {
+        ivf_.quantizer->search(
+                static_cast<int64_t>(n),
+                x,
+                static_cast<int64_t>(settings_.lists),
+                scratch.list_distances.data(),
+                scratch.lists.data(),
+                settings_.quantizer_params);
+    }
+
+    /// The nearest of all lists, nearest first; none for a query that is not finite.
+    ProbedLists nearest_lists(const float* all, Scratch& scratch) const {
+        const size_t nlist = ivf_.nlist, count = settings_.lists;
+        if (!std::isfinite(all[0])) {
+            return {};
+        }
+        auto& nearest = scratch.nearest;
+        nearest.resize(nlist);
+        for (size_t l = 0; l < nlist; l++) {
+            nearest[l] = {codec_.inner_product ? -all[l] : all[l], static_cast<int32_t>(l)};
+        }
+        if (count < nlist) {
+            std::nth_element(nearest.begin(), nearest.begin() + count, nearest.end());
+        }
+        std::sort(nearest.begin(), nearest.begin() + count);
+        scratch.lists.resize(count);
+        scratch.list_distances.resize(count);
+        for (size_t p = 0; p < count; p++) {
+            scratch.lists[p] = nearest[p].second;
+            scratch.list_distances[p] = all[nearest[p].second];
+        }
+        return {count, scratch.lists.data(), scratch.list_distances.data()};
+    }
+
+    void search_lists(
+            const ProbedLists& probed,
+            const HomeDistances& homes,
+            const float* rotated_query,
+            faiss::InvertedListScanner& scanner,
+            Scratch& scratch,
+            ResultHeap& heap,
+            IVFGMMStats& stats) const {
+        codec_.build_tables(
+                rotated_query, directory_.summary_range, directory_.sketch_range, scratch.tables);
+        const ChoiceCounts choice = choose_runs(
+                directory_,
+                codec_,
+                scratch.tables,
+                probed,
+                homes,
+                budget_,
+                scratch.choice,
+                scratch.chosen);
+        stats.nscored += choice.summaries;
+        stats.bytes_scored += choice.blocks * codec_.summary_layout().bytes();
+        stats.nvisited += choice.vectors;
+        if (directory_.sketched) {
+            const ScanCounts scan = scan_sketches(
+                    directory_,
+                    codec_,
+                    scratch.tables,
+                    scratch.chosen,
+                    settings_.exact_distances(k_),
+                    settings_.selector,
+                    lists_,
+                    scratch.keys,
+                    scratch.candidates);
+            stats.nscored += scan.sketches;
+            stats.nskipped += scan.skipped;
+            stats.bytes_scored += scratch.chosen.size() * codec_.sketch_layout().bytes();
+            exact_distances(homes, scanner, scratch, heap);
+            stats.ndis += scratch.candidates.size();
+        } else {
+            scan_chosen_runs(homes, scanner, scratch, heap, stats);
+        }
+        scan_entries_without_run(probed, scanner, heap, stats);
+    }
+
+    /// The codec's distances of the candidates, home by home, rows prefetched.
+    void exact_distances(
+            const HomeDistances& homes,
+            faiss::InvertedListScanner& scanner,
+            Scratch& scratch,
+            ResultHeap& heap) const {
+        auto& candidates = scratch.candidates;
+        std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+            return a.home != b.home ? a.home < b.home : a.entry < b.entry;
+        });
+        const size_t n = candidates.size(), code_size = lists_.code_size;
+        scratch.rows.resize(n);
+        scratch.row_labels.resize(n);
+        const auto first_of_home = [&](size_t i) {
+            return i == 0 || candidates[i].home != candidates[i - 1].home;
+        };
+        std::vector<const uint8_t*>& rows = scratch.rows;
+        const uint8_t* codes = nullptr;
+        for (size_t i = 0; i < n; i++) {
+            if (first_of_home(i)) {
+                codes = lists_.get_codes(candidates[i].home);
+            }
+            rows[i] = codes + candidates[i].entry * code_size;
+        }
+        const auto prefetch = [&](size_t i) {
+            if (i < n) {
+                for (size_t b = 0; b < code_size; b += 64) {
+                    __builtin_prefetch(rows[i] + b);
+                }
+            }
+        };
+        const size_t ahead = std::max<size_t>(1, 4096 / std::max<size_t>(code_size, 1));
+        for (size_t i = 0; i < std::min(n, ahead); i++) {
+            prefetch(i);
+        }
+        const int64_t* ids = nullptr;
+        for (size_t i = 0; i < n; i++) {
+            prefetch(i + ahead);
+            const Candidate& candidate = candidates[i];
+            if (first_of_home(i)) {
+                scanner.set_list(candidate.home, homes(candidate.home));
+                ids = meaning_ == Labels::ids ? lists_.get_ids(candidate.home) : nullptr;
+            }
+            const float distance = scanner.distance_to_code(rows[i]);
+            heap.push(distance, label(ids, candidate.home, candidate.entry));
+            if (i + 1 == n || first_of_home(i + 1)) {
+                if (ids != nullptr) {
+                    lists_.release_ids(candidate.home, ids);
+                }
+                lists_.release_codes(
+                        candidate.home, rows[i] - candidate.entry * code_size);
+            }
+        }
+    }
+
+    int64_t label(const int64_t* ids, int32_t list, uint32_t entry) const {
+        return meaning_ == Labels::ids
+                ? ids[entry]
+                : static_cast<int64_t>(faiss::lo_build(list, entry));
+    }
+
+    /// Without sketches the codec's scanner takes the chosen runs whole.
+    void scan_chosen_runs(
+            const HomeDistances& homes,
+            faiss::InvertedListScanner& scanner,
+            Scratch& scratch,
+            ResultHeap& heap,
+            IVFGMMStats& stats) const {
+        auto& chosen = scratch.chosen;
+        std::sort(chosen.begin(), chosen.end(), [](const ChosenRun& a, const ChosenRun& b) {
+            return a.home != b.home ? a.home < b.home : a.run < b.run;
+        });
+        int32_t home = -1;
+        for (const ChosenRun& run : chosen) {
+            if (run.home != home) {
+                home = run.home;
+                scanner.set_list(home, homes(home));
+            }
+            const size_t first = run.run * run_size;
+            const ScanTotals totals = scan_entries(
+                    lists_, scanner, home, first, first + run.size, settings_.selector, meaning_, heap);
+            stats.ndis += totals.ndis;
+            stats.nskipped += totals.skipped;
+        }
+    }
+
+    void scan_entries_without_run(
+            const ProbedLists& probed,
+            faiss::InvertedListScanner& scanner,
+            ResultHeap& heap,
+            IVFGMMStats& stats) const {
+        for (size_t p = 0; p < probed.n; p++) {
+            if (probed.list[p] < 0) {
+                continue;
+            }
+            const size_t l = probed.list[p];
+            stats.nlist++;
+            const size_t from = directory_.lists[l].usable_entries(), to = lists_.list_size(l);
+            if (from == to) {
+                continue;
+            }
+            scanner.set_list(static_cast<int64_t>(l), probed.distance[p]);
+            const ScanTotals totals = scan_entries(
+                    lists_, scanner, l, from, to, settings_.selector, meaning_, heap);
+            stats.ndis += totals.ndis;
+            stats.nskipped += totals.skipped;
+            stats.nvisited += to - from;
+        }
+    }
+
+    const faiss::IndexIVF& ivf_;
+    const RunInvertedLists& lists_;
+    const RunCodec& codec_;
+    const RunDirectory& directory_;
+    const SearchSettings& settings_;
+    size_t k_;
+    Labels meaning_;
+    size_t budget_;
+    bool flat_;
+};
+
+} // namespace
+
+size_t SearchSettings::budget(size_t ntotal, size_t nlist) const {
+    const auto vectors = static_cast<size_t>(
+            std::ceil(static_cast<double>(nprobe) * static_cast<double>(ntotal) / static_cast<double>(nlist)));
+    return max_codes > 0 ? std::min(vectors, max_codes) : vectors;
+}
+
+size_t SearchSettings::exact_distances(size_t k) const {
+    if (k_factor > 0) {
+        return std::max(k, static_cast<size_t>(std::lround(static_cast<double>(k) * k_factor)));
+    }
+    return default_exact_distances(k);
+}
+
+SearchSettings resolve_settings(
+        const faiss::IndexIVF& ivf,
+        const faiss::SearchParameters* params,
+        float probe_expansion,
+        float k_factor) {
+    SearchSettings settings;
+    settings.nprobe = ivf.nprobe;
+    settings.max_codes = ivf.max_codes;
+    settings.k_factor = k_factor;
+    if (params != nullptr) {
+        settings.selector = params->sel;
+        const auto* stock = dynamic_cast<const faiss::SearchParametersIVF*>(params);
+        const auto* ours = dynamic_cast<const IVFGMMSearchParameters*>(params);
+        if (stock != nullptr) {
+            settings.nprobe = stock->nprobe;
+            settings.max_codes = stock->max_codes;
+            settings.quantizer_params = stock->quantizer_params;
+            settings.codec_params = params;
+        } else if (typeid(*params) != typeid(faiss::SearchParameters)) {
+            throw_faiss(
+                    {"searching an IVFGMM index",
+                     "search parameters of another index type",
+                     "SearchParameters, SearchParametersIVF or IVFGMMSearchParameters",
+                     "pass one of these, wrapped as the index's wrappers ask for"});
+        }
+        if (ours != nullptr) {
+            settings.codec_params = ours->codec_params;
+            probe_expansion = ours->probe_expansion > 0 ? ours->probe_expansion : probe_expansion;
+            settings.k_factor = ours->k_factor > 0 ? ours->k_factor : k_factor;
+        }
+    }
+    if (settings.nprobe == 0) {
+        throw_faiss(
+                {"searching an IVFGMM index",
+                 "nprobe = 0",
+                 "nprobe from 1 to nlist",
+                 "set nprobe to at least 1"});
+    }
+    settings.nprobe = std::min(settings.nprobe, ivf.nlist);
+    const double wanted = probe_expansion > 0
+            ? std::ceil(static_cast<double>(probe_expansion) * static_cast<double>(settings.nprobe) - 1e-6)
+            : static_cast<double>(default_lists_probed(settings.nprobe, ivf.nlist));
+    settings.lists = static_cast<size_t>(std::clamp(wanted, 1.0, static_cast<double>(ivf.nlist)));
+    return settings;
+}
+
+void budgeted_search(
+        const faiss::IndexIVF& ivf,
+        const RunInvertedLists& lists,
+        const SearchSettings& settings,
+        int64_t n,
+        const float* x,
+        int64_t k,
+        float* distances,
+        int64_t* labels,
+        Labels meaning) {
+    BudgetedSearch search(ivf, lists, settings, static_cast<size_t>(k), meaning);
+    const auto threads = static_cast<size_t>(omp_get_max_threads());
+    const size_t share = (static_cast<size_t>(n) + threads - 1) / threads;
+    const size_t block = std::clamp<size_t>(share, 1, queries_at_once);
+    const size_t blocks = (static_cast<size_t>(n) + block - 1) / block;
+    std::vector<IVFGMMStats> stats(blocks);
+    parallel_for(blocks, [&](size_t b) {
+        const size_t first = b * block;
+        const size_t count = std::min(block, static_cast<size_t>(n) - first);
+        if (faiss::InterruptCallback::is_interrupted()) {
+            throw faiss::FaissException("search interrupted");
+        }
+        search.search_block(
+                count, x + first * ivf.d, distances + first * k, labels + first * k, stats[b]);
+    });
+    IVFGMMStats total;
+    for (const IVFGMMStats& part : stats) {
+        total.add(part);
+    }
+    publish(total, nullptr);
+}
+
+} // namespace faiss_gmm

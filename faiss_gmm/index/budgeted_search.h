@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <faiss/IndexIVF.h>
+
+#include "faiss_gmm/index/search_parameters.h"
+#include "faiss_gmm/index/statistics.h"
+#include "faiss_gmm/runs/run_inverted_lists.h"
+
+namespace faiss_gmm {
+
+/// All that one call's parameters and the index's own settings come to.
+struct SearchSettings {
+    size_t nprobe = 1;    ///< at most nlist
+    size_t max_codes = 0; ///< 0: no cap
+    size_t lists = 1;     ///< lists probed, at most nlist
+    float k_factor = 0;   ///< 0: the default
+    const faiss::IDSelector* selector = nullptr;
+    const faiss::SearchParameters* quantizer_params = nullptr;
+    const faiss::SearchParameters* codec_params = nullptr;
+
+    /// Vectors that a query may visit: nprobe * ntotal / nlist, capped by max_codes.
+    size_t budget(size_t ntotal, size_t nlist) const;
+    /// Exact distances for k results.
+    size_t exact_distances(size_t k) const;
+};
+
+/// Settings from parameters that may be null, faiss::SearchParameters, SearchParametersIVF or ours, over the
+/// index's own; throws faiss::FaissException for another type.
+SearchSettings resolve_settings(
+        const faiss::IndexIVF& ivf,
+        const faiss::SearchParameters* params,
+        float probe_expansion,
+        float k_factor);
+
+/// What the results are called.
+enum class Labels { ids, list_and_offset };
+
+/// The search of the index: runs under a budget, sketches, exact distances of the best (design: section on
+/// search). distances [n, k], labels [n, k], sorted, padded with -1.
+///
+/// Phases a query: 1 coarse: distances to the means, the nearest lists; 2 runs::choose_runs; 3 scan_sketches; 4 the
+/// codec's own distances of the best. Entries without a run in a probed list are scanned whole.
+/// Threads: blocks of queries over OpenMP threads. Memory: a block's distances to the means a thread.
+void budgeted_search(
+        const faiss::IndexIVF& ivf,
+        const RunInvertedLists& lists,
+        const SearchSettings& settings,
+        int64_t n,
+        const float* x,
+        int64_t k,
+        float* distances,
+        int64_t* labels,
+        Labels meaning);
+
+} // namespace faiss_gmm

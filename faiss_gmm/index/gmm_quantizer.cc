@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#include "faiss_gmm/index/gmm_quantizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "faiss_gmm/index/faiss_error.h"
+#include "faiss_gmm/train/estep_engine.h"
+
+namespace faiss_gmm {
+namespace {
+
+bool all_finite(size_t d, const float* x) {
+    return std::all_of(x, x + d, [](float v) { return std::isfinite(v); });
+}
+
+} // namespace
+
+GMMQuantizer::GMMQuantizer(int64_t dimensions, faiss::MetricType metric)
+        : faiss::IndexFlat(dimensions, metric) {}
+
+void GMMQuantizer::set_state(std::shared_ptr<const CoarseState> state) {
+    state_ = std::move(state);
+}
+
+bool GMMQuantizer::has_mixture() const {
+    return state_ && ntotal > 0 && state_->mixture.K == static_cast<size_t>(ntotal);
+}
+
+void GMMQuantizer::assign(int64_t n, const float* x, int64_t* labels, int64_t k) const {
+    if (!has_mixture()) {
+        faiss::IndexFlat::assign(n, x, labels, k);
+        return;
+    }
+    // Rows that hold NaN or Inf belong nowhere; stock code skips them.
+    std::vector<int64_t> rows;
+    for (int64_t i = 0; i < n; i++) {
+        if (all_finite(d, x + i * d)) {
+            rows.push_back(i);
+        }
+    }
+    std::fill(labels, labels + n * k, -1);
+    std::vector<float> gathered;
+    const float* finite = x;
+    if (rows.size() < static_cast<size_t>(n)) {
+        gathered.resize(rows.size() * d);
+        for (size_t i = 0; i < rows.size(); i++) {
+            std::copy_n(x + rows[i] * d, d, gathered.data() + i * d);
+        }
+        finite = gathered.data();
+    }
+    const size_t m = std::min<size_t>(k, state_->mixture.K);
+    constexpr size_t at_once = 65536;
+    at_faiss_seam([&] {
+        const auto engine = make_cpu_engine();
+        engine->begin(state_->mixture);
+        TopResponsibilities top;
+        for (size_t first = 0; first < rows.size(); first += at_once) {
+            const size_t count = std::min(at_once, rows.size() - first);
+            engine->top_responsibilities({finite + first * d, count, first}, m, top);
+            for (size_t i = 0; i < count; i++) {
+                for (size_t j = 0; j < m; j++) {
+                    labels[rows[first + i] * k + j] = top.component[i * m + j];
+                }
+            }
+        }
+    });
+}
+
+void GMMQuantizer::responsibilities(
+        int64_t n,
+        const float* x,
+        int64_t m,
+        int64_t* labels,
+        float* log_responsibilities) const {
+    if (!has_mixture()) {
+        throw_faiss(
+                {"computing responsibilities",
+                 "a quantizer that has no mixture yet",
+                 "a trained index",
+                 "call train() first"});
+    }
+    const size_t best = std::min<size_t>(m, state_->mixture.K);
+    std::fill(labels, labels + n * m, -1);
+    std::fill(
+            log_responsibilities,
+            log_responsibilities + n * m,
+            -std::numeric_limits<float>::infinity());
+    at_faiss_seam([&] {
+        const auto engine = make_cpu_engine();
+        engine->begin(state_->mixture);
+        TopResponsibilities top;
+        engine->top_responsibilities({x, static_cast<size_t>(n), 0}, best, top);
+        for (int64_t i = 0; i < n; i++) {
+            for (size_t j = 0; j < best; j++) {
+                labels[i * m + j] = top.component[i * best + j];
+                log_responsibilities[i * m + j] = top.log_responsibility[i * best + j];
+            }
+        }
+    });
+}
+
+} // namespace faiss_gmm

@@ -1,0 +1,669 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#include "faiss_gmm/index/index_ivf_gmm.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <random>
+#include <unordered_set>
+
+#include <fmt/format.h>
+
+#include <faiss/IndexFlat.h>
+#include <faiss/IndexHNSW.h>
+
+#include "faiss_gmm/index/budgeted_search.h"
+#include "faiss_gmm/index/list_search.h"
+#include "faiss_gmm/runs/parallel.h"
+#include "faiss_gmm/runs/vector_ops.h"
+#include "faiss_gmm/train/estep_engine.h"
+
+namespace faiss_gmm {
+namespace {
+
+constexpr int64_t add_block = 65536;       // above it stock add_core would re-enter ours
+constexpr size_t codec_rows_per_list = 64; // training vectors a list for rotation and quantizers
+
+/// Adds the seconds of its life to a sum.
+class Stopwatch {
+public:
+    explicit Stopwatch(double& sum) : sum_(sum), begin_(std::chrono::steady_clock::now()) {}
+    ~Stopwatch() {
+        sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    }
+    Stopwatch(const Stopwatch&) = delete;
+    Stopwatch& operator=(const Stopwatch&) = delete;
+
+private:
+    double& sum_;
+    std::chrono::steady_clock::time_point begin_;
+};
+
+/// `most` of n row numbers, ascending: a random subset.
+std::vector<int64_t> sample_rows(size_t n, size_t most, uint64_t seed) {
+    std::vector<int64_t> rows(n);
+    for (size_t i = 0; i < n; i++) {
+        rows[i] = static_cast<int64_t>(i);
+    }
+    if (n > most) {
+        std::mt19937_64 random(seed);
+        for (size_t i = 0; i < most; i++) {
+            std::swap(rows[i], rows[i + random() % (n - i)]);
+        }
+        rows.resize(most);
+        std::sort(rows.begin(), rows.end());
+    }
+    return rows;
+}
+
+std::vector<float> gather(size_t d, const float* x, const std::vector<int64_t>& rows) {
+    std::vector<float> gathered(rows.size() * d);
+    parallel_for(rows.size(), [&](size_t i) {
+        std::copy_n(x + rows[i] * d, d, gathered.data() + i * d);
+    });
+    return gathered;
+}
+
+/// Whether sketches pay: the codec's code is over twice their size.
+bool wants_sketches(const SketchParameters& sketch, size_t code_size, size_t d) {
+    switch (sketch.mode) {
+        case SketchParameters::Mode::none:
+            return false;
+        case SketchParameters::Mode::fixed:
+            return true;
+        case SketchParameters::Mode::automatic:
+            return code_size > 2 * ((automatic_codes(d) + 3) / 4 * 4 / 2);
+    }
+    return false;
+}
+
+} // namespace
+
+IndexIVFGMM::~IndexIVFGMM() = default;
+
+const RunInvertedLists* IndexIVFGMM::run_lists() const {
+    return dynamic_cast<const RunInvertedLists*>(ivf().invlists);
+}
+
+RunInvertedLists* IndexIVFGMM::lists() {
+    return dynamic_cast<RunInvertedLists*>(ivf().invlists);
+}
+
+const GaussianMixture& IndexIVFGMM::mixture() const {
+    static const GaussianMixture untrained;
+    const RunInvertedLists* runs = run_lists();
+    return runs != nullptr ? runs->state().mixture : untrained;
+}
+
+void IndexIVFGMM::attach() {
+    faiss::IndexIVF& index = ivf();
+    if (index.metric_type != faiss::METRIC_L2 && index.metric_type != faiss::METRIC_INNER_PRODUCT) {
+        throw_faiss(
+                {"constructing an IVFGMM index",
+                 fmt::format("metric {}", static_cast<int>(index.metric_type)),
+                 "METRIC_L2 and METRIC_INNER_PRODUCT",
+                 "choose one of these, or a stock IVF index"});
+    }
+    std::unique_ptr<faiss::InvertedLists> stock(index.invlists);
+    index.own_invlists = false;
+    index.invlists = nullptr;
+    index.replace_invlists(new RunInvertedLists(std::move(stock)), true);
+}
+
+TrainingParameters IndexIVFGMM::index_training() const {
+    const faiss::IndexIVF& index = ivf();
+    TrainingParameters parameters = training;
+    parameters.unit_means = index.metric_type == faiss::METRIC_INNER_PRODUCT;
+    const bool for_mixtures_only =
+            training.covariance == Covariance::tied || training.covariance == Covariance::full;
+    const bool nearest_mean_only = dynamic_cast<const faiss::IndexFlat*>(index.quantizer) == nullptr;
+    const bool nearest_mean = training.covariance == Covariance::tied_spherical &&
+            training.mixing == Mixing::uniform;
+    if (for_mixtures_only || (nearest_mean_only && !nearest_mean)) {
+        throw Error(
+                {"training an IVFGMM index",
+                 for_mixtures_only
+                         ? "a covariance that assigns by full matrices"
+                         : "a covariance or mixing other than tied_spherical and uniform, and a "
+                           "quantizer that searches by distance alone",
+                 for_mixtures_only ? "tied_spherical, spherical or diagonal"
+                                   : "tied_spherical with uniform mixing over such a quantizer",
+                 "set training.covariance and training.mixing, or use a flat quantizer"});
+    }
+    return parameters;
+}
+
+void IndexIVFGMM::train_coarse(int64_t n, const float* x) {
+    const Stopwatch watch(times_.train);
+    faiss::IndexIVF& index = ivf();
+    const size_t d = index.d, nlist = index.nlist;
+    spill.check();
+    TrainingParameters parameters = index_training();
+    const bool keeps_means =
+            index.quantizer->is_trained && static_cast<size_t>(index.quantizer->ntotal) == nlist;
+    if (keeps_means) {
+        parameters.keep_means = true;
+        parameters.means_init.resize(nlist * d);
+        index.quantizer->reconstruct_n(0, static_cast<int64_t>(nlist), parameters.means_init.data());
+    }
+    TrainingResult result = GMMTrainer(parameters).train(nlist, n, d, x);
+    history_ = std::move(result.history);
+    if (!keeps_means) {
+        index.quantizer->reset();
+        if (!index.quantizer->is_trained) {
+            index.quantizer->train(static_cast<int64_t>(nlist), result.mixture.means.data());
+        }
+        index.quantizer->add(static_cast<int64_t>(nlist), result.mixture.means.data());
+    }
+    learn_around(std::move(result.mixture), result.data_mean, n, x);
+}
+
+void IndexIVFGMM::learn_around(
+        GaussianMixture mixture, const std::vector<float>& data_mean, size_t n, const float* x) {
+    RunInvertedLists* runs = lists();
+    if (runs == nullptr) {
+        return;
+    }
+    const faiss::IndexIVF& index = ivf();
+    const size_t d = index.d;
+    auto state = std::make_shared<CoarseState>();
+    state->mixture = std::move(mixture);
+    state->spill = spill;
+    state->codec.set_means(
+            d,
+            index.nlist,
+            state->mixture.means.data(),
+            data_mean.data(),
+            index.metric_type == faiss::METRIC_INNER_PRODUCT);
+
+    const std::vector<int64_t> rows =
+            sample_rows(n, codec_rows_per_list * index.nlist, training.seed + 1);
+    const std::vector<float> sample = gather(d, x, rows);
+    if (spill.storage == SpillStorage::shared) {
+        const auto engine = make_cpu_engine();
+        engine->begin(state->mixture);
+        TopResponsibilities top;
+        engine->top_responsibilities({sample.data(), rows.size(), 0}, 1, top);
+        state->codec.train(
+                rows.size(),
+                sample.data(),
+                top.component.data(),
+                sketch.mode == SketchParameters::Mode::fixed ? sketch.codes : 0,
+                training.seed,
+                training.warning);
+        state->sketched = state->codec.trained && wants_sketches(sketch, index.code_size, d);
+    }
+    calibrate_spill(state->spill, state->mixture, rows.size(), sample.data());
+    runs->set_state(state);
+    if (auto* quantizer = dynamic_cast<GMMQuantizer*>(index.quantizer)) {
+        quantizer->set_state(state);
+    }
+}
+
+void IndexIVFGMM::calibrate_spill(
+        SpillPolicy& policy, const GaussianMixture& mixture, size_t n, const float* x) const {
+    if (policy.rule != SpillRule::fraction || mixture.K < 2) {
+        return;
+    }
+    const auto engine = make_cpu_engine();
+    engine->begin(mixture);
+    TopResponsibilities top;
+    engine->top_responsibilities({x, n, 0}, 2, top);
+    std::vector<float> border(n);
+    for (size_t i = 0; i < n; i++) {
+        border[i] = top.log_responsibility[2 * i + 1];
+    }
+    calibrate(policy, std::move(border));
+}
+
+/// Where train() was never called (a quantizer that came filled): learns from what the lists hold.
+void IndexIVFGMM::estimate_from_lists() {
+    RunInvertedLists* runs = lists();
+    faiss::IndexIVF& index = ivf();
+    const size_t d = index.d, nlist = index.nlist;
+    const size_t total = runs->compute_ntotal();
+    if (static_cast<size_t>(index.quantizer->ntotal) != nlist || total < nlist) {
+        return;
+    }
+    const std::vector<int64_t> rows = sample_rows(
+            total, training.max_points_per_component * nlist, training.seed);
+    std::vector<float> x(rows.size() * d);
+    size_t list = 0, first = 0;
+    for (size_t i = 0; i < rows.size(); i++) {
+        const auto row = static_cast<size_t>(rows[i]);
+        while (row >= first + runs->list_size(list)) {
+            first += runs->list_size(list++);
+        }
+        index.reconstruct_from_offset(
+                static_cast<int64_t>(list), static_cast<int64_t>(row - first), x.data() + i * d);
+    }
+    TrainingParameters parameters = index_training();
+    parameters.keep_means = true;
+    parameters.means_init.resize(nlist * d);
+    index.quantizer->reconstruct_n(0, static_cast<int64_t>(nlist), parameters.means_init.data());
+    TrainingResult result = GMMTrainer(parameters).train(nlist, rows.size(), d, x.data());
+    learn_around(std::move(result.mixture), result.data_mean, rows.size(), x.data());
+}
+
+DecodeEntries IndexIVFGMM::decoder() const {
+    const faiss::IndexIVF& index = ivf();
+    return [&index](size_t list, size_t first, size_t n, float* x) {
+        for (size_t i = 0; i < n; i++) {
+            index.reconstruct_from_offset(
+                    static_cast<int64_t>(list), static_cast<int64_t>(first + i), x + i * index.d);
+        }
+    };
+}
+
+bool IndexIVFGMM::stores_copies() const {
+    const RunInvertedLists* runs = run_lists();
+    return runs != nullptr && runs->state().mixture.K > 0 &&
+            runs->state().spill.storage == SpillStorage::copies;
+}
+
+void IndexIVFGMM::refuse_with_copies(const char* what) const {
+    if (stores_copies()) {
+        throw_faiss(
+                {what,
+                 "an index with storage=copies, where a vector has several codes",
+                 "storage=shared",
+                 "build the index with storage=shared, or remove and add the vectors"});
+    }
+}
+
+size_t IndexIVFGMM::distinct_members(const faiss::IDSelector* selector) const {
+    std::unordered_set<int64_t> members;
+    const RunInvertedLists* runs = run_lists();
+    for (size_t l = 0; l < runs->nlist; l++) {
+        const faiss::InvertedLists::ScopedIds ids(runs, l);
+        for (size_t i = 0; i < runs->list_size(l); i++) {
+            if (selector->is_member(ids.ids[i])) {
+                members.insert(ids.ids[i]);
+            }
+        }
+    }
+    return members.size();
+}
+
+void IndexIVFGMM::add_spilled(
+        int64_t n,
+        const float* x,
+        const int64_t* ids,
+        const int64_t* assignment,
+        const StockAddCore& stock) {
+    const Stopwatch watch(times_.add);
+    faiss::IndexIVF& index = ivf();
+    const size_t d = index.d;
+    if (stores_copies() && !index.direct_map.no()) {
+        refuse_with_copies("adding to an index with a direct map");
+    }
+    for (int64_t first = 0; first < n; first += add_block) {
+        const int64_t count = std::min(add_block, n - first);
+        const float* block = x + first * d;
+        const int64_t* homes = assignment == nullptr ? nullptr : assignment + first;
+        if (!stores_copies()) {
+            stock(count, block, ids == nullptr ? nullptr : ids + first, homes);
+            continue;
+        }
+        add_copies(count, block, ids == nullptr ? nullptr : ids + first, homes, stock);
+    }
+    organise();
+}
+
+/// The code of each row in every list that its own responsibilities choose; ntotal counts rows.
+void IndexIVFGMM::add_copies(
+        int64_t n,
+        const float* x,
+        const int64_t* ids,
+        const int64_t* homes,
+        const StockAddCore& stock) {
+    faiss::IndexIVF& index = ivf();
+    const CoarseState& state = run_lists()->state();
+    const size_t d = index.d, m = std::min(state.spill.m, state.mixture.K);
+    const int64_t before = index.ntotal;
+    std::vector<int64_t> own_ids(n);
+    for (int64_t i = 0; i < n; i++) {
+        own_ids[i] = ids != nullptr ? ids[i] : before + i;
+    }
+    std::vector<int64_t> placed; // rows that have a home: the others hold NaN or Inf
+    for (int64_t i = 0; i < n; i++) {
+        if (homes[i] >= 0) {
+            placed.push_back(i);
+        }
+    }
+    const std::vector<float> gathered = gather(d, x, placed);
+    TopResponsibilities top;
+    const auto engine = make_cpu_engine();
+    engine->begin(state.mixture);
+    engine->top_responsibilities({gathered.data(), placed.size(), 0}, m, top);
+    std::vector<float> copies;
+    std::vector<int64_t> copy_ids, copy_lists;
+    std::vector<int32_t> chosen;
+    for (size_t i = 0; i < placed.size(); i++) {
+        const auto home = static_cast<int32_t>(homes[placed[i]]);
+        const float* row = gathered.data() + i * d;
+        choose_lists(
+                state.spill,
+                state.mixture,
+                home,
+                squared_distance(d, row, state.mixture.means.data() + home * d),
+                {m,
+                 top.component.data() + i * m,
+                 top.log_responsibility.data() + i * m,
+                 top.squared_distance.data() + i * m},
+                chosen);
+        for (size_t j = 1; j < chosen.size(); j++) {
+            copies.insert(copies.end(), row, row + d);
+            copy_ids.push_back(own_ids[placed[i]]);
+            copy_lists.push_back(chosen[j]);
+        }
+    }
+    stock(n, x, own_ids.data(), homes);
+    for (size_t first = 0; first < copy_ids.size(); first += add_block) {
+        const size_t count = std::min<size_t>(add_block, copy_ids.size() - first);
+        stock(static_cast<int64_t>(count),
+              copies.data() + first * d,
+              copy_ids.data() + first,
+              copy_lists.data() + first);
+    }
+    index.ntotal = before + n;
+}
+
+void IndexIVFGMM::organise() {
+    RunInvertedLists* runs = lists();
+    if (runs == nullptr) {
+        return;
+    }
+    const faiss::IndexIVF& index = ivf();
+    if (runs->state().mixture.K == 0 &&
+        static_cast<size_t>(index.ntotal) >= training.min_points_per_component * index.nlist) {
+        estimate_from_lists();
+    }
+    OrganiseTimes times;
+    follow_in_direct_map(runs->organise(decoder(), times));
+    times_.split += times.split;
+    times_.sketch += times.sketch;
+}
+
+void IndexIVFGMM::after_mutation() {
+    organise();
+}
+
+void IndexIVFGMM::compact() {
+    RunInvertedLists* runs = lists();
+    if (runs == nullptr) {
+        return;
+    }
+    at_faiss_seam([&] {
+        if (!stores_copies() && !runs->state().codec.trained) {
+            estimate_from_lists();
+        }
+        OrganiseTimes times;
+        follow_in_direct_map(runs->compact(decoder(), times));
+        times_.split += times.split;
+        times_.sketch += times.sketch;
+    });
+}
+
+void IndexIVFGMM::check() const {
+    const RunInvertedLists* runs = run_lists();
+    if (runs == nullptr) {
+        return;
+    }
+    at_faiss_seam([&] { runs->check(decoder()); });
+    const faiss::IndexIVF& index = ivf();
+    size_t stored = runs->compute_ntotal();
+    if (!stores_copies() && stored != static_cast<size_t>(index.ntotal)) {
+        // Rows that stock code could not place (NaN) count in ntotal and stand nowhere.
+        if (stored > static_cast<size_t>(index.ntotal)) {
+            throw_faiss(
+                    {"checking an IVFGMM index",
+                     fmt::format("{} entries in lists, ntotal = {}", stored, index.ntotal),
+                     "each vector stored once",
+                     "rebuild the index, and report how it came to this"});
+        }
+    }
+    const GaussianMixture& trained = mixture();
+    if (trained.K > 0 && static_cast<size_t>(index.quantizer->ntotal) != trained.K) {
+        throw_faiss(
+                {"checking an IVFGMM index",
+                 fmt::format("{} means in the quantizer, {} components", index.quantizer->ntotal, trained.K),
+                 "as many means as components",
+                 "do not change the quantizer after training"});
+    }
+    if (!index.direct_map.no()) {
+        for (size_t l = 0; l < runs->nlist; l++) {
+            const faiss::InvertedLists::ScopedIds ids(runs, l);
+            for (size_t i = 0; i < runs->list_size(l); i++) {
+                if (index.direct_map.get(ids.ids[i]) != static_cast<int64_t>(faiss::lo_build(l, i))) {
+                    throw_faiss(
+                            {"checking an IVFGMM index",
+                             fmt::format("id {} at list {} offset {}, elsewhere in the direct map", ids.ids[i], l, i),
+                             "a direct map that names each entry's place",
+                             "rebuild the direct map, and report how it came to this"});
+                }
+            }
+        }
+    }
+}
+
+void IndexIVFGMM::follow_in_direct_map(const std::vector<size_t>& moved) {
+    faiss::DirectMap& map = ivf().direct_map;
+    if (map.no()) {
+        return;
+    }
+    const RunInvertedLists* runs = run_lists();
+    for (const size_t l : moved) {
+        const faiss::InvertedLists::ScopedIds ids(runs, l);
+        for (size_t i = 0; i < runs->list_size(l); i++) {
+            const auto place = static_cast<int64_t>(faiss::lo_build(l, i));
+            if (map.type == faiss::DirectMap::Array) {
+                map.array[ids.ids[i]] = place;
+            } else {
+                map.hashtable[ids.ids[i]] = place;
+            }
+        }
+    }
+}
+
+MemoryUse IndexIVFGMM::memory_use() const {
+    MemoryUse use;
+    const faiss::IndexIVF& index = ivf();
+    for (size_t l = 0; l < index.nlist; l++) {
+        use.codes += index.invlists->list_size(l) * index.code_size;
+        use.ids += index.invlists->list_size(l) * sizeof(int64_t);
+    }
+    use.quantizer = static_cast<size_t>(index.quantizer->ntotal) * index.d * sizeof(float);
+    if (const RunInvertedLists* runs = run_lists()) {
+        const CoarseState& state = runs->state();
+        use.directory = runs->directory().memory_bytes() + state.codec.memory_bytes() +
+                state.mixture.means.size() * sizeof(float);
+    }
+    return use;
+}
+
+bool IndexIVFGMM::searches_by_runs(const faiss::SearchParameters* params) const {
+    const RunInvertedLists* runs = run_lists();
+    if (runs == nullptr || !runs->has_runs()) {
+        return false;
+    }
+    const faiss::IndexIVF& index = ivf();
+    return resolve_settings(index, params, probe_expansion, k_factor).nprobe < index.nlist;
+}
+
+void IndexIVFGMM::search_by_runs(
+        int64_t n,
+        const float* x,
+        int64_t k,
+        float* distances,
+        int64_t* labels,
+        const faiss::SearchParameters* params,
+        bool as_pairs) const {
+    const faiss::IndexIVF& index = ivf();
+    budgeted_search(
+            index,
+            *run_lists(),
+            resolve_settings(index, params, probe_expansion, k_factor),
+            n,
+            x,
+            k,
+            distances,
+            labels,
+            as_pairs ? Labels::list_and_offset : Labels::ids);
+}
+
+void IndexIVFGMM::search_and_reconstruct_by_runs(
+        int64_t n,
+        const float* x,
+        int64_t k,
+        float* distances,
+        int64_t* labels,
+        float* reconstructed,
+        const faiss::SearchParameters* params) const {
+    const faiss::IndexIVF& index = ivf();
+    search_by_runs(n, x, k, distances, labels, params, true);
+    for (int64_t i = 0; i < n * k; i++) {
+        float* row = reconstructed + i * index.d;
+        if (labels[i] < 0) {
+            std::fill(row, row + index.d, NAN); // as stock
+            continue;
+        }
+        const auto list = static_cast<int64_t>(faiss::lo_listno(labels[i]));
+        const auto offset = static_cast<int64_t>(faiss::lo_offset(labels[i]));
+        index.reconstruct_from_offset(list, offset, row);
+        labels[i] = index.invlists->get_single_id(list, offset);
+    }
+}
+
+void IndexIVFGMM::search_lists(
+        int64_t n,
+        const float* x,
+        int64_t k,
+        const int64_t* keys,
+        const float* coarse_dis,
+        float* distances,
+        int64_t* labels,
+        bool store_pairs,
+        const faiss::IVFSearchParameters* params,
+        faiss::IndexIVFStats* stats,
+        const StockSearchPreassigned& stock) const {
+    const faiss::IndexIVF& index = ivf();
+    const RunInvertedLists* runs = run_lists();
+    const bool keep_heap = (index.parallel_mode & index.PARALLEL_MODE_NO_HEAP_INIT) != 0;
+    if (runs == nullptr) {
+        stock(k, distances, labels);
+        return;
+    }
+    if (!stores_copies()) {
+        const SearchSettings settings = resolve_settings(index, params, 0, 0);
+        if (store_pairs && settings.selector != nullptr) {
+            throw_faiss(
+                    {"searching given lists",
+                     "a selector together with store_pairs",
+                     "one of them",
+                     "search for ids, or without the selector"});
+        }
+        search_given_lists(
+                index,
+                *runs,
+                settings,
+                n,
+                x,
+                k,
+                keys,
+                coarse_dis,
+                distances,
+                labels,
+                store_pairs ? Labels::list_and_offset : Labels::ids,
+                keep_heap,
+                stats);
+        return;
+    }
+    // A vector's copies lie in at most max_lists lists: that many times k hold k distinct ones.
+    if (keep_heap) {
+        refuse_with_copies("adding to the caller's heaps");
+    }
+    const auto wide = static_cast<int64_t>(k * runs->state().spill.max_lists);
+    std::vector<float> wide_distances(n * wide);
+    std::vector<int64_t> wide_labels(n * wide);
+    stock(wide, wide_distances.data(), wide_labels.data());
+    const bool inner_product = index.metric_type == faiss::METRIC_INNER_PRODUCT;
+    parallel_for(static_cast<size_t>(n), [&](size_t i) {
+        ResultHeap heap(inner_product, k, distances + i * k, labels + i * k);
+        heap.start();
+        std::unordered_set<int64_t> seen;
+        int64_t kept = 0;
+        for (int64_t j = 0; j < wide && kept < k; j++) {
+            const int64_t label = wide_labels[i * wide + j];
+            if (label < 0) {
+                break;
+            }
+            const int64_t id = store_pairs
+                    ? runs->get_single_id(faiss::lo_listno(label), faiss::lo_offset(label))
+                    : label;
+            if (seen.insert(id).second) {
+                heap.push(wide_distances[i * wide + j], label);
+                kept++;
+            }
+        }
+        heap.finish();
+    });
+}
+
+void IndexIVFGMM::range_search_lists(
+        int64_t n,
+        const float* x,
+        float radius,
+        const int64_t* keys,
+        const float* coarse_dis,
+        faiss::RangeSearchResult* result,
+        bool store_pairs,
+        const faiss::IVFSearchParameters* params,
+        faiss::IndexIVFStats* stats) const {
+    const faiss::IndexIVF& index = ivf();
+    const RunInvertedLists* runs = run_lists();
+    if (runs == nullptr) {
+        throw_faiss(
+                {"searching by radius",
+                 "an IVFGMM index whose inverted lists were replaced",
+                 "the lists that it was built with",
+                 "use the stock class for such lists"});
+    }
+    range_search_given_lists(
+            index,
+            *runs,
+            resolve_settings(index, params, 0, 0),
+            n,
+            x,
+            radius,
+            keys,
+            coarse_dis,
+            result,
+            store_pairs ? Labels::list_and_offset : Labels::ids,
+            stores_copies(),
+            stats);
+}
+
+void IndexIVFGMM::range_search_nprobe(
+        int64_t n,
+        const float* x,
+        float radius,
+        faiss::RangeSearchResult* result,
+        const faiss::SearchParameters* params) const {
+    const faiss::IndexIVF& index = ivf();
+    const SearchSettings settings = resolve_settings(index, params, 0, 0);
+    const auto nprobe = static_cast<int64_t>(settings.nprobe);
+    std::vector<int64_t> keys(n * nprobe);
+    std::vector<float> coarse_dis(n * nprobe);
+    index.quantizer->search(
+            n, x, nprobe, coarse_dis.data(), keys.data(), settings.quantizer_params);
+    faiss::IVFSearchParameters resolved;
+    resolved.nprobe = settings.nprobe;
+    resolved.max_codes = settings.max_codes;
+    resolved.sel = const_cast<faiss::IDSelector*>(settings.selector);
+    range_search_lists(
+            n, x, radius, keys.data(), coarse_dis.data(), result, false, &resolved, nullptr);
+}
+
+} // namespace faiss_gmm

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#include "faiss_gmm/index/list_search.h"
+
+#include <algorithm>
+#include <memory>
+#include <unordered_set>
+#include <vector>
+
+#include <faiss/impl/FaissException.h>
+#include <omp.h>
+
+#include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/runs/choose.h"
+#include "faiss_gmm/runs/parallel.h"
+
+namespace faiss_gmm {
+namespace {
+
+/// Labels of entries [from, to) of a list, as scanners want them.
+class EntryLabels {
+public:
+    EntryLabels(const RunInvertedLists& lists, size_t list, size_t from, size_t to, Labels meaning)
+            : ids_(&lists, list) {
+        if (meaning == Labels::ids) {
+            labels_ = ids_.ids + from;
+            return;
+        }
+        pairs_.resize(to - from);
+        for (size_t i = from; i < to; i++) {
+            pairs_[i - from] = static_cast<int64_t>(faiss::lo_build(list, i));
+        }
+        labels_ = pairs_.data();
+    }
+    const int64_t* labels() const {
+        return labels_;
+    }
+    const int64_t* ids(size_t from) const {
+        return ids_.ids + from;
+    }
+
+private:
+    faiss::InvertedLists::ScopedIds ids_;
+    std::vector<int64_t> pairs_;
+    const int64_t* labels_ = nullptr;
+};
+
+/// Calls scan(first, end) for each stretch of [0, n) that the selector lets pass; returns how many it refused.
+template <class Scan>
+size_t scan_selected(size_t n, const int64_t* ids, const faiss::IDSelector* selector, Scan scan) {
+    if (selector == nullptr) {
+        scan(size_t{0}, n);
+        return 0;
+    }
+    size_t refused = 0;
+    for (size_t i = 0; i < n;) {
+        if (!selector->is_member(ids[i])) {
+            refused++;
+            i++;
+            continue;
+        }
+        size_t end = i + 1;
+        while (end < n && selector->is_member(ids[end])) {
+            end++;
+        }
+        scan(i, end);
+        if (end < n) {
+            refused++; // the entry that ended the stretch
+        }
+        i = end + 1;
+    }
+    return refused;
+}
+
+/// A piece of a list to be scanned, and the distance of the query to the list's mean.
+struct Piece {
+    int64_t list;
+    size_t from, to;
+    float distance;
+};
+
+/// What a query with given lists scans: the lists whole, then the guests of theirs that no other brings.
+void collect_pieces(
+        const RunInvertedLists& lists,
+        const ProbedLists& probed,
+        const HomeDistances& homes,
+        size_t max_codes,
+        ProbeRanks& ranks,
+        std::vector<Piece>& pieces) {
+    const RunDirectory& directory = lists.directory();
+    pieces.clear();
+    ranks.set(directory.lists.size(), probed);
+    const auto is_first = [&](size_t p) {
+        return probed.list[p] >= 0 && ranks[probed.list[p]] == static_cast<int32_t>(p);
+    };
+    for (size_t p = 0; p < probed.n; p++) {
+        if (is_first(p)) {
+            const auto list = static_cast<size_t>(probed.list[p]);
+            pieces.push_back({probed.list[p], 0, lists.list_size(list), probed.distance[p]});
+        }
+    }
+    const size_t own = pieces.size();
+    for (size_t p = 0; p < probed.n; p++) {
+        if (!is_first(p)) {
+            continue;
+        }
+        const ListRuns& host = directory.lists[probed.list[p]];
+        for (size_t g = 0; g < host.guests.size(); g++) {
+            if (!passed_over(directory, host, g, ranks, static_cast<int32_t>(p))) {
+                const Guest& guest = host.guests[g];
+                const ListRuns& home = directory.lists[guest.home];
+                const size_t from = guest.run * run_size;
+                pieces.push_back({guest.home, from, from + home.size_of_run(guest.run), 0});
+            }
+        }
+    }
+    ranks.clear(probed);
+    // set_list once a home
+    std::sort(pieces.begin() + own, pieces.end(), [](const Piece& a, const Piece& b) {
+        return a.list != b.list ? a.list < b.list : a.from < b.from;
+    });
+    for (size_t i = own; i < pieces.size(); i++) {
+        pieces[i].distance = i > own && pieces[i].list == pieces[i - 1].list
+                ? pieces[i - 1].distance
+                : homes(pieces[i].list);
+    }
+    if (max_codes > 0) {
+        size_t left = max_codes;
+        for (Piece& piece : pieces) {
+            piece.to = piece.from + std::min(piece.to - piece.from, left);
+            left -= piece.to - piece.from;
+        }
+    }
+}
+
+/// Runs `query(i, pieces, scanner, stats)` for n queries over the threads, each with its pieces collected.
+template <class Query>
+IVFGMMStats for_each_query(
+        const faiss::IndexIVF& ivf,
+        const RunInvertedLists& lists,
+        const SearchSettings& settings,
+        int64_t n,
+        const float* x,
+        const int64_t* keys,
+        const float* coarse_dis,
+        Query query) {
+    const RunCodec& codec = lists.state().codec;
+    const size_t d = ivf.d;
+    // Blocks, so that a scanner serves several queries.
+    const size_t threads = omp_in_parallel() ? 1 : static_cast<size_t>(omp_get_max_threads());
+    const size_t block = std::clamp<size_t>(static_cast<size_t>(n) / (4 * threads), 1, 64);
+    const size_t blocks = (static_cast<size_t>(n) + block - 1) / block;
+    std::vector<IVFGMMStats> stats(blocks);
+    parallel_for(blocks, [&](size_t b) {
+        thread_local ProbeRanks ranks;
+        thread_local std::vector<Piece> pieces;
+        std::vector<float> centred(d);
+        const auto scanner = compat::make_scanner(ivf, nullptr, settings.codec_params);
+        if (faiss::InterruptCallback::is_interrupted()) {
+            throw faiss::FaissException("search interrupted");
+        }
+        for (size_t i = b * block; i < std::min((b + 1) * block, static_cast<size_t>(n)); i++) {
+            const float* q = x + i * d;
+            for (size_t t = 0; t < d; t++) {
+                centred[t] = codec.d == d ? q[t] - codec.data_mean[t] : q[t];
+            }
+            const ProbedLists probed{
+                    settings.nprobe, keys + i * settings.nprobe, coarse_dis + i * settings.nprobe};
+            const HomeDistances homes(codec, nullptr, centred.data());
+            collect_pieces(lists, probed, homes, settings.max_codes, ranks, pieces);
+            IVFGMMStats& mine = stats[b];
+            mine.nq++;
+            mine.means += homes.computed();
+            for (const Piece& piece : pieces) {
+                mine.nvisited += piece.to - piece.from;
+            }
+            for (size_t p = 0; p < probed.n; p++) {
+                mine.nlist += probed.list[p] >= 0;
+            }
+            scanner->set_query(q);
+            query(i, pieces, *scanner, mine);
+        }
+    });
+    IVFGMMStats total;
+    for (const IVFGMMStats& part : stats) {
+        total.add(part);
+    }
+    return total;
+}
+
+/// Copies the hits, those of one id once (a vector's copies are equally far).
+void keep_distinct(
+        const RunInvertedLists& lists,
+        const faiss::RangeSearchResult& all,
+        Labels meaning,
+        faiss::RangeSearchResult& distinct) {
+    std::vector<size_t> kept;
+    std::unordered_set<int64_t> seen;
+    for (size_t q = 0; q < all.nq; q++) {
+        const size_t before = kept.size();
+        seen.clear();
+        for (size_t i = all.lims[q]; i < all.lims[q + 1]; i++) {
+            const int64_t label = all.labels[i];
+            const int64_t id = meaning == Labels::ids
+                    ? label
+                    : lists.get_single_id(faiss::lo_listno(label), faiss::lo_offset(label));
+            if (seen.insert(id).second) {
+                kept.push_back(i);
+            }
+        }
+        distinct.lims[q] = kept.size() - before;
+    }
+    distinct.do_allocation(); // turns counts into limits
+    for (size_t i = 0; i < kept.size(); i++) {
+        distinct.labels[i] = all.labels[kept[i]];
+        distinct.distances[i] = all.distances[kept[i]];
+    }
+}
+
+} // namespace
+
+ScanTotals scan_entries(
+        const RunInvertedLists& lists,
+        faiss::InvertedListScanner& scanner,
+        size_t list,
+        size_t from,
+        size_t to,
+        const faiss::IDSelector* selector,
+        Labels meaning,
+        ResultHeap& heap) {
+    ScanTotals totals;
+    if (from == to) {
+        return totals;
+    }
+    const EntryLabels entries(lists, list, from, to, meaning);
+    const faiss::InvertedLists::ScopedCodes codes(&lists, list);
+    const size_t code_size = lists.code_size;
+    totals.skipped = scan_selected(to - from, entries.ids(from), selector, [&](size_t a, size_t b) {
+        totals.ndis += b - a;
+        scanner.scan_codes(
+                b - a,
+                codes.codes + (from + a) * code_size,
+                entries.labels() + a,
+                heap.distances(),
+                heap.labels(),
+                heap.size());
+    });
+    return totals;
+}
+
+void search_given_lists(
+        const faiss::IndexIVF& ivf,
+        const RunInvertedLists& lists,
+        const SearchSettings& settings,
+        int64_t n,
+        const float* x,
+        int64_t k,
+        const int64_t* keys,
+        const float* coarse_dis,
+        float* distances,
+        int64_t* labels,
+        Labels meaning,
+        bool keep_heap,
+        faiss::IndexIVFStats* stats) {
+    const bool inner_product = ivf.metric_type == faiss::METRIC_INNER_PRODUCT;
+    const IVFGMMStats total = for_each_query(
+            ivf,
+            lists,
+            settings,
+            n,
+            x,
+            keys,
+            coarse_dis,
+            [&](size_t i,
+                const std::vector<Piece>& pieces,
+                faiss::InvertedListScanner& scanner,
+                IVFGMMStats& mine) {
+                ResultHeap heap(inner_product, k, distances + i * k, labels + i * k);
+                if (!keep_heap) {
+                    heap.start();
+                }
+                int64_t list = -1;
+                for (const Piece& piece : pieces) {
+                    if (piece.list != list) {
+                        list = piece.list;
+                        scanner.set_list(list, piece.distance);
+                    }
+                    const ScanTotals totals = scan_entries(
+                            lists,
+                            scanner,
+                            list,
+                            piece.from,
+                            piece.to,
+                            settings.selector,
+                            meaning,
+                            heap);
+                    mine.ndis += totals.ndis;
+                    mine.nskipped += totals.skipped;
+                }
+                if (!keep_heap) {
+                    heap.finish();
+                }
+            });
+    publish(total, stats);
+}
+
+void range_search_given_lists(
+        const faiss::IndexIVF& ivf,
+        const RunInvertedLists& lists,
+        const SearchSettings& settings,
+        int64_t n,
+        const float* x,
+        float radius,
+        const int64_t* keys,
+        const float* coarse_dis,
+        faiss::RangeSearchResult* result,
+        Labels meaning,
+        bool with_copies,
+        faiss::IndexIVFStats* stats) {
+    if (with_copies) {
+        faiss::RangeSearchResult all(n);
+        range_search_given_lists(
+                ivf, lists, settings, n, x, radius, keys, coarse_dis, &all, meaning, false, stats);
+        keep_distinct(lists, all, meaning, *result);
+        return;
+    }
+    // One partial result a thread (each holds a buffer of result->buffer_size); merge() empties them.
+    std::vector<std::unique_ptr<faiss::RangeSearchPartialResult>> parts(omp_get_max_threads());
+    const IVFGMMStats total = for_each_query(
+            ivf,
+            lists,
+            settings,
+            n,
+            x,
+            keys,
+            coarse_dis,
+            [&](size_t i,
+                const std::vector<Piece>& pieces,
+                faiss::InvertedListScanner& scanner,
+                IVFGMMStats& mine) {
+                auto& part = parts[omp_get_thread_num()];
+                if (!part) {
+                    part = std::make_unique<faiss::RangeSearchPartialResult>(result);
+                }
+                faiss::RangeQueryResult& hits = part->new_result(static_cast<int64_t>(i));
+                int64_t list = -1;
+                for (const Piece& piece : pieces) {
+                    if (piece.from == piece.to) {
+                        continue;
+                    }
+                    if (piece.list != list) {
+                        list = piece.list;
+                        scanner.set_list(list, piece.distance);
+                    }
+                    const EntryLabels entries(lists, list, piece.from, piece.to, meaning);
+                    const faiss::InvertedLists::ScopedCodes codes(&lists, list);
+                    mine.nskipped += scan_selected(
+                            piece.to - piece.from,
+                            entries.ids(piece.from),
+                            settings.selector,
+                            [&](size_t a, size_t b) {
+                                mine.ndis += b - a;
+                                scanner.scan_codes_range(
+                                        b - a,
+                                        codes.codes + (piece.from + a) * lists.code_size,
+                                        entries.labels() + a,
+                                        radius,
+                                        hits);
+                            });
+                }
+            });
+    std::vector<faiss::RangeSearchPartialResult*> raw;
+    raw.reserve(parts.size());
+    for (auto& part : parts) {
+        if (!part) {
+            part = std::make_unique<faiss::RangeSearchPartialResult>(result);
+        }
+        raw.push_back(part.release());
+    }
+    faiss::RangeSearchPartialResult::merge(raw);
+    publish(total, stats);
+}
+
+} // namespace faiss_gmm

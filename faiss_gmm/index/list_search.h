@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <faiss/IndexIVF.h>
+#include <faiss/impl/AuxIndexStructures.h>
+
+#include "faiss_gmm/index/budgeted_search.h"
+#include "faiss_gmm/index/result_heap.h"
+
+namespace faiss_gmm {
+
+struct ScanTotals {
+    size_t ndis = 0;    ///< distances computed
+    size_t skipped = 0; ///< entries that the selector refused
+};
+
+/// The codec's distances of entries [from, to) of a list into the heap. The scanner has its query and list, and no
+/// selector of its own.
+ScanTotals scan_entries(
+        const RunInvertedLists& lists,
+        faiss::InvertedListScanner& scanner,
+        size_t list,
+        size_t from,
+        size_t to,
+        const faiss::IDSelector* selector,
+        Labels meaning,
+        ResultHeap& heap);
+
+/// Exact search of given lists and of the guests they hold, each run once: what stock callers reach with their
+/// own keys. keys [n, nprobe] may hold -1 and repeat; coarse_dis [n, nprobe] distances of the query to their
+/// means. No budget but max_codes (entries scanned). Where keep_heap is set, distances and labels [n, k] hold heaps that
+/// are added to and left as heaps; else they are started and sorted.
+void search_given_lists(
+        const faiss::IndexIVF& ivf,
+        const RunInvertedLists& lists,
+        const SearchSettings& settings,
+        int64_t n,
+        const float* x,
+        int64_t k,
+        const int64_t* keys,
+        const float* coarse_dis,
+        float* distances,
+        int64_t* labels,
+        Labels meaning,
+        bool keep_heap,
+        faiss::IndexIVFStats* stats);
+
+/// The same by radius: every entry nearer than it (inner product: larger), in no order, each once;
+/// with_copies: lists may hold a vector several times, its id is reported once.
+void range_search_given_lists(
+        const faiss::IndexIVF& ivf,
+        const RunInvertedLists& lists,
+        const SearchSettings& settings,
+        int64_t n,
+        const float* x,
+        float radius,
+        const int64_t* keys,
+        const float* coarse_dis,
+        faiss::RangeSearchResult* result,
+        Labels meaning,
+        bool with_copies,
+        faiss::IndexIVFStats* stats);
+
+} // namespace faiss_gmm

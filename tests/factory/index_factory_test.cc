@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#include "faiss_gmm/factory/index_factory.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <random>
+#include <string>
+
+#include <faiss/IndexFlat.h>
+#include <faiss/IndexHNSW.h>
+#include <faiss/IndexIDMap.h>
+#include <faiss/IndexIVFPQ.h>
+#include <faiss/IndexPreTransform.h>
+#include <faiss/IndexRefine.h>
+#include <faiss/IVFlib.h>
+
+#include "faiss_gmm/index/index_ivf_gmm.h"
+
+namespace faiss_gmm {
+namespace {
+
+std::unique_ptr<faiss::Index> made(
+        const std::string& text, int d = 16, faiss::MetricType metric = faiss::METRIC_L2) {
+    return std::unique_ptr<faiss::Index>(index_factory(d, text.c_str(), metric));
+}
+
+std::string message_of(const std::string& text) {
+    try {
+        made(text);
+    } catch (const faiss::FaissException& error) {
+        return error.what();
+    }
+    return "";
+}
+
+IndexIVFGMMFlat* inside(faiss::Index* index) {
+    return dynamic_cast<IndexIVFGMMFlat*>(faiss::ivflib::try_extract_index_ivf(index));
+}
+
+TEST(Factory, BuildsTheIndex) {
+    const auto index = made("IVFGMM64,Flat");
+    auto* ours = dynamic_cast<IndexIVFGMMFlat*>(index.get());
+    ASSERT_NE(ours, nullptr);
+    EXPECT_EQ(ours->nlist, 64u);
+    EXPECT_EQ(ours->d, 16);
+    EXPECT_NE(dynamic_cast<GMMQuantizer*>(ours->quantizer), nullptr);
+    EXPECT_TRUE(ours->own_fields);
+    EXPECT_FALSE(ours->is_trained);
+    EXPECT_EQ(dynamic_cast<IndexIVFGMMFlat&>(*made("IVFGMM2k,Flat")).nlist, 2048u);
+}
+
+TEST(Factory, TakesEveryKey) {
+    const auto index = made(
+            "IVFGMM64(covariance=diagonal,mixing=balanced,max_iter=7,n_init=2,seed=42,order=soar,lambda=1.5,"
+            "spill=threshold(0.01),max_lists=3,m=8,storage=copies,sketch=12,probe_expansion=4,k_factor=9),Flat");
+    const auto& ours = dynamic_cast<IndexIVFGMMFlat&>(*index);
+    EXPECT_EQ(ours.training.covariance, Covariance::diagonal);
+    EXPECT_EQ(ours.training.mixing, Mixing::balanced);
+    EXPECT_EQ(ours.training.max_iter, 7u);
+    EXPECT_EQ(ours.training.n_init, 2u);
+    EXPECT_EQ(ours.training.seed, 42u);
+    EXPECT_EQ(ours.spill.order, SpillOrder::soar);
+    EXPECT_EQ(ours.spill.lambda, 1.5f);
+    EXPECT_EQ(ours.spill.rule, SpillRule::threshold);
+    EXPECT_EQ(ours.spill.tau, 0.01f);
+    EXPECT_EQ(ours.spill.max_lists, 3u);
+    EXPECT_EQ(ours.spill.m, 8u);
+    EXPECT_EQ(ours.spill.storage, SpillStorage::copies);
+    EXPECT_EQ(ours.sketch.mode, SketchParameters::Mode::fixed);
+    EXPECT_EQ(ours.sketch.codes, 12u);
+    EXPECT_EQ(ours.probe_expansion, 4);
+    EXPECT_EQ(ours.k_factor, 9);
+}
+
+TEST(Factory, KeepsPrefixesAndSuffixes) {
+    const auto transformed = made("PCA8,IVFGMM32,Flat");
+    ASSERT_NE(dynamic_cast<faiss::IndexPreTransform*>(transformed.get()), nullptr);
+    ASSERT_NE(inside(transformed.get()), nullptr);
+    EXPECT_EQ(inside(transformed.get())->d, 8);
+    const auto mapped = made("IDMap,IVFGMM32(spill=never),Flat");
+    ASSERT_NE(dynamic_cast<faiss::IndexIDMap*>(mapped.get()), nullptr);
+    EXPECT_NE(inside(mapped.get()), nullptr);
+    const auto refined = made("IVFGMM32,Flat,RFlat");
+    auto* refine = dynamic_cast<faiss::IndexRefine*>(refined.get());
+    ASSERT_NE(refine, nullptr);
+    EXPECT_NE(dynamic_cast<IndexIVFGMMFlat*>(refine->base_index), nullptr);
+}
+
+TEST(Factory, KeepsAnHNSWQuantizer) {
+    const auto index = made("IVFGMM64_HNSW16(spill=never),Flat");
+    const auto& ours = dynamic_cast<IndexIVFGMMFlat&>(*index);
+    EXPECT_NE(dynamic_cast<faiss::IndexHNSWFlat*>(ours.quantizer), nullptr);
+    EXPECT_TRUE(ours.own_fields);
+    EXPECT_EQ(ours.spill.rule, SpillRule::never);
+}
+
+TEST(Factory, PassesOtherStringsOn) {
+    EXPECT_NE(dynamic_cast<faiss::IndexFlat*>(made("Flat").get()), nullptr);
+    EXPECT_NE(dynamic_cast<faiss::IndexIVFPQ*>(made("IVF16,PQ4").get()), nullptr);
+    EXPECT_EQ(inside(made("IVF16,Flat").get()), nullptr);
+    EXPECT_THROW(made("nonsense"), faiss::FaissException);
+    EXPECT_EQ(made("Flat", 16, faiss::METRIC_INNER_PRODUCT)->metric_type, faiss::METRIC_INNER_PRODUCT);
+}
+
+struct BadString {
+    const char* text;
+    const char* expected;     ///< in the message
+    const char* marked_place; ///< begins at the marker
+};
+
+void PrintTo(const BadString& bad, std::ostream* out) {
+    *out << bad.text;
+}
+
+class BadStrings : public testing::TestWithParam<BadString> {};
+
+TEST_P(BadStrings, AreMarkedAndExplained) {
+    const std::string text = GetParam().text, message = message_of(text);
+    ASSERT_NE(message, "") << text;
+    EXPECT_NE(message.find(text), std::string::npos) << message;
+    EXPECT_NE(message.find(GetParam().expected), std::string::npos) << message;
+    // The marker stands under the place.
+    const size_t line = message.find("    " + text + "\n");
+    ASSERT_NE(line, std::string::npos) << message;
+    const size_t marker = message.find('^', line);
+    ASSERT_NE(marker, std::string::npos) << message;
+    const size_t column = marker - (line + 4 + text.size() + 1) - 4;
+    EXPECT_EQ(text.substr(column).find(GetParam().marked_place), 0u) << message;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+        All,
+        BadStrings,
+        testing::Values(
+                BadString{"IVFGMM64(spil=never),Flat", "covariance, k_factor, lambda, m, max_iter", "spil="},
+                BadString{"IVFGMM64(spill=sometimes),Flat", "never | threshold(t)", "sometimes)"},
+                BadString{"IVFGMM64(seed=-1),Flat", "a whole number", "-1)"},
+                BadString{"IVFGMM64(seed=1.5),Flat", "a whole number", "1.5)"},
+                BadString{"IVFGMM64(max_lists=0),Flat", "from 1", "0)"},
+                BadString{"IVFGMM64(lambda=nan),Flat", "a number from 0", "nan)"},
+                BadString{"IVFGMM64(lambda=),Flat", "a number from 0", ")"},
+                BadString{"IVFGMM64(lambda),Flat", "a number from 0", ")"},
+                BadString{"IVFGMM64(covariance=full),Flat", "tied_spherical", "full)"},
+                BadString{"IVFGMM64(sketch=300),Flat", "from 1 to 256", "300)"},
+                BadString{"IVFGMM64(m=2,max_lists=3),Flat", "fit together", "m=2"},
+                BadString{"IVFGMM64(),Flat", "the keys", "),"},
+                BadString{"IVFGMM64(seed=1,Flat", "not closed", "(seed"},
+                BadString{"IVFGMM,Flat", "number of lists", "IVFGMM"},
+                BadString{"IVFGMM0,Flat", "number of lists", "IVFGMM0"},
+                BadString{"IVFGMM99999999999,Flat", "number of lists", "IVFGMM9"},
+                BadString{"IVFGMM64", "a codec is missing", ""},
+                BadString{"IVFGMM64x,Flat", "a codec is missing", "x,"},
+                BadString{"IVFGMM64,IVFGMM32,Flat", "a second IVFGMM", "IVFGMM32"},
+                BadString{"IVFGMM64,Nonsense", "stock factory refuses", "IVFGMM64"},
+                BadString{"IVFGMM64,PQ4", "the codec Flat", ",PQ4"}));
+
+TEST(Factory, BuiltIndicesTrainAddAndSearch) {
+    constexpr int n = 2000, d = 16;
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> x(n * d);
+    for (float& v : x) {
+        v = normal(random);
+    }
+    for (const char* text :
+         {"IVFGMM8,Flat",
+          "PCA8,IVFGMM8,Flat",
+          "IVFGMM8,Flat,RFlat",
+          "IVFGMM8_HNSW8,Flat",
+          "IVFGMM8(storage=copies,spill=threshold(1/K)),Flat",
+          "IVFGMM8(sketch=none),Flat",
+          "IVFGMM8(spill=fraction(0.3)),Flat",
+          "IVFGMM8(covariance=diagonal,mixing=free),Flat"}) {
+        for (const auto metric : {faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT}) {
+            SCOPED_TRACE(text);
+            const auto index = made(text, d, metric);
+            index->train(n, x.data());
+            index->add(n, x.data());
+            EXPECT_EQ(index->ntotal, n);
+            faiss::ivflib::try_extract_index_ivf(index.get());
+            std::vector<float> distances(10 * 5);
+            std::vector<int64_t> labels(10 * 5);
+            index->search(10, x.data(), 5, distances.data(), labels.data());
+            for (int i = 0; i < 10; i++) {
+                EXPECT_GE(labels[i * 5], 0);
+                if (metric == faiss::METRIC_L2 && std::string(text).find("PCA") == std::string::npos) {
+                    EXPECT_EQ(labels[i * 5], i);
+                }
+            }
+        }
+    }
+}
+
+} // namespace
+} // namespace faiss_gmm

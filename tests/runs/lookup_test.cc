@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// Look-ups on every SIMD target of this machine against the scalar definition, bit for bit.
+#include "faiss_gmm/runs/lookup.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace faiss_gmm {
+namespace {
+
+struct Case {
+    size_t codes;
+    uint16_t constant_scale, base, threshold;
+    int empty_share; // per cent
+    bool largest;    // all tables and constants at their largest
+};
+
+void fill(const Case& c, std::mt19937& random, BlockBytes& block, BlockBytes& tables) {
+    const BlockLayout layout{c.codes};
+    block.assign(layout.bytes(), 0);
+    tables.resize(c.codes * 16);
+    std::vector<uint8_t> codes(c.codes);
+    for (size_t slot = 0; slot < run_size; slot++) {
+        for (uint8_t& code : codes) {
+            code = random() % 16;
+        }
+        layout.put_codes(block.data(), slot, codes.data());
+        const bool empty = static_cast<int>(random() % 100) < c.empty_share;
+        const uint16_t constant = c.largest ? 65534 : random() % 65535;
+        layout.put_constant(block.data(), slot, empty ? empty_slot : constant);
+    }
+    for (uint8_t& entry : tables) {
+        entry = c.largest ? 63 : random() % 64;
+    }
+}
+
+TEST(Lookup, EveryTargetEqualsTheDefinition) {
+    const unsigned seed = std::random_device()();
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    RecordProperty("seed", std::to_string(seed));
+    std::mt19937 random(seed);
+    const auto kernels = score_block_kernels();
+    ASSERT_FALSE(kernels.empty());
+    size_t checked = 0;
+    for (const size_t codes : {4, 8, 12, 32, 96, 100, 256}) {
+        for (int repeat = 0; repeat < 40; repeat++) {
+            const Case c{
+                    codes,
+                    static_cast<uint16_t>(random()),
+                    static_cast<uint16_t>(repeat % 3 == 0 ? 65535 - random() % 100 : random()),
+                    static_cast<uint16_t>(random() % 65535),
+                    repeat % 4 * 30,
+                    repeat % 5 == 0};
+            BlockBytes block, tables;
+            fill(c, random, block, tables);
+            alignas(64) uint16_t expected[run_size], got[run_size];
+            const uint32_t expected_mask = score_block_reference(
+                    block.data(), codes / 2, tables.data(), c.constant_scale, c.base, c.threshold, expected);
+            for (const NamedScoreBlock& kernel : kernels) {
+                const uint32_t mask = kernel.kernel(
+                        block.data(), codes / 2, tables.data(), c.constant_scale, c.base, c.threshold, got);
+                ASSERT_EQ(mask, expected_mask) << kernel.target << ", codes " << codes;
+                for (size_t s = 0; s < run_size; s++) {
+                    ASSERT_EQ(got[s], expected[s]) << kernel.target << ", slot " << s;
+                }
+                checked++;
+            }
+        }
+    }
+    EXPECT_EQ(checked, 7 * 40 * kernels.size());
+}
+
+TEST(Lookup, SaturatesBelowTheEmptyMark) {
+    const BlockLayout layout{256};
+    BlockBytes block(layout.bytes()), tables(256 * 16, 63);
+    layout.clear(block.data());
+    layout.put_constant(block.data(), 5, 65534);
+    alignas(64) uint16_t scores[run_size];
+    const uint32_t mask = score_block_kernel()(
+            block.data(), layout.rows(), tables.data(), 65535, 65000, saturated_score, scores);
+    EXPECT_EQ(mask, 1u << 5);
+    EXPECT_EQ(scores[5], saturated_score);
+    EXPECT_EQ(scores[6], empty_slot);
+}
+
+TEST(Lookup, ReferenceIsTheFormula) {
+    const BlockLayout layout{4};
+    BlockBytes block(layout.bytes()), tables(64);
+    layout.clear(block.data());
+    const uint8_t codes[4] = {1, 2, 3, 15};
+    layout.put_codes(block.data(), 20, codes);
+    layout.put_constant(block.data(), 20, 32768);
+    for (size_t i = 0; i < 64; i++) {
+        tables[i] = static_cast<uint8_t>(i);
+    }
+    alignas(64) uint16_t scores[run_size];
+    score_block_reference(block.data(), 2, tables.data(), 1000, 7, saturated_score, scores);
+    EXPECT_EQ(scores[20], 7 + 500 + 1 + (16 + 2) + (32 + 3) + (48 + 15));
+}
+
+TEST(Block, CodesAndConstantsOfASlotAreItsOwn) {
+    std::mt19937 random(1);
+    const BlockLayout layout{12};
+    BlockBytes block(layout.bytes());
+    layout.clear(block.data());
+    std::vector<std::vector<uint8_t>> codes(run_size, std::vector<uint8_t>(12));
+    for (size_t s = 0; s < run_size; s++) {
+        for (uint8_t& code : codes[s]) {
+            code = random() % 16;
+        }
+        layout.put_codes(block.data(), s, codes[s].data());
+        layout.put_constant(block.data(), s, static_cast<uint16_t>(s * 1000));
+    }
+    std::vector<uint8_t> got(12);
+    for (size_t s = 0; s < run_size; s++) {
+        layout.get_codes(block.data(), s, got.data());
+        EXPECT_EQ(got, codes[s]);
+        EXPECT_EQ(layout.get_constant(block.data(), s), s * 1000);
+    }
+}
+
+} // namespace
+} // namespace faiss_gmm
