@@ -330,6 +330,20 @@ TEST(ChooseLists, MemberOnItsHomeMeanGoesToTheNearest) {
     }
 }
 
+TEST(ChooseLists, SoarCannotCostMoreThanAParallelResidual) {
+    // Beside the home mean, at distance 1e-6: an error of 1e-5 in list 1's distance, as an
+    // expanded |x|^2 - 2 x.s + |s|^2 leaves, makes (r.r')^2 / |r|^2 = 25 where |r'|^2 = 1 bounds
+    // it.
+    Member member = member_with_one_candidate(3, -1);
+    member.home_squared_distance = 1e-12f;
+    member.component = {1, 2};
+    member.log_responsibility = {-1, -2};
+    member.squared_distance = {1 + 1e-5f, 4};
+    EXPECT_EQ(
+            member.choose(policy_of(SpillOrder::soar, SpillRule::always, 3)),
+            (std::vector<int32_t>{0, 1, 2}));
+}
+
 TEST(ChooseLists, OneComponent) {
     Member member = member_with_one_candidate(1, 0);
     member.component = {0, -1};
