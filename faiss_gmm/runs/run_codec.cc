@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// Codes of run means and vectors, and the tables that score them.
+//   (1) |q - x|^2 = |q - c|^2 + (|r|^2 + 2 <c, r>) - 2 <q, r> + (|e|^2 + 2 <c + r, e>) - 2 <q, e>,  x = c + r + e
+// c home's mean, r decoded residual of the run's mean, e decoded residual of the vector to c + r, all relative
+// to the data's mean and, but for |q - c|^2, in the space of A [kept, d].
+//   (2) T_m[j] = min(63, round(scale (-2 <A q, centroid_mj> - min_j ...)))   both kinds of codes on one scale
+// Source: Babenko and Lempitsky, "The inverted multi-index" (residual codes); Andre et al., VLDB 2015 (tables).
+// Numerics: fp32; constants are computed from decoded codes in one order, so that they can be made anew.
+#include "faiss_gmm/runs/run_codec.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include <cblas.h>
+#include <fmt/format.h>
+
+#include "faiss_gmm/runs/split.h"
+#include "faiss_gmm/runs/vector_ops.h"
+
+namespace faiss_gmm {
+namespace {
+
+constexpr size_t centroids = 16;
+constexpr float largest_entry = 63;    // four bytes of it add without overflow
+constexpr float clipped_range = 0.75f; // share of the widest table's range that is resolved (measured)
+constexpr size_t rotation_sample = 60000;
+constexpr size_t fewest_runs = 16;
+
+size_t padded_codes(size_t codes) {
+    return (codes + 3) / 4 * 4;
+}
+
+/// Row numbers of each list's members, in ascending order.
+std::vector<std::vector<uint32_t>> members_by_list(size_t n, const int64_t* home, size_t nlist) {
+    std::vector<std::vector<uint32_t>> members(nlist);
+    for (size_t i = 0; i < n; i++) {
+        if (home[i] >= 0) {
+            members[home[i]].push_back(static_cast<uint32_t>(i));
+        }
+    }
+    return members;
+}
+
+/// Tables T [codes, 16] of one quantizer before scaling: minus the row's minimum. Returns the widest range.
+float unscaled_tables(
+        const FourBitQuantizer& quantizer,
+        size_t kept,
+        const float* y,
+        float factor,
+        float* tables) {
+    const size_t codes = quantizer.codes();
+    thread_local std::vector<float> dealt;
+    dealt.resize(2 * codes);
+    quantizer.deal(kept, y, dealt.data());
+    float widest = 0;
+    for (size_t m = 0; m < codes; m++) {
+        const float a = factor * dealt[2 * m], b = factor * dealt[2 * m + 1];
+        const float* centroid = quantizer.pq.get_centroids(m, 0);
+        float* row = tables + m * centroids;
+        for (size_t j = 0; j < centroids; j++) {
+            row[j] = a * centroid[2 * j] + b * centroid[2 * j + 1];
+        }
+        float low = row[0], high = row[0];
+        for (size_t j = 1; j < centroids; j++) {
+            low = std::min(low, row[j]);
+            high = std::max(high, row[j]);
+        }
+        for (size_t j = 0; j < centroids; j++) {
+            row[j] -= low;
+        }
+        widest = std::max(widest, high - low);
+    }
+    return widest;
+}
+
+void scale_tables(size_t entries, const float* values, float scale, uint8_t* tables) {
+    for (size_t i = 0; i < entries; i++) {
+        tables[i] = static_cast<uint8_t>(std::min(largest_entry, values[i] * scale + 0.5f));
+    }
+}
+
+} // namespace
+
+size_t automatic_codes(size_t d) {
+    return std::clamp<size_t>(d / 4, 1, 256);
+}
+
+void FourBitQuantizer::deal(size_t kept, const float* y, float* dealt) const {
+    const size_t last = 2 * pq.M - 1;
+    for (size_t m = 0; m < pq.M; m++) {
+        dealt[2 * m] = m < kept ? y[m] : 0.0f;
+        dealt[2 * m + 1] = last - m < kept ? y[last - m] : 0.0f;
+    }
+}
+
+void FourBitQuantizer::encode(size_t kept, const float* y, uint8_t* code, float* decoded) const {
+    thread_local std::vector<float> dealt;
+    thread_local std::vector<uint8_t> packed;
+    dealt.resize(2 * pq.M);
+    packed.resize(pq.code_size);
+    deal(kept, y, dealt.data());
+    pq.compute_code(dealt.data(), packed.data());
+    for (size_t m = 0; m < pq.M; m++) {
+        code[m] = (packed[m / 2] >> (4 * (m % 2))) & 15;
+    }
+    decode(kept, code, decoded);
+}
+
+void FourBitQuantizer::decode(size_t kept, const uint8_t* code, float* decoded) const {
+    const size_t last = 2 * pq.M - 1;
+    for (size_t m = 0; m < pq.M; m++) {
+        const float* centroid = pq.get_centroids(m, code[m]);
+        if (m < kept) {
+            decoded[m] = centroid[0];
+        }
+        if (last - m < kept) {
+            decoded[last - m] = centroid[1];
+        }
+    }
+}
+
+void FourBitQuantizer::train(
+        size_t codes, size_t n, size_t kept, const float* y, uint64_t seed) {
+    pq = faiss::ProductQuantizer(2 * codes, codes, 4);
+    pq.cp.niter = 12;
+    pq.cp.seed = static_cast<int>(seed % 0x7fffffff);
+    pq.cp.min_points_per_centroid = 1; // too few rows are for our own warning, not for stderr
+    std::vector<float> dealt(n * 2 * codes);
+    for (size_t i = 0; i < n; i++) {
+        deal(kept, y + i * kept, dealt.data() + i * 2 * codes);
+    }
+    pq.train(n, dealt.data());
+}
+
+void ConstantRange::widen(float constant) {
+    if (!known) {
+        low = constant;
+        width = 0;
+        known = true;
+        return;
+    }
+    const float high = std::max(low + width, constant);
+    low = std::min(low, constant);
+    width = high - low;
+    while (low + width < high) { // rounding must not leave the value that widened it outside
+        width = std::nextafter(width, INFINITY);
+    }
+}
+
+uint16_t ConstantRange::code(float constant) const {
+    if (!(width > 0)) {
+        return 0;
+    }
+    const float unit = std::clamp((constant - low) / width, 0.0f, 1.0f);
+    return static_cast<uint16_t>(std::lround(unit * saturated_score));
+}
+
+void RunCodec::set_means(
+        size_t dimensions, size_t lists, const float* means, const float* mean_of_data, bool ip) {
+    d = dimensions;
+    nlist = lists;
+    inner_product = ip;
+    data_mean.assign(d, 0.0f);
+    if (!ip && mean_of_data != nullptr) {
+        data_mean.assign(mean_of_data, mean_of_data + d);
+    }
+    centred_means.resize(nlist * d);
+    mean_norms.resize(nlist);
+    for (size_t k = 0; k < nlist; k++) {
+        float* centred = centred_means.data() + k * d;
+        for (size_t t = 0; t < d; t++) {
+            centred[t] = means[k * d + t] - data_mean[t];
+        }
+        mean_norms[k] = dot(d, centred, centred);
+    }
+    if (trained) {
+        rotated_means.resize(nlist * kept);
+        rotate_queries(nlist, centred_means.data(), rotated_means.data());
+    }
+}
+
+void RunCodec::rotate_queries(size_t n, const float* centred, float* out) const {
+    if (n == 0) {
+        return;
+    }
+    cblas_sgemm(
+            CblasRowMajor,
+            CblasNoTrans,
+            CblasTrans,
+            static_cast<int>(n),
+            static_cast<int>(kept),
+            static_cast<int>(d),
+            1.0f,
+            centred,
+            static_cast<int>(d),
+            rotation.A.data(),
+            static_cast<int>(d),
+            0.0f,
+            out,
+            static_cast<int>(kept));
+}
+
+void RunCodec::rotate_residuals(size_t n, const float* x, size_t list, float* y) const {
+    // Differences first: with the mean far from zero the product of x alone would cancel.
+    constexpr size_t rows = 256;
+    thread_local std::vector<float> residual;
+    residual.resize(rows * d);
+    const float* centred = centred_means.data() + list * d;
+    for (size_t first = 0; first < n; first += rows) {
+        const size_t count = std::min(rows, n - first);
+        for (size_t i = 0; i < count; i++) {
+            const float* row = x + (first + i) * d;
+            for (size_t t = 0; t < d; t++) {
+                residual[i * d + t] = (row[t] - data_mean[t]) - centred[t];
+            }
+        }
+        rotate_queries(count, residual.data(), y + first * kept);
+    }
+}
+
+void RunCodec::train(
+        size_t n,
+        const float* x,
+        const int32_t* home,
+        size_t sketch_codes,
+        uint64_t seed,
+        const std::function<void(const std::string&)>& warning) {
+    trained = false;
+    const size_t asked = sketch_codes == 0 ? automatic_codes(d) : sketch_codes;
+    kept = std::min(d, 2 * asked);
+    std::vector<int64_t> lists(home, home + n);
+    const auto members = members_by_list(n, lists.data(), nlist);
+    size_t runs = 0;
+    std::vector<size_t> first_run(nlist + 1, 0), first_row(nlist + 1, 0);
+    for (size_t k = 0; k < nlist; k++) {
+        runs += (members[k].size() + run_size - 1) / run_size;
+        first_run[k + 1] = runs;
+        first_row[k + 1] = first_row[k] + members[k].size();
+    }
+    const size_t rows = first_row[nlist];
+    if (runs < fewest_runs || rows < d) {
+        if (warning) {
+            warning(fmt::format(
+                    "lists stay plain, without runs and sketches: {} training vectors in {} runs, "
+                    "at least {} vectors and {} runs are needed",
+                    rows,
+                    runs,
+                    d,
+                    fewest_runs));
+        }
+        return;
+    }
+
+    // A: principal directions of residuals to the means.
+    const size_t sample = std::min(rows, std::max(rotation_sample, d));
+    std::vector<float> residuals(sample * d);
+    {
+        std::vector<uint32_t> order;
+        order.reserve(rows);
+        for (const auto& list : members) {
+            order.insert(order.end(), list.begin(), list.end());
+        }
+        for (size_t i = 0; i < sample; i++) {
+            const size_t row = order[i * rows / sample];
+            const float* centred = centred_means.data() + home[row] * d;
+            for (size_t t = 0; t < d; t++) {
+                residuals[i * d + t] = (x[row * d + t] - data_mean[t]) - centred[t];
+            }
+        }
+    }
+    rotation = faiss::PCAMatrix(static_cast<int>(d), static_cast<int>(kept));
+    rotation.train(static_cast<int64_t>(sample), residuals.data());
+    rotation.b.clear();
+    rotation.have_bias = false;
+    residuals.clear();
+    residuals.shrink_to_fit();
+    rotated_means.resize(nlist * kept);
+    rotate_queries(nlist, centred_means.data(), rotated_means.data());
+
+    // Runs of the training vectors, their means, and what remains of the vectors.
+    std::vector<float> run_means(runs * kept), rotated(rows * kept);
+#pragma omp parallel for schedule(dynamic, 4)
+    for (int64_t k = 0; k < static_cast<int64_t>(nlist); k++) {
+        const size_t size = members[k].size();
+        std::vector<float> gathered(size * d), y(size * kept);
+        for (size_t i = 0; i < size; i++) {
+            std::copy_n(x + members[k][i] * d, d, gathered.data() + i * d);
+        }
+        rotate_residuals(size, gathered.data(), k, y.data());
+        std::vector<uint32_t> order;
+        balanced_split(size, kept, y.data(), order);
+        for (size_t i = 0; i < size; i++) {
+            float* mean = run_means.data() + (first_run[k] + i / run_size) * kept;
+            const float* row = y.data() + order[i] * kept;
+            const size_t in_run = std::min(run_size, size - i / run_size * run_size);
+            add_scaled(kept, 1.0f / static_cast<float>(in_run), row, mean);
+            std::copy_n(row, kept, rotated.data() + (first_row[k] + i) * kept);
+        }
+    }
+    const size_t codes = padded_codes(asked);
+    summary.train(codes, runs, kept, run_means.data(), seed);
+
+    // Residuals to decoded runs, of an even sample of the vectors.
+    const size_t sketched = std::min<size_t>(rows, 20000);
+    std::vector<float> leftovers(sketched * kept), decoded(kept);
+    std::vector<uint8_t> code(codes);
+    size_t list = 0;
+    for (size_t i = 0; i < sketched; i++) {
+        const size_t row = i * rows / sketched;
+        while (row >= first_row[list + 1]) {
+            list++;
+        }
+        const size_t run = first_run[list] + (row - first_row[list]) / run_size;
+        summary.encode(kept, run_means.data() + run * kept, code.data(), decoded.data());
+        for (size_t t = 0; t < kept; t++) {
+            leftovers[i * kept + t] = rotated[row * kept + t] - decoded[t];
+        }
+    }
+    sketch.train(codes, sketched, kept, leftovers.data(), seed + 1);
+    trained = true;
+}
+
+float RunCodec::summary_constant(size_t list, const float* decoded_run) const {
+    if (inner_product) {
+        return 0;
+    }
+    const float* c = rotated_means.data() + list * kept;
+    return dot(kept, decoded_run, decoded_run) + 2 * dot(kept, c, decoded_run);
+}
+
+float RunCodec::sketch_constant(
+        size_t list, const float* decoded_run, const float* decoded) const {
+    if (inner_product) {
+        return 0;
+    }
+    const float* c = rotated_means.data() + list * kept;
+    return dot(kept, decoded, decoded) +
+            2 * (dot(kept, c, decoded) + dot(kept, decoded_run, decoded));
+}
+
+void RunCodec::build_tables(
+        const float* rotated_query,
+        const ConstantRange& summary_range,
+        const ConstantRange& sketch_range,
+        QueryTables& tables) const {
+    const size_t summary_entries = summary.codes() * centroids;
+    const size_t sketch_entries = sketch.codes() * centroids;
+    tables.values.resize(summary_entries + sketch_entries);
+    tables.summary.resize(summary_entries);
+    tables.sketch.resize(sketch_entries);
+    const float factor = inner_product ? -1.0f : -2.0f;
+    float* values = tables.values.data();
+    const float widest = std::max(
+            unscaled_tables(summary, kept, rotated_query, factor, values),
+            unscaled_tables(sketch, kept, rotated_query, factor, values + summary_entries));
+
+    // One scale for tables and constants; a constant's share of the score must fit 16 bits too.
+    float scale = widest > 0 ? largest_entry / (clipped_range * widest) : INFINITY;
+    const float width = std::max(summary_range.width, sketch_range.width);
+    if (width > 0) {
+        scale = std::min(scale, 65535.0f / width);
+    }
+    tables.scale = std::isfinite(scale) ? scale : 1.0f;
+    tables.summary_scale = static_cast<uint16_t>(summary_range.width * tables.scale);
+    tables.sketch_scale = static_cast<uint16_t>(sketch_range.width * tables.scale);
+    scale_tables(summary_entries, values, tables.scale, tables.summary.data());
+    scale_tables(sketch_entries, values + summary_entries, tables.scale, tables.sketch.data());
+}
+
+size_t RunCodec::memory_bytes() const {
+    const size_t floats = data_mean.size() + centred_means.size() + mean_norms.size() +
+            rotation.A.size() + rotation.PCAMat.size() + rotated_means.size() +
+            summary.pq.centroids.size() + sketch.pq.centroids.size();
+    return floats * sizeof(float);
+}
+
+} // namespace faiss_gmm

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "faiss_gmm/runs/block.h"
+#include "faiss_gmm/runs/run_codec.h"
+
+namespace faiss_gmm {
+
+/// A run in a list that is not its home.
+struct Guest {
+    int32_t home = -1;
+    uint32_t run = 0; ///< number within its home
+
+    bool operator==(const Guest& other) const {
+        return home == other.home && run == other.run;
+    }
+    bool operator<(const Guest& other) const {
+        return home != other.home ? home < other.home : run < other.run;
+    }
+};
+
+/// The runs of one list, and the guests it holds.
+///
+/// Entries [0, covered) of the list stand in runs: run j is entries [32 j, min(32 j + 32, covered)). Entries past
+/// them, and all entries of a stale list, have no run: they are scanned whenever the list is probed.
+struct ListRuns {
+    size_t covered = 0;       ///< entries in runs
+    size_t split_entries = 0; ///< entries in split form; those from here to covered came later, in order
+    bool stale = false;       ///< entries in runs were overwritten: the runs must not be used
+    BlockBytes own;           ///< summaries of its own runs, blocks of 32
+    BlockBytes guest_blocks;  ///< summaries of its guests by value, blocks of 32
+    BlockBytes sketches;      ///< one block a run; none where the index has no sketches
+    std::vector<int32_t> further; ///< [runs, max_lists - 1] lists that hold the run beside its home; -1: none
+    std::vector<Guest> guests;    ///< ascending
+    std::vector<int32_t> guest_further; ///< [guests, max_lists - 1] the guests' rows of `further`
+    // Range of the constants of its own runs and vectors, before coding.
+    ConstantRange summary_constants, sketch_constants;
+
+    size_t runs() const {
+        return (covered + run_size - 1) / run_size;
+    }
+    /// Runs that a query may use.
+    size_t usable_runs() const {
+        return stale ? 0 : runs();
+    }
+    size_t usable_entries() const {
+        return stale ? 0 : covered;
+    }
+    size_t size_of_run(size_t run) const {
+        const size_t first = run * run_size;
+        return covered - first < run_size ? covered - first : run_size;
+    }
+    size_t memory_bytes() const;
+};
+
+/// The runs of all lists: what the search walks through.
+struct RunDirectory {
+    std::vector<ListRuns> lists;
+    size_t max_lists = 1; ///< stride of `further` is max_lists - 1
+    bool sketched = false;
+    ConstantRange summary_range, sketch_range; ///< what the 16-bit constants are relative to
+
+    size_t stride() const {
+        return max_lists - 1;
+    }
+    size_t memory_bytes() const;
+};
+
+} // namespace faiss_gmm

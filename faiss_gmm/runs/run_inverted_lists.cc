@@ -1,0 +1,750 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// Lists in runs. What the directory holds after organise(), list by list:
+//   entries in split form | entries that came later, in order   -> runs of 32, each with a summary and a block of sketches
+//   summaries of guests: runs of other lists that spill into this one, by value
+// Phases of bringing lists into order:
+//   1 split the lists that need it, or append to their last runs (parallel over lists): codes only;
+//   2 place the runs of split lists by the responsibilities of their means;
+//   3 renew the ranges of the constants if one fell outside, and write constants (parallel);
+//   4 exchange guests: lists that lose or gain some get their guest blocks made anew.
+// Invariants: check(). Determinism: a list's split form is a function of the set of its (id, code) pairs; guests
+// stand in ascending order; ranges after compact() are those of all constants.
+#include "faiss_gmm/runs/run_inverted_lists.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <numeric>
+
+#include <fmt/format.h>
+
+#include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/runs/parallel.h"
+#include "faiss_gmm/runs/split.h"
+#include "faiss_gmm/runs/vector_ops.h"
+#include "faiss_gmm/train/estep_engine.h"
+
+namespace faiss_gmm {
+namespace {
+
+constexpr size_t arrivals_kept = 64;     // arrivals a list may hold before it is split again
+constexpr size_t arrivals_share = 8;     // ... and the share of it that they may be: 1/8
+constexpr size_t placed_at_once = 32768; // run means whose responsibilities are asked for together
+
+double now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+size_t blocks_for(size_t slots) {
+    return (slots + run_size - 1) / run_size;
+}
+
+/// Grows an array of blocks to hold `slots`, new ones empty.
+void resize_blocks(BlockBytes& blocks, const BlockLayout& layout, size_t count) {
+    const size_t before = blocks.size() / layout.bytes();
+    blocks.resize(count * layout.bytes());
+    for (size_t b = before; b < count; b++) {
+        layout.clear(blocks.data() + b * layout.bytes());
+    }
+}
+
+} // namespace
+
+/// What splitting a list leaves for the later phases.
+struct RunInvertedLists::SplitList {
+    size_t list = 0;
+    std::vector<int32_t> further_before;
+    std::vector<float> run_means; ///< [runs, d]; empty where nothing spills
+};
+
+RunInvertedLists::RunInvertedLists(std::unique_ptr<faiss::InvertedLists> inner)
+        : faiss::InvertedLists(inner->nlist, inner->code_size),
+          inner_(std::move(inner)),
+          state_(std::make_shared<CoarseState>()) {
+    directory_.lists.resize(nlist);
+}
+
+RunInvertedLists::~RunInvertedLists() = default;
+
+size_t RunInvertedLists::list_size(size_t list_no) const {
+    return inner_->list_size(list_no);
+}
+const uint8_t* RunInvertedLists::get_codes(size_t list_no) const {
+    return inner_->get_codes(list_no);
+}
+const int64_t* RunInvertedLists::get_ids(size_t list_no) const {
+    return inner_->get_ids(list_no);
+}
+void RunInvertedLists::release_codes(size_t list_no, const uint8_t* codes) const {
+    inner_->release_codes(list_no, codes);
+}
+void RunInvertedLists::release_ids(size_t list_no, const int64_t* ids) const {
+    inner_->release_ids(list_no, ids);
+}
+int64_t RunInvertedLists::get_single_id(size_t list_no, size_t offset) const {
+    return inner_->get_single_id(list_no, offset);
+}
+const uint8_t* RunInvertedLists::get_single_code(size_t list_no, size_t offset) const {
+    return inner_->get_single_code(list_no, offset);
+}
+void RunInvertedLists::prefetch_lists(const int64_t* list_nos, int n) const {
+    inner_->prefetch_lists(list_nos, n);
+}
+size_t RunInvertedLists::add_entries(
+        size_t list_no, size_t n_entry, const int64_t* ids, const uint8_t* code) {
+    return inner_->add_entries(list_no, n_entry, ids, code);
+}
+void RunInvertedLists::update_entries(
+        size_t list_no, size_t offset, size_t n_entry, const int64_t* ids, const uint8_t* code) {
+    inner_->update_entries(list_no, offset, n_entry, ids, code);
+    if (offset < directory_.lists[list_no].covered && n_entry > 0) {
+        directory_.lists[list_no].stale = true;
+    }
+}
+void RunInvertedLists::resize(size_t list_no, size_t new_size) {
+    inner_->resize(list_no, new_size);
+    if (new_size < directory_.lists[list_no].covered) {
+        directory_.lists[list_no].stale = true;
+    }
+}
+void RunInvertedLists::reset() {
+    inner_->reset();
+    set_state(state_);
+}
+
+void RunInvertedLists::set_state(std::shared_ptr<const CoarseState> state) {
+    state_ = std::move(state);
+    directory_ = RunDirectory();
+    directory_.lists.resize(nlist);
+    directory_.max_lists = state_->spill.rule == SpillRule::never ? 1 : state_->spill.max_lists;
+    directory_.sketched = state_->sketched;
+}
+
+bool RunInvertedLists::has_runs() const {
+    return state_->codec.trained && state_->spill.storage == SpillStorage::shared;
+}
+
+std::vector<size_t> RunInvertedLists::organise(const DecodeEntries& decode, OrganiseTimes& times) {
+    if (!has_runs()) {
+        return {};
+    }
+    std::vector<size_t> to_split, to_append;
+    for (size_t l = 0; l < nlist; l++) {
+        const ListRuns& list = directory_.lists[l];
+        const size_t size = inner_->list_size(l);
+        if (!list.stale && size == list.covered) {
+            continue;
+        }
+        const size_t arrivals = size - std::min(size, list.split_entries);
+        const bool grown = arrivals > arrivals_kept && arrivals * arrivals_share > size;
+        if (list.stale || list.split_entries == 0 || grown) {
+            to_split.push_back(l);
+        } else {
+            to_append.push_back(l);
+        }
+    }
+    return bring_into_order(to_split, to_append, false, decode, times);
+}
+
+std::vector<size_t> RunInvertedLists::compact(const DecodeEntries& decode, OrganiseTimes& times) {
+    if (!has_runs()) {
+        return {};
+    }
+    std::vector<size_t> to_split;
+    for (size_t l = 0; l < nlist; l++) {
+        const ListRuns& list = directory_.lists[l];
+        if (list.stale || inner_->list_size(l) != list.split_entries) {
+            to_split.push_back(l);
+        }
+    }
+    return bring_into_order(to_split, {}, true, decode, times);
+}
+
+std::vector<size_t> RunInvertedLists::bring_into_order(
+        const std::vector<size_t>& to_split,
+        const std::vector<size_t>& to_append,
+        bool exact_range,
+        const DecodeEntries& decode,
+        OrganiseTimes& times) {
+    std::vector<SplitList> splits(to_split.size());
+    std::vector<OrganiseTimes> spent(to_split.size());
+    const double begin = now();
+    parallel_for(to_split.size(), [&](size_t i) { split(to_split[i], decode, splits[i], spent[i]); });
+    const double split_end = now();
+    std::vector<size_t> first_new(to_append.size());
+    for (size_t i = 0; i < to_append.size(); i++) {
+        first_new[i] = directory_.lists[to_append[i]].covered;
+    }
+    parallel_for(to_append.size(), [&](size_t i) { append(to_append[i], decode); });
+    place(splits);
+
+    parallel_for(to_split.size(), [&](size_t i) { measure_constants(to_split[i], 0); });
+    parallel_for(to_append.size(), [&](size_t i) { measure_constants(to_append[i], first_new[i]); });
+    if (renew_ranges(exact_range)) {
+        parallel_for(nlist, [&](size_t l) { write_constants(l, 0); });
+        exchange_guests(splits);
+        parallel_for(nlist, [&](size_t l) { write_guest_blocks(l); });
+    } else {
+        parallel_for(to_split.size(), [&](size_t i) { write_constants(to_split[i], 0); });
+        parallel_for(to_append.size(), [&](size_t i) { write_constants(to_append[i], first_new[i]); });
+        exchange_guests(splits);
+    }
+
+    // Threads share the wall time of the first phase in the proportion of their own times.
+    OrganiseTimes sums;
+    for (const OrganiseTimes& t : spent) {
+        sums.split += t.split;
+        sums.sketch += t.sketch;
+    }
+    const double wall = split_end - begin, sum = sums.split + sums.sketch;
+    const double split_wall = sum > 0 ? wall * sums.split / sum : wall;
+    times.split += split_wall;
+    times.sketch += now() - begin - split_wall;
+    return to_split;
+}
+
+void RunInvertedLists::split(
+        size_t l, const DecodeEntries& decode, SplitList& result, OrganiseTimes& times) {
+    const double begin = now();
+    const CoarseState& state = *state_;
+    const size_t d = state.codec.d, kept = state.codec.kept;
+    ListRuns& list = directory_.lists[l];
+    const size_t n = inner_->list_size(l);
+    result.list = l;
+    result.further_before = std::move(list.further);
+
+    // The set in an order of its own: by id, then by code.
+    std::vector<uint32_t> by_id(n);
+    std::iota(by_id.begin(), by_id.end(), 0u);
+    std::vector<int64_t> ids(n);
+    std::vector<uint8_t> codes(n * code_size);
+    {
+        const ScopedIds stored_ids(inner_.get(), l);
+        const ScopedCodes stored_codes(inner_.get(), l);
+        std::sort(by_id.begin(), by_id.end(), [&](uint32_t a, uint32_t b) {
+            if (stored_ids.ids[a] != stored_ids.ids[b]) {
+                return stored_ids.ids[a] < stored_ids.ids[b];
+            }
+            return std::memcmp(
+                           stored_codes.codes + a * code_size,
+                           stored_codes.codes + b * code_size,
+                           code_size) < 0;
+        });
+    }
+    std::vector<float> stored(n * d), x(n * d), y(n * kept);
+    if (n > 0) {
+        decode(l, 0, n, stored.data());
+    }
+    for (size_t i = 0; i < n; i++) {
+        std::copy_n(stored.data() + by_id[i] * d, d, x.data() + i * d);
+    }
+    state.codec.rotate_residuals(n, x.data(), l, y.data());
+    std::vector<uint32_t> order;
+    balanced_split(n, kept, y.data(), order);
+    {
+        const ScopedIds stored_ids(inner_.get(), l);
+        const ScopedCodes stored_codes(inner_.get(), l);
+        for (size_t i = 0; i < n; i++) {
+            const size_t from = by_id[order[i]];
+            ids[i] = stored_ids.ids[from];
+            std::copy_n(
+                    stored_codes.codes + from * code_size,
+                    code_size,
+                    codes.data() + i * code_size);
+        }
+    }
+    if (n > 0) {
+        inner_->update_entries(l, 0, n, ids.data(), codes.data());
+    }
+    const double split_end = now();
+
+    list.stale = false;
+    list.covered = list.split_entries = n;
+    const size_t runs = list.runs();
+    list.further.assign(runs * directory_.stride(), -1);
+    list.own = BlockBytes();
+    list.sketches = BlockBytes();
+    resize_blocks(list.own, state.codec.summary_layout(), blocks_for(runs));
+    if (directory_.sketched) {
+        resize_blocks(list.sketches, state.codec.sketch_layout(), runs);
+    }
+    const bool spills = directory_.stride() > 0;
+    if (spills) {
+        result.run_means.assign(runs * d, 0.0f);
+    }
+    std::vector<float> mean(kept);
+    for (size_t run = 0; run < runs; run++) {
+        const size_t first = run * run_size, size = list.size_of_run(run);
+        const float share = 1.0f / static_cast<float>(size);
+        std::fill(mean.begin(), mean.end(), 0.0f);
+        for (size_t i = first; i < first + size; i++) {
+            add_scaled(kept, share, y.data() + order[i] * kept, mean.data());
+            if (spills) {
+                add_scaled(d, share, x.data() + order[i] * d, result.run_means.data() + run * d);
+            }
+        }
+        encode_run(l, run, mean.data());
+    }
+    if (directory_.sketched) {
+        std::vector<uint8_t> code(state.codec.summary.codes());
+        std::vector<float> decoded(kept);
+        for (size_t i = 0; i < n; i++) {
+            if (i % run_size == 0) {
+                const BlockLayout layout = state.codec.summary_layout();
+                const size_t run = i / run_size;
+                layout.get_codes(
+                        list.own.data() + run / run_size * layout.bytes(),
+                        run % run_size,
+                        code.data());
+                state.codec.summary.decode(kept, code.data(), decoded.data());
+            }
+            encode_sketch(l, i, y.data() + order[i] * kept, decoded.data());
+        }
+    }
+    times.split += split_end - begin;
+    times.sketch += now() - split_end;
+}
+
+void RunInvertedLists::append(size_t l, const DecodeEntries& decode) {
+    const RunCodec& codec = state_->codec;
+    const size_t d = codec.d, kept = codec.kept;
+    ListRuns& list = directory_.lists[l];
+    const size_t before = list.covered, after = inner_->list_size(l);
+    const size_t n = after - before, runs_before = list.runs();
+    std::vector<float> x(n * d), y(n * kept), mean(kept), decoded(kept);
+    std::vector<uint8_t> code(codec.summary.codes());
+    decode(l, before, n, x.data());
+    codec.rotate_residuals(n, x.data(), l, y.data());
+
+    list.covered = after;
+    const size_t runs = list.runs();
+    list.further.resize(runs * directory_.stride(), -1);
+    resize_blocks(list.own, codec.summary_layout(), blocks_for(runs));
+    if (directory_.sketched) {
+        resize_blocks(list.sketches, codec.sketch_layout(), runs);
+    }
+    for (size_t run = before / run_size; run < runs; run++) {
+        const size_t first = std::max(before, run * run_size);
+        const size_t end = std::min(after, (run + 1) * run_size);
+        if (run >= runs_before) { // a new run: its summary is that of the members at hand
+            std::fill(mean.begin(), mean.end(), 0.0f);
+            for (size_t i = first; i < end; i++) {
+                const float share = 1.0f / static_cast<float>(end - first);
+                add_scaled(kept, share, y.data() + (i - before) * kept, mean.data());
+            }
+            encode_run(l, run, mean.data());
+        }
+        if (directory_.sketched) {
+            const BlockLayout layout = codec.summary_layout();
+            layout.get_codes(
+                    list.own.data() + run / run_size * layout.bytes(), run % run_size, code.data());
+            codec.summary.decode(kept, code.data(), decoded.data());
+            for (size_t i = first; i < end; i++) {
+                encode_sketch(l, i, y.data() + (i - before) * kept, decoded.data());
+            }
+        }
+    }
+}
+
+void RunInvertedLists::encode_run(size_t l, size_t run, const float* mean) {
+    const RunCodec& codec = state_->codec;
+    const BlockLayout layout = codec.summary_layout();
+    thread_local std::vector<uint8_t> code;
+    thread_local std::vector<float> decoded;
+    code.resize(layout.codes);
+    decoded.resize(codec.kept);
+    codec.summary.encode(codec.kept, mean, code.data(), decoded.data());
+    uint8_t* block = directory_.lists[l].own.data() + run / run_size * layout.bytes();
+    layout.put_codes(block, run % run_size, code.data());
+    layout.put_constant(block, run % run_size, 0); // holds something; its value comes with the ranges
+}
+
+void RunInvertedLists::encode_sketch(
+        size_t l, size_t entry, const float* y, const float* decoded_run) {
+    const RunCodec& codec = state_->codec;
+    const BlockLayout layout = codec.sketch_layout();
+    thread_local std::vector<uint8_t> code;
+    thread_local std::vector<float> leftover, decoded;
+    code.resize(layout.codes);
+    leftover.resize(codec.kept);
+    decoded.resize(codec.kept);
+    for (size_t t = 0; t < codec.kept; t++) {
+        leftover[t] = y[t] - decoded_run[t];
+    }
+    codec.sketch.encode(codec.kept, leftover.data(), code.data(), decoded.data());
+    uint8_t* block = directory_.lists[l].sketches.data() + entry / run_size * layout.bytes();
+    layout.put_codes(block, entry % run_size, code.data());
+    layout.put_constant(block, entry % run_size, 0);
+}
+
+void RunInvertedLists::place(std::vector<SplitList>& splits) {
+    const CoarseState& state = *state_;
+    if (directory_.stride() == 0 || splits.empty()) {
+        return;
+    }
+    const size_t d = state.codec.d;
+    const size_t m = std::min(state.spill.m, state.mixture.K);
+    const auto engine = make_cpu_engine();
+    engine->begin(state.mixture);
+    std::vector<float> means;
+    std::vector<std::pair<size_t, size_t>> owners; // (split, run)
+    TopResponsibilities top;
+    const auto place_batch = [&] {
+        engine->top_responsibilities({means.data(), owners.size(), 0}, m, top);
+        parallel_for(owners.size(), [&](size_t i) {
+            const size_t l = splits[owners[i].first].list;
+            const float* mean = means.data() + i * d;
+            const float* home_mean = state.mixture.means.data() + l * d;
+            const SpillCandidates candidates{
+                    m,
+                    top.component.data() + i * m,
+                    top.log_responsibility.data() + i * m,
+                    top.squared_distance.data() + i * m};
+            thread_local std::vector<int32_t> lists;
+            choose_lists(
+                    state.spill,
+                    state.mixture,
+                    static_cast<int32_t>(l),
+                    squared_distance(d, mean, home_mean),
+                    candidates,
+                    lists);
+            int32_t* row = directory_.lists[l].further.data() + owners[i].second * directory_.stride();
+            std::copy(lists.begin() + 1, lists.end(), row);
+        });
+        means.clear();
+        owners.clear();
+    };
+    for (size_t s = 0; s < splits.size(); s++) {
+        means.insert(means.end(), splits[s].run_means.begin(), splits[s].run_means.end());
+        for (size_t run = 0; run < splits[s].run_means.size() / d; run++) {
+            owners.emplace_back(s, run);
+        }
+        splits[s].run_means = {};
+        if (owners.size() >= placed_at_once) {
+            place_batch();
+        }
+    }
+    if (!owners.empty()) {
+        place_batch();
+    }
+}
+
+/// Calls visit(block, slot, constant, kind) with the constants, from codes, of runs made from first_entry on and of
+/// the sketches from first_entry on.
+template <class Visit>
+void RunInvertedLists::visit_constants(size_t l, size_t first_entry, Visit visit) const {
+    const RunCodec& codec = state_->codec;
+    const ListRuns& list = directory_.lists[l];
+    const BlockLayout summaries = codec.summary_layout(), sketches = codec.sketch_layout();
+    std::vector<uint8_t> code(std::max(summaries.codes, sketches.codes));
+    std::vector<float> run_decoded(codec.kept), decoded(codec.kept);
+    for (size_t run = first_entry / run_size; run < list.runs(); run++) {
+        const size_t block = run / run_size * summaries.bytes();
+        summaries.get_codes(list.own.data() + block, run % run_size, code.data());
+        codec.summary.decode(codec.kept, code.data(), run_decoded.data());
+        const float constant = codec.summary_constant(l, run_decoded.data());
+        visit(true, block, run % run_size, constant);
+        if (!directory_.sketched) {
+            continue;
+        }
+        const size_t begin = std::max(first_entry, run * run_size);
+        for (size_t i = begin; i < run * run_size + list.size_of_run(run); i++) {
+            sketches.get_codes(
+                    list.sketches.data() + run * sketches.bytes(), i % run_size, code.data());
+            codec.sketch.decode(codec.kept, code.data(), decoded.data());
+            visit(
+                    false,
+                    run * sketches.bytes(),
+                    i % run_size,
+                    codec.sketch_constant(l, run_decoded.data(), decoded.data()));
+        }
+    }
+}
+
+void RunInvertedLists::measure_constants(size_t l, size_t first_entry) {
+    ListRuns& list = directory_.lists[l];
+    if (first_entry == 0) {
+        list.summary_constants = list.sketch_constants = ConstantRange();
+    }
+    visit_constants(l, first_entry, [&](bool summary, size_t, size_t, float constant) {
+        (summary ? list.summary_constants : list.sketch_constants).widen(constant);
+    });
+}
+
+void RunInvertedLists::write_constants(size_t l, size_t first_entry) {
+    ListRuns& list = directory_.lists[l];
+    const BlockLayout summaries = state_->codec.summary_layout();
+    const BlockLayout sketches = state_->codec.sketch_layout();
+    visit_constants(l, first_entry, [&](bool summary, size_t block, size_t slot, float constant) {
+        if (summary) {
+            summaries.put_constant(
+                    list.own.data() + block, slot, directory_.summary_range.code(constant));
+        } else {
+            sketches.put_constant(
+                    list.sketches.data() + block, slot, directory_.sketch_range.code(constant));
+        }
+    });
+}
+
+bool RunInvertedLists::renew_ranges(bool exact) {
+    ConstantRange summary, sketch;
+    if (!exact) {
+        summary = directory_.summary_range;
+        sketch = directory_.sketch_range;
+    }
+    const auto take_in = [](ConstantRange& range, const ConstantRange& part) {
+        if (part.known) {
+            range.widen(part.low);
+            range.widen(part.low + part.width);
+        }
+    };
+    for (const ListRuns& list : directory_.lists) {
+        if (!list.stale) {
+            take_in(summary, list.summary_constants);
+            take_in(sketch, list.sketch_constants);
+        }
+    }
+    const auto same = [](const ConstantRange& a, const ConstantRange& b) {
+        return a.known == b.known && a.low == b.low && a.width == b.width;
+    };
+    if (same(summary, directory_.summary_range) && same(sketch, directory_.sketch_range)) {
+        return false;
+    }
+    directory_.summary_range = summary;
+    directory_.sketch_range = sketch;
+    return true;
+}
+
+void RunInvertedLists::exchange_guests(const std::vector<SplitList>& splits) {
+    const size_t stride = directory_.stride();
+    if (stride == 0 || splits.empty()) {
+        return;
+    }
+    std::vector<uint8_t> was_split(nlist, 0), dirty(nlist, 0);
+    std::vector<std::vector<Guest>> arriving(nlist);
+    for (const SplitList& s : splits) {
+        was_split[s.list] = 1;
+        for (const int32_t l : s.further_before) {
+            if (l >= 0) {
+                dirty[l] = 1;
+            }
+        }
+        const std::vector<int32_t>& further = directory_.lists[s.list].further;
+        for (size_t i = 0; i < further.size(); i++) {
+            if (further[i] >= 0) {
+                dirty[further[i]] = 1;
+                arriving[further[i]].push_back(
+                        {static_cast<int32_t>(s.list), static_cast<uint32_t>(i / stride)});
+            }
+        }
+    }
+    parallel_for(nlist, [&](size_t l) {
+        if (!dirty[l]) {
+            return;
+        }
+        std::vector<Guest>& guests = directory_.lists[l].guests;
+        guests.erase(
+                std::remove_if(
+                        guests.begin(),
+                        guests.end(),
+                        [&](const Guest& guest) { return was_split[guest.home] != 0; }),
+                guests.end());
+        guests.insert(guests.end(), arriving[l].begin(), arriving[l].end());
+        std::sort(guests.begin(), guests.end());
+        guests.shrink_to_fit();
+        write_guest_blocks(l);
+    });
+}
+
+void RunInvertedLists::write_guest_blocks(size_t l) {
+    const BlockLayout layout = state_->codec.summary_layout();
+    const size_t stride = directory_.stride();
+    ListRuns& list = directory_.lists[l];
+    std::vector<uint8_t> code(layout.codes);
+    list.guest_blocks = BlockBytes();
+    list.guest_further.clear();
+    resize_blocks(list.guest_blocks, layout, blocks_for(list.guests.size()));
+    for (size_t g = 0; g < list.guests.size(); g++) {
+        const Guest& guest = list.guests[g];
+        const ListRuns& home = directory_.lists[guest.home];
+        const uint8_t* from = home.own.data() + guest.run / run_size * layout.bytes();
+        uint8_t* to = list.guest_blocks.data() + g / run_size * layout.bytes();
+        layout.get_codes(from, guest.run % run_size, code.data());
+        layout.put_codes(to, g % run_size, code.data());
+        layout.put_constant(to, g % run_size, layout.get_constant(from, guest.run % run_size));
+        const int32_t* row = home.further.data() + guest.run * stride;
+        list.guest_further.insert(list.guest_further.end(), row, row + stride);
+    }
+    list.guest_further.shrink_to_fit();
+}
+
+void RunInvertedLists::check(const DecodeEntries& decode) const {
+    const auto broken = [](const std::string& what) {
+        throw Error(
+                {"checking the runs of an index",
+                 what,
+                 "a directory that agrees with its lists",
+                 "rebuild the index, and report how it came to this"});
+    };
+    if (!has_runs()) {
+        for (const ListRuns& list : directory_.lists) {
+            if (list.covered != 0 || !list.guests.empty()) {
+                broken("runs in an index that keeps none");
+            }
+        }
+        return;
+    }
+    const size_t stride = directory_.stride();
+    size_t placed = 0, held = 0;
+    for (size_t l = 0; l < nlist; l++) {
+        const ListRuns& list = directory_.lists[l];
+        for (const int32_t further : list.further) {
+            placed += further >= 0;
+        }
+        held += list.guests.size();
+        for (size_t g = 0; g < list.guests.size(); g++) {
+            const Guest& guest = list.guests[g];
+            if (g > 0 && !(list.guests[g - 1] < guest)) {
+                broken(fmt::format("list {}: guests {} and {} out of order", l, g - 1, g));
+            }
+            if (guest.home < 0 || static_cast<size_t>(guest.home) >= nlist ||
+                static_cast<size_t>(guest.home) == l ||
+                guest.run >= directory_.lists[guest.home].runs()) {
+                broken(fmt::format(
+                        "list {}: guest {} is run {} of list {}", l, g, guest.run, guest.home));
+            }
+            const int32_t* row = directory_.lists[guest.home].further.data() + guest.run * stride;
+            if (std::find(row, row + stride, static_cast<int32_t>(l)) == row + stride) {
+                broken(fmt::format(
+                        "list {}: holds run {} of list {}, which does not name it",
+                        l,
+                        guest.run,
+                        guest.home));
+            }
+            if (!std::equal(row, row + stride, list.guest_further.data() + g * stride)) {
+                broken(fmt::format("list {}: guest {} has old memberships", l, g));
+            }
+        }
+    }
+    if (placed != held) {
+        broken(fmt::format("{} memberships named by runs, {} held by lists", placed, held));
+    }
+    parallel_for(nlist, [&](size_t l) { check_list(l, decode); });
+}
+
+void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
+    const RunCodec& codec = state_->codec;
+    const ListRuns& list = directory_.lists[l];
+    const auto broken = [&](const std::string& what) {
+        throw Error(
+                {"checking the runs of an index",
+                 fmt::format("list {}: {}", l, what),
+                 "a directory that agrees with its lists",
+                 "rebuild the index, and report how it came to this"});
+    };
+    if (list.stale) {
+        return; // its runs are not used until it is split again
+    }
+    const size_t size = inner_->list_size(l), stride = directory_.stride();
+    if (list.covered > size || list.split_entries > list.covered) {
+        broken(fmt::format(
+                "{} entries, {} in runs, {} in split form", size, list.covered, list.split_entries));
+    }
+    const BlockLayout summaries = codec.summary_layout(), sketches = codec.sketch_layout();
+    const size_t runs = list.runs();
+    if (list.own.size() != blocks_for(runs) * summaries.bytes() ||
+        list.guest_blocks.size() != blocks_for(list.guests.size()) * summaries.bytes() ||
+        list.sketches.size() != (directory_.sketched ? runs * sketches.bytes() : 0) ||
+        list.further.size() != runs * stride) {
+        broken("arrays of another size than its runs ask for");
+    }
+    for (size_t run = 0; run < runs; run++) {
+        const int32_t* row = list.further.data() + run * stride;
+        for (size_t j = 0; j < stride; j++) {
+            const bool outside = row[j] < -1 || row[j] >= static_cast<int64_t>(nlist);
+            if (outside || row[j] == static_cast<int64_t>(l) ||
+                (row[j] >= 0 && std::find(row, row + j, row[j]) != row + j) ||
+                (j > 0 && row[j] >= 0 && row[j - 1] < 0)) {
+                broken(fmt::format("run {} belongs to list {}", run, row[j]));
+            }
+        }
+    }
+    const auto check_slots = [&](const BlockBytes& blocks, const BlockLayout& layout, size_t slots) {
+        for (size_t s = 0; s < blocks.size() / layout.bytes() * run_size; s++) {
+            const bool empty = layout.get_constant(
+                                       blocks.data() + s / run_size * layout.bytes(),
+                                       s % run_size) == empty_slot;
+            if (empty != (s >= slots)) {
+                broken(fmt::format("slot {} of {} is {}", s, slots, empty ? "empty" : "taken"));
+            }
+        }
+    };
+    check_slots(list.own, summaries, runs);
+    check_slots(list.guest_blocks, summaries, list.guests.size());
+    if (directory_.sketched) {
+        check_slots(list.sketches, sketches, list.covered);
+    }
+    visit_constants(l, 0, [&](bool summary, size_t block, size_t slot, float constant) {
+        const uint16_t written = summary
+                ? summaries.get_constant(list.own.data() + block, slot)
+                : sketches.get_constant(list.sketches.data() + block, slot);
+        const ConstantRange& range = summary ? directory_.summary_range : directory_.sketch_range;
+        if (!range.holds(constant) || written != range.code(constant)) {
+            broken(fmt::format(
+                    "a {}'s constant is {}, written as {}",
+                    summary ? "summary" : "sketch",
+                    constant,
+                    written));
+        }
+    });
+    for (size_t g = 0; g < list.guests.size(); g++) {
+        const ListRuns& home = directory_.lists[list.guests[g].home];
+        const size_t run = list.guests[g].run;
+        std::vector<uint8_t> theirs(summaries.codes), ours(summaries.codes);
+        const uint8_t* from = home.own.data() + run / run_size * summaries.bytes();
+        const uint8_t* to = list.guest_blocks.data() + g / run_size * summaries.bytes();
+        summaries.get_codes(from, run % run_size, theirs.data());
+        summaries.get_codes(to, g % run_size, ours.data());
+        if (!home.stale &&
+            (theirs != ours ||
+             summaries.get_constant(from, run % run_size) !=
+                     summaries.get_constant(to, g % run_size))) {
+            broken(fmt::format("guest {} differs from run {} of its home", g, run));
+        }
+    }
+    if (!directory_.sketched || list.covered == 0) {
+        return;
+    }
+    // A sketch must be about as near to its vector as the best code is: rounding may turn a close choice.
+    std::vector<float> x(list.covered * codec.d), y(list.covered * codec.kept);
+    std::vector<float> run_decoded(codec.kept), leftover(codec.kept), best(codec.kept),
+            decoded(codec.kept);
+    std::vector<uint8_t> code(std::max(summaries.codes, sketches.codes));
+    decode(l, 0, list.covered, x.data());
+    codec.rotate_residuals(list.covered, x.data(), l, y.data());
+    for (size_t i = 0; i < list.covered; i++) {
+        const size_t run = i / run_size;
+        summaries.get_codes(
+                list.own.data() + run / run_size * summaries.bytes(), run % run_size, code.data());
+        codec.summary.decode(codec.kept, code.data(), run_decoded.data());
+        for (size_t t = 0; t < codec.kept; t++) {
+            leftover[t] = y[i * codec.kept + t] - run_decoded[t];
+        }
+        codec.sketch.encode(codec.kept, leftover.data(), code.data(), best.data());
+        sketches.get_codes(
+                list.sketches.data() + run * sketches.bytes(), i % run_size, code.data());
+        codec.sketch.decode(codec.kept, code.data(), decoded.data());
+        const float error = squared_distance(codec.kept, leftover.data(), decoded.data());
+        const float least = squared_distance(codec.kept, leftover.data(), best.data());
+        const float norm = dot(codec.kept, leftover.data(), leftover.data());
+        if (!(error <= least + 1e-3f * (least + norm) + 1e-12f)) {
+            broken(fmt::format("entry {} has the sketch of another vector", i));
+        }
+    }
+}
+
+} // namespace faiss_gmm

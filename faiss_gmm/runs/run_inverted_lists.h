@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include <faiss/invlists/InvertedLists.h>
+
+#include "faiss_gmm/mixture/gaussian_mixture.h"
+#include "faiss_gmm/runs/run_codec.h"
+#include "faiss_gmm/runs/run_directory.h"
+#include "faiss_gmm/spill/spill_policy.h"
+
+namespace faiss_gmm {
+
+/// What is learnt once and shared by the index, its quantizer and its lists.
+struct CoarseState {
+    GaussianMixture mixture; ///< K = 0 until trained
+    SpillPolicy spill;
+    RunCodec codec;
+    bool sketched = false; ///< vectors have sketches inside their runs
+};
+
+/// Decodes entries [first, first + n) of a list into x [n, d].
+using DecodeEntries = std::function<void(size_t list, size_t first, size_t n, float* x)>;
+
+/// Seconds that organising took.
+struct OrganiseTimes {
+    double split = 0, sketch = 0;
+};
+
+/// Inverted lists with runs: a decorator over any stock lists. Stock calls pass through unchanged; the
+/// directory learns of what they wrote at the next organise().
+///
+/// Threads: as faiss::InvertedLists (reads together; writes to different lists together); organise(),
+/// compact() and set_state() alone.
+class RunInvertedLists : public faiss::InvertedLists {
+public:
+    /// Over empty or filled lists, owned from here on.
+    explicit RunInvertedLists(std::unique_ptr<faiss::InvertedLists> inner);
+    ~RunInvertedLists() override;
+
+    size_t list_size(size_t list_no) const override;
+    const uint8_t* get_codes(size_t list_no) const override;
+    const int64_t* get_ids(size_t list_no) const override;
+    void release_codes(size_t list_no, const uint8_t* codes) const override;
+    void release_ids(size_t list_no, const int64_t* ids) const override;
+    int64_t get_single_id(size_t list_no, size_t offset) const override;
+    const uint8_t* get_single_code(size_t list_no, size_t offset) const override;
+    void prefetch_lists(const int64_t* list_nos, int n) const override;
+    size_t add_entries(
+            size_t list_no, size_t n_entry, const int64_t* ids, const uint8_t* code) override;
+    void update_entries(
+            size_t list_no,
+            size_t offset,
+            size_t n_entry,
+            const int64_t* ids,
+            const uint8_t* code) override;
+    void resize(size_t list_no, size_t new_size) override;
+    void reset() override;
+
+    /// Takes a newly learnt state; the directory starts empty.
+    void set_state(std::shared_ptr<const CoarseState> state);
+    const CoarseState& state() const {
+        return *state_;
+    }
+    const RunDirectory& directory() const {
+        return directory_;
+    }
+    const faiss::InvertedLists& inner() const {
+        return *inner_;
+    }
+
+    /// Whether lists are kept in runs: a trained codec, and codes stored once.
+    bool has_runs() const;
+
+    /// Gives what was written since the last time its runs: entries that came are appended to their
+    /// lists' runs, or the list is split anew where it has no split form, was overwritten, or has grown by
+    /// over an eighth (and 64). Returns the lists that were split: their entries stand in another order.
+    std::vector<size_t> organise(const DecodeEntries& decode, OrganiseTimes& times);
+    /// Splits every list that is not in split form and renews the constants; returns those lists. What is
+    /// found afterwards depends on the set of vectors alone.
+    std::vector<size_t> compact(const DecodeEntries& decode, OrganiseTimes& times);
+    /// Throws Error naming the first invariant of the directory that does not hold.
+    void check(const DecodeEntries& decode) const;
+
+private:
+    struct SplitList;
+    std::vector<size_t> bring_into_order(
+            const std::vector<size_t>& to_split,
+            const std::vector<size_t>& to_append,
+            bool exact_range,
+            const DecodeEntries& decode,
+            OrganiseTimes& times);
+    void split(size_t list, const DecodeEntries& decode, SplitList& result, OrganiseTimes& times);
+    void append(size_t list, const DecodeEntries& decode);
+    void place(std::vector<SplitList>& splits);
+    void measure_constants(size_t list, size_t first_entry);
+    void write_constants(size_t list, size_t first_entry);
+    template <class Visit>
+    void visit_constants(size_t list, size_t first_entry, Visit visit) const;
+    bool renew_ranges(bool exact);
+    void exchange_guests(const std::vector<SplitList>& splits);
+    void write_guest_blocks(size_t list);
+    void encode_run(size_t list, size_t run, const float* mean);
+    void encode_sketch(size_t list, size_t entry, const float* y, const float* decoded_run);
+    void check_list(size_t list, const DecodeEntries& decode) const;
+
+    std::unique_ptr<faiss::InvertedLists> inner_;
+    std::shared_ptr<const CoarseState> state_;
+    RunDirectory directory_;
+};
+
+} // namespace faiss_gmm

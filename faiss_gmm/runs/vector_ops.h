@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+#include <cstddef>
+
+namespace faiss_gmm {
+
+/// <a, b>, a [d], b [d]; SIMD by run-time dispatch, the same order of sums each time on one machine.
+float dot(size_t d, const float* a, const float* b);
+/// |a - b|^2, a [d], b [d].
+float squared_distance(size_t d, const float* a, const float* b);
+/// y += weight * x, x [d], y [d].
+void add_scaled(size_t d, float weight, const float* x, float* y);
+
+} // namespace faiss_gmm
