@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
+#include <numeric>
+#include <vector>
 
 #include <faiss/IVFlib.h>
 #include <faiss/IndexIDMap.h>
@@ -185,7 +188,13 @@ void BenchIndex::train(const Dataset& set) {
 
 void BenchIndex::add(const Dataset& set) {
     const auto n = static_cast<int64_t>(set.n);
-    build_.add_s = seconds_of([&] { index_->add(n, set.base.data()); });
+    if (dynamic_cast<faiss::IndexIDMap*>(index_.get()) != nullptr) {
+        std::vector<int64_t> ids(set.n); // an IDMap takes no vector without its id
+        std::iota(ids.begin(), ids.end(), 0);
+        build_.add_s = seconds_of([&] { index_->add_with_ids(n, set.base.data(), ids.data()); });
+    } else {
+        build_.add_s = seconds_of([&] { index_->add(n, set.base.data()); });
+    }
     if (gmm_ != nullptr) {
         const BuildTimes times = gmm_->build_times();
         build_.split_s = times.split;
