@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#include "bench/common/environment.h"
+
+#include <cstdint>
+#include <ctime>
+#include <fstream>
+
+#include <cblas.h>
+#include <faiss/Index.h>
+#include <faiss/utils/utils.h>
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <hwy/targets.h>
+#include <omp.h>
+
+#include "git_commit.h"
+
+namespace faiss_gmm::bench {
+
+namespace {
+
+std::string cpu_model() {
+    std::ifstream info("/proc/cpuinfo");
+    for (std::string line; std::getline(info, line);) {
+        const size_t colon = line.find(": ");
+        if (line.rfind("model name", 0) == 0 && colon != std::string::npos) {
+            return line.substr(colon + 2);
+        }
+    }
+    return "unknown"; // Arm kernels name no model
+}
+
+std::string best_simd_target() {
+    const int64_t targets = hwy::SupportedTargets();
+    return hwy::TargetName(targets & -targets); // better targets have lower bits
+}
+
+/// FAISS says "OPTIMIZE AVX2", "AVX512", "GENERIC", ..., by version.
+std::string faiss_simd_level() {
+    std::string options = faiss::get_compile_options();
+    const std::string prefix = "OPTIMIZE ";
+    if (options.rfind(prefix, 0) == 0) {
+        options.erase(0, prefix.size());
+    }
+    while (!options.empty() && options.back() == ' ') {
+        options.pop_back();
+    }
+    return options.empty() || options == "GENERIC" ? "none" : options;
+}
+
+} // namespace
+
+Environment describe_environment() {
+    return {fmt::format("{}.{}.{}", FAISS_VERSION_MAJOR, FAISS_VERSION_MINOR, FAISS_VERSION_PATCH),
+            best_simd_target(),
+            faiss_simd_level(),
+            cpu_model(),
+            FAISS_GMM_GIT_COMMIT,
+            fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))};
+}
+
+void set_threads(int threads) {
+    omp_set_num_threads(threads);
+    openblas_set_num_threads(threads);
+}
+
+int default_threads() {
+    return omp_get_max_threads();
+}
+
+} // namespace faiss_gmm::bench

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// 1 purpose: recall, counts and times of several indices on one data set, comparable with each
+// other. 5 phases: build every index; then for every nprobe: counts and recall from one pass over
+// the
+//   queries (which also warms up), then five rounds in which the indices take turns.
+// 7 numerics: queries per second are the median of the rounds. A round's latencies come from its
+// own
+//   fifth of the queries, so every query is timed once and no index has all of its latencies taken
+//   in one moment.
+// 9 the caller leaves the statistics of FAISS and of this library alone meanwhile.
+// 10 test: tests/bench/search_bench_test.cc.
+#include "bench/common/search_bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "bench/common/progress.h"
+#include "faiss_gmm/mixture/error.h"
+
+namespace faiss_gmm::bench {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// One (index, lists, k_factor): a line of the plot.
+struct Series {
+    size_t index;
+    size_t lists;
+    float k_factor;
+};
+
+/// One row while it is being measured.
+struct Trial {
+    size_t index;
+    SearchRow row;
+    std::vector<double> round_qps;
+    std::vector<double> latencies_us;
+};
+
+/// Threads for the scope, then what they were.
+class ThreadScope {
+public:
+    explicit ThreadScope(int threads) : before_(default_threads()) {
+        set_threads(threads);
+    }
+    ~ThreadScope() {
+        set_threads(before_);
+    }
+    ThreadScope(const ThreadScope&) = delete;
+    ThreadScope& operator=(const ThreadScope&) = delete;
+
+private:
+    int before_;
+};
+
+void check(const SearchBenchOptions& options) {
+    const bool bad_nprobe =
+            options.nprobe.empty() ||
+            std::find(options.nprobe.begin(), options.nprobe.end(), 0) != options.nprobe.end();
+    if (options.indices.empty() || options.lists.empty() || options.k_factor.empty() ||
+        bad_nprobe || options.threads < 1) {
+        throw Error(
+                {"preparing a search benchmark",
+                 fmt::format(
+                         "{} indices, {} nprobe, {} lists, {} k_factor, {} threads",
+                         options.indices.size(),
+                         options.nprobe.size(),
+                         options.lists.size(),
+                         options.k_factor.size(),
+                         options.threads),
+                 "at least one of each, every nprobe and threads >= 1",
+                 "name an index and an nprobe"});
+    }
+}
+
+std::vector<BenchIndex>
+build_indices(const Dataset& set, const SearchBenchOptions& options, Progress& progress) {
+    std::vector<BenchIndex> indices;
+    indices.reserve(options.indices.size());
+    // Made before any is trained: a mistake in the last string shows at once.
+    for (const std::string& description : options.indices) {
+        indices.emplace_back(description, set.d, faiss_metric(set.metric));
+    }
+    for (BenchIndex& index : indices) {
+        progress.show(fmt::format("training {}", index.description()));
+        index.train(set);
+        progress.show(fmt::format("adding {} vectors to {}", set.n, index.description()));
+        index.add(set);
+    }
+    return indices;
+}
+
+std::vector<Series>
+list_series(const std::vector<BenchIndex>& indices, const SearchBenchOptions& options) {
+    std::vector<Series> all;
+    for (size_t i = 0; i < indices.size(); ++i) {
+        const std::vector<size_t> lists =
+                indices[i].takes_lists() ? options.lists : std::vector<size_t>{0};
+        const std::vector<float> k_factor =
+                indices[i].takes_k_factor() ? options.k_factor : std::vector<float>{0};
+        for (const size_t l : lists) {
+            for (const float f : k_factor) {
+                all.push_back({i, l, f});
+            }
+        }
+    }
+    return all;
+}
+
+/// Searches queries of the set and keeps what was found.
+class Searcher {
+public:
+    explicit Searcher(const Dataset& set)
+            : set_(set), distances_(set.nq * neighbours), ids_(set.nq * neighbours) {}
+
+    void search_all(const BenchIndex& index) {
+        for (size_t first = 0; first < set_.nq; first += batch_size) {
+            search(index, first, std::min(batch_size, set_.nq - first));
+        }
+    }
+
+    void search(const BenchIndex& index, size_t first, size_t n) {
+        index.search(
+                n,
+                set_.query.data() + first * set_.d,
+                neighbours,
+                distances_.data() + first * neighbours,
+                ids_.data() + first * neighbours);
+    }
+
+    const int64_t* ids() const {
+        return ids_.data();
+    }
+
+private:
+    const Dataset& set_;
+    std::vector<float> distances_;
+    std::vector<int64_t> ids_;
+};
+
+class Measurement {
+public:
+    Measurement(const Dataset& set, const SearchBenchOptions& options)
+            : set_(set), options_(options), searcher_(set),
+              recall_(set.recall_measure(neighbours)) {}
+
+    void count(const BenchIndex& index, Trial& trial) {
+        BenchIndex::reset_counts();
+        searcher_.search_all(index);
+        trial.row.counts = index.counts(set_.nq);
+        trial.row.recall = recall_.recall(searcher_.ids());
+    }
+
+    void time_batches(const BenchIndex& index, Trial& trial) {
+        size_t passes = 0;
+        const Clock::time_point start = Clock::now();
+        double seconds = 0;
+        do {
+            searcher_.search_all(index);
+            ++passes;
+            seconds = seconds_since(start);
+        } while (seconds < options_.shortest_round_s);
+        trial.round_qps.push_back(double(passes * set_.nq) / seconds);
+    }
+
+    void time_single_queries(const BenchIndex& index, Trial& trial, size_t round) {
+        const ThreadScope one(1);
+        // The first searches after a turn find other data in the caches and are not recorded.
+        for (size_t q = 0; q < std::min<size_t>(warm_up_queries, set_.nq); ++q) {
+            searcher_.search(index, q, 1);
+        }
+        for (size_t q = round; q < set_.nq; q += timing_rounds) {
+            const Clock::time_point start = Clock::now();
+            searcher_.search(index, q, 1);
+            trial.latencies_us.push_back(1e6 * seconds_since(start));
+        }
+    }
+
+private:
+    static constexpr size_t warm_up_queries = 20;
+    const Dataset& set_;
+    const SearchBenchOptions& options_;
+    Searcher searcher_;
+    RecallMeasure recall_;
+};
+
+/// The trials of one nprobe, one a series; none twice where nprobe was cut to nlist.
+std::vector<Trial> trials_at(
+        size_t nprobe,
+        const std::vector<BenchIndex>& indices,
+        const std::vector<Series>& series,
+        const std::vector<SearchRow>& done) {
+    std::vector<Trial> trials;
+    for (size_t s = 0; s < series.size(); ++s) {
+        const BenchIndex& index = indices[series[s].index];
+        SearchRow row;
+        row.series = s;
+        row.index = index.description();
+        row.is_gmm = index.is_gmm();
+        row.setting = {std::min(nprobe, index.nlist()), series[s].lists, series[s].k_factor};
+        row.parameters = index.parameters();
+        row.build = index.build();
+        const bool known = std::any_of(done.begin(), done.end(), [&](const SearchRow& other) {
+            return other.series == s && other.setting.nprobe == row.setting.nprobe;
+        });
+        if (!known) {
+            trials.push_back({series[s].index, std::move(row), {}, {}});
+        }
+    }
+    return trials;
+}
+
+} // namespace
+
+double quantile_of(std::vector<double> values, double quantile) {
+    const double rank = std::ceil(quantile * double(values.size())) - 1;
+    const auto at = static_cast<std::ptrdiff_t>(std::clamp(rank, 0., double(values.size()) - 1));
+    std::nth_element(values.begin(), values.begin() + at, values.end());
+    return values[static_cast<size_t>(at)];
+}
+
+SearchReport run_search_bench(const Dataset& set, const SearchBenchOptions& options) {
+    check(options);
+    const ThreadScope threads(options.threads);
+    Progress progress;
+    SearchReport report{
+            set.name,
+            metric_name(set.metric),
+            set.n,
+            set.d,
+            set.nq,
+            options.threads,
+            describe_environment(),
+            {}};
+    std::vector<BenchIndex> indices = build_indices(set, options, progress);
+    const std::vector<Series> series = list_series(indices, options);
+    Measurement measurement(set, options);
+    std::vector<size_t> nprobes = options.nprobe;
+    std::sort(nprobes.begin(), nprobes.end());
+    for (const size_t nprobe : nprobes) {
+        std::vector<Trial> trials = trials_at(nprobe, indices, series, report.rows);
+        for (Trial& trial : trials) {
+            progress.show(fmt::format("nprobe {}: counting, {}", nprobe, trial.row.index));
+            indices[trial.index].configure(trial.row.setting);
+            measurement.count(indices[trial.index], trial);
+        }
+        for (size_t round = 0; round < timing_rounds; ++round) {
+            progress.show(
+                    fmt::format("nprobe {}: round {} of {}", nprobe, round + 1, timing_rounds));
+            for (Trial& trial : trials) {
+                indices[trial.index].configure(trial.row.setting);
+                measurement.time_batches(indices[trial.index], trial);
+                measurement.time_single_queries(indices[trial.index], trial, round);
+            }
+        }
+        for (Trial& trial : trials) {
+            trial.row.qps = quantile_of(trial.round_qps, .5);
+            trial.row.p50_us = quantile_of(trial.latencies_us, .5);
+            trial.row.p99_us = quantile_of(trial.latencies_us, .99);
+            report.rows.push_back(std::move(trial.row));
+        }
+    }
+    std::stable_sort(
+            report.rows.begin(), report.rows.end(), [](const SearchRow& a, const SearchRow& b) {
+                return a.series < b.series;
+            });
+    return report;
+}
+
+} // namespace faiss_gmm::bench
