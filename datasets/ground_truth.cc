@@ -3,6 +3,7 @@
 #include "datasets/ground_truth.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -149,6 +150,7 @@ RecallMeasure::RecallMeasure(
                  fmt::format("at least {} true neighbours of each query", std::max<size_t>(k, 1)),
                  "use the true neighbours that belong to these queries"});
     }
+    check_order(truth);
     for (size_t q = 0; q < nq; ++q) {
         // The farthest of the first k, not the k-th: rounding where the truth was made may have
         // put two neighbours in the other order.
@@ -183,6 +185,34 @@ double RecallMeasure::distance(size_t query, int64_t id) const {
         }
     }
     return sum;
+}
+
+/// Rounding may swap close neighbours; a query in twenty with neighbours clearly out of order means
+/// that the truth belongs to something else, and every recall would be too high.
+void RecallMeasure::check_order(const GroundTruth& truth) const {
+    constexpr double tolerance = 1e-4, allowed_share = .05;
+    size_t out_of_order = 0;
+    for (size_t q = 0; q < nq_; ++q) {
+        double before = distance(q, truth.ids[q * truth.k]);
+        for (size_t j = 1; j < k_; ++j) {
+            const double now = distance(q, truth.ids[q * truth.k + j]);
+            if (now < before - tolerance * std::abs(before)) {
+                ++out_of_order;
+                break;
+            }
+            before = now;
+        }
+    }
+    if (double(out_of_order) > allowed_share * double(nq_)) {
+        throw Error(
+                {fmt::format("measuring recall@{}", k_),
+                 fmt::format(
+                         "true neighbours that are not nearest first for {} of {} queries",
+                         out_of_order,
+                         nq_),
+                 "true neighbours of these queries in this base under this metric",
+                 "choose the metric that the truth was made with"});
+    }
 }
 
 double RecallMeasure::recall(const int64_t* ids) const {

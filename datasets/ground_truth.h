@@ -41,7 +41,9 @@ GroundTruth exact_ground_truth(
 class RecallMeasure {
 public:
     /// base [n, d] and query [nq, d] must stay alive. Throws Error when the truth is for another
-    /// number of queries or has fewer than k neighbours, or for another metric than L2 and IP.
+    /// number of queries or has fewer than k neighbours, when it does not stand in the order of
+    /// this metric (so it was made for another metric or another base), and for other metrics than
+    /// L2, IP.
     RecallMeasure(
             size_t d,
             size_t n,
@@ -61,6 +63,7 @@ public:
 
 private:
     double distance(size_t query, int64_t id) const;
+    void check_order(const GroundTruth& truth) const;
 
     size_t d_, n_, nq_, k_;
     const float* base_;

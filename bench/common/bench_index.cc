@@ -118,31 +118,6 @@ const char* name_of(Mixing mixing) {
     return names[static_cast<int>(mixing)];
 }
 
-const char* name_of(SpillOrder order) {
-    static const char* const names[] = {"responsibility", "air", "soar"};
-    return names[static_cast<int>(order)];
-}
-
-const char* name_of(SpillStorage storage) {
-    static const char* const names[] = {"shared", "copies"};
-    return names[static_cast<int>(storage)];
-}
-
-/// As the factory writes it.
-std::string spill_rule(const SpillPolicy& spill) {
-    switch (spill.rule) {
-    case SpillRule::never:
-        return "never";
-    case SpillRule::threshold:
-        return fmt::format("threshold({})", spill.tau);
-    case SpillRule::always:
-        return "always";
-    case SpillRule::fraction:
-        return fmt::format("fraction({})", spill.fraction);
-    }
-    return "unknown";
-}
-
 Json sketch_codes(const SketchParameters& sketch) {
     switch (sketch.mode) {
     case SketchParameters::Mode::none:
@@ -275,12 +250,7 @@ Json BenchIndex::parameters() const {
     json["max_iter"] = gmm_->training.max_iter;
     json["n_init"] = gmm_->training.n_init;
     json["seed"] = gmm_->training.seed;
-    json["order"] = name_of(gmm_->spill.order);
-    json["lambda"] = gmm_->spill.lambda;
-    json["spill"] = spill_rule(gmm_->spill);
-    json["max_lists"] = gmm_->spill.max_lists;
-    json["m"] = gmm_->spill.m;
-    json["storage"] = name_of(gmm_->spill.storage);
+    json["spill"] = to_string(gmm_->spill);
     json["sketch"] = sketch_codes(gmm_->sketch);
     return json;
 }

@@ -140,7 +140,7 @@ std::string savings_table(const SearchReport& report) {
     if (all.empty()) {
         return "";
     }
-    std::vector<std::string> header = {"at recall@10", "index"};
+    std::vector<std::string> header = {"index", "at recall@10"};
     for (const Figure figure : all_figures) {
         header.emplace_back(figure_name(figure));
     }
@@ -150,8 +150,8 @@ std::string savings_table(const SearchReport& report) {
     constexpr size_t figures = std::size(all_figures);
     for (size_t first = 0; first < all.size(); first += figures) {
         const std::string at = fmt::format("{:.2f}", all[first].recall);
-        std::vector<std::string> stock = {at, all[first].stock_label};
-        std::vector<std::string> ours = {at, all[first].label};
+        std::vector<std::string> stock = {all[first].stock_label, at};
+        std::vector<std::string> ours = {all[first].label, at};
         for (size_t i = first; i < first + figures; ++i) {
             stock.push_back(or_dash(all[i].stock));
             ours.push_back(with_change(all[i]));

@@ -222,11 +222,12 @@ std::vector<Trial> trials_at(
 
 } // namespace
 
-double quantile_of(std::vector<double> values, double quantile) {
-    const double rank = std::ceil(quantile * double(values.size())) - 1;
-    const auto at = static_cast<std::ptrdiff_t>(std::clamp(rank, 0., double(values.size()) - 1));
-    std::nth_element(values.begin(), values.begin() + at, values.end());
-    return values[static_cast<size_t>(at)];
+double quantile_of(const std::vector<double>& values, double quantile) {
+    std::vector<double> sorted = values;
+    std::sort(sorted.begin(), sorted.end());
+    const double last = double(sorted.size()) - 1;
+    const double rank = std::ceil(quantile * double(sorted.size())) - 1;
+    return sorted[static_cast<size_t>(std::clamp(rank, 0., last))];
 }
 
 SearchReport run_search_bench(const Dataset& set, const SearchBenchOptions& options) {

@@ -62,6 +62,6 @@ struct SearchReport {
 SearchReport run_search_bench(const Dataset& set, const SearchBenchOptions& options);
 
 /// The value below which the share `quantile` of the values lies (nearest rank); values not empty.
-double quantile_of(std::vector<double> values, double quantile);
+double quantile_of(const std::vector<double>& values, double quantile);
 
 } // namespace faiss_gmm::bench

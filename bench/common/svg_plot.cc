@@ -51,7 +51,7 @@ std::string escaped(const std::string& text) {
 std::string marker(size_t series, double x, double y) {
     const std::string paint =
             fmt::format("fill=\"{}\" stroke=\"#fff\" stroke-width=\"1\"", cycle(colours, series));
-    const auto polygon = [&](std::vector<PlotPoint> corners) {
+    const auto polygon = [&](const std::vector<PlotPoint>& corners) {
         std::string points;
         for (const PlotPoint& corner : corners) {
             points += fmt::format("{:.1f},{:.1f} ", x + corner.x, y + corner.y);
@@ -240,7 +240,8 @@ std::string legend(const PlotFigure& figure, double y0, double column_width) {
     const size_t columns = std::max<size_t>(figure.panels.size(), 1);
     for (size_t s = 0; s < figure.series.size(); ++s) {
         const double x = left + double(s % columns) * column_width;
-        const double y = y0 + double(s / columns) * legend_row;
+        const size_t line = s / columns;
+        const double y = y0 + double(line) * legend_row;
         svg += fmt::format(
                 "<path d=\"M{:.1f} {:.1f}h34\" {}/>\n{}<text x=\"{:.1f}\" y=\"{:.1f}\" "
                 "class=\"legend\">{}</text>\n",

@@ -113,7 +113,6 @@ TEST(Quantile, IsTheNearestRank) {
     EXPECT_EQ(quantile_of({7}, .5), 7);
 }
 
-#ifdef FAISS_GMM_HAS_INDEX
 TEST(SearchBench, OursBesideStock) {
     SearchBenchOptions options = options_for(
             {"IVF8,Flat", "IVFGMM8,Flat", "PCA8,IVFGMM8,Flat", "IDMap,IVFGMM8,Flat"}, {2, 8});
@@ -132,4 +131,3 @@ TEST(SearchBench, OursBesideStock) {
         }
     }
 }
-#endif

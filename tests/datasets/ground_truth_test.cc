@@ -92,13 +92,25 @@ TEST(Recall, InnerProductCountsTheLargest) {
     EXPECT_DOUBLE_EQ(measure.recall(ids.data()), .75);
 }
 
-TEST(Recall, TheOrderOfTheTruthDoesNotMatter) {
-    const std::vector<float> base = {0, 1, 2};
+TEST(Recall, RoundingInTheOrderOfTheTruthDoesNotMatter) {
+    const std::vector<float> base = {1, 1.00001f, 2};
     const std::vector<float> query = {0};
     const GroundTruth swapped{1, 2, {1, 0}, {}};
     const RecallMeasure measure(1, 3, base.data(), 1, query.data(), swapped, 2, faiss::METRIC_L2);
     const std::vector<int64_t> ids = {0, 1};
     EXPECT_DOUBLE_EQ(measure.recall(ids.data()), 1);
+}
+
+TEST(Recall, ATruthOfAnotherMetricIsRefused) {
+    const std::vector<float> base = {1, 2, 3};
+    const std::vector<float> query = {1};
+    const GroundTruth truth{1, 3, {0, 1, 2}, {}};
+    RecallMeasure(1, 3, base.data(), 1, query.data(), truth, 3, faiss::METRIC_L2);
+    expect_in(
+            "nearest first for 1 of 1", error_of([&] {
+                RecallMeasure(
+                        1, 3, base.data(), 1, query.data(), truth, 3, faiss::METRIC_INNER_PRODUCT);
+            }));
 }
 
 TEST(Recall, WhatDoesNotFitIsRefused) {
