@@ -40,9 +40,7 @@ inline std::unique_ptr<faiss::InvertedListScanner> make_scanner(
         const faiss::SearchParameters* codec_parameters) {
 #if FAISS_GMM_FAISS_AT_LEAST(1, 11)
     return std::unique_ptr<faiss::InvertedListScanner>(ivf.get_InvertedListScanner(
-            false,
-            selector,
-            dynamic_cast<const faiss::IVFSearchParameters*>(codec_parameters)));
+            false, selector, dynamic_cast<const faiss::IVFSearchParameters*>(codec_parameters)));
 #else
     static_cast<void>(codec_parameters);
     return std::unique_ptr<faiss::InvertedListScanner>(

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// Phases: 1 find the one IVFGMM<n>... component and take its options off; 2 let the stock factory build the string
-// with IVF<n>... in its place; 3 exchange the IVF that lies inside the wrappers for ours.
+// Phases: 1 find the one IVFGMM<n>... component and take its options off; 2 let the stock factory
+// build the string with IVF<n>... in its place; 3 exchange the IVF that lies inside the wrappers
+// for ours.
 #include "faiss_gmm/factory/index_factory.h"
 
 #include <cctype>
@@ -39,8 +40,8 @@ public:
     const std::string& text() const {
         return text_;
     }
-    [[noreturn]] void refuse(
-            size_t from, size_t to, const std::string& what, const std::string& allowed) const {
+    [[noreturn]] void
+    refuse(size_t from, size_t to, const std::string& what, const std::string& allowed) const {
         const std::string marked(std::max<size_t>(1, to - from), '^');
         throw_faiss(
                 {"reading an index_factory string",
@@ -89,7 +90,11 @@ Component read_component(const FactoryString& string, size_t at) {
     size_t end = end_of_number(text, digits);
     const std::string number = text.substr(digits, end - digits);
     if (number.empty() || number.size() > 9 || std::stoul(number) == 0) {
-        string.refuse(at, std::max(end, digits), "a number of lists from 1 to 999999999 is missing", form);
+        string.refuse(
+                at,
+                std::max(end, digits),
+                "a number of lists from 1 to 999999999 is missing",
+                form);
     }
     size_t nlist = std::stoul(number);
     if (end < text.size() && text[end] == 'k') {
@@ -149,14 +154,14 @@ std::optional<size_t> read_count(const std::string& text) {
     return static_cast<size_t>(*value);
 }
 
-/// One key: what its values look like, and how one is taken; false for a value that is none of them.
+/// One key: what its values look like, and how one is taken; false for a value that is none of
+/// them.
 struct Key {
     std::string values;
     std::function<bool(const std::string& value, IndexIVFGMM& index)> take;
 };
 
-template <class Field>
-Key count_key(size_t least, Field field) {
+template <class Field> Key count_key(size_t least, Field field) {
     return {least == 0 ? "a whole number" : "a whole number from 1",
             [=](const std::string& value, IndexIVFGMM& index) {
                 const auto count = read_count(value);
@@ -168,8 +173,7 @@ Key count_key(size_t least, Field field) {
             }};
 }
 
-template <class Field>
-Key number_key(Field field) {
+template <class Field> Key number_key(Field field) {
     return {"a number from 0", [=](const std::string& value, IndexIVFGMM& index) {
                 const auto number = read_number(value);
                 if (!number) {
@@ -180,8 +184,7 @@ Key number_key(Field field) {
             }};
 }
 
-template <class Enum, class Field>
-Key word_key(std::map<std::string, Enum> words, Field field) {
+template <class Enum, class Field> Key word_key(std::map<std::string, Enum> words, Field field) {
     std::string values;
     for (const auto& [word, value] : words) {
         values += (values.empty() ? "" : " | ") + word;
@@ -232,7 +235,8 @@ const std::map<std::string, Key>& keys() {
              count_key(0, [](IndexIVFGMM& index) -> size_t& { return index.training.max_iter; })},
             {"n_init",
              count_key(1, [](IndexIVFGMM& index) -> size_t& { return index.training.n_init; })},
-            {"seed", count_key(0, [](IndexIVFGMM& index) -> uint64_t& { return index.training.seed; })},
+            {"seed",
+             count_key(0, [](IndexIVFGMM& index) -> uint64_t& { return index.training.seed; })},
             {"order",
              {"responsibility | air | soar",
               [](const std::string& value, IndexIVFGMM& index) {
@@ -331,7 +335,8 @@ faiss::Index** slot_of_ivf(faiss::Index** slot) {
     return slot;
 }
 
-/// Our index in place of a stock one that is empty and untrained; takes over a quantizer that is not flat.
+/// Our index in place of a stock one that is empty and untrained; takes over a quantizer that is
+/// not flat.
 std::unique_ptr<IndexIVFGMMFlat> made_from(faiss::IndexIVFFlat& stock) {
     std::unique_ptr<IndexIVFGMMFlat> index;
     if (dynamic_cast<faiss::IndexFlat*>(stock.quantizer) != nullptr) {
@@ -365,7 +370,10 @@ faiss::Index* index_factory(int d, const char* description, faiss::MetricType me
         string.refuse(
                 0,
                 string.text().size(),
-                fmt::format("the stock factory refuses \"{}\": {}", stock, error.msg.c_str()), // its msg may end in zeros
+                fmt::format(
+                        "the stock factory refuses \"{}\": {}",
+                        stock,
+                        error.msg.c_str()), // its msg may end in zeros
                 "what faiss::index_factory accepts around and after the component");
     }
     faiss::Index* outermost = built.get();

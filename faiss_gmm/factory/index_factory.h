@@ -10,16 +10,17 @@ struct Index;
 
 namespace faiss_gmm {
 
-/// faiss::index_factory that also knows IVFGMM: `IVFGMM<n>[k][_HNSW<m>][(key=value,...)],<codec>` with all
-/// stock prefixes and suffixes, e.g. "PCA64,IVFGMM1024(max_lists=3),Flat" or "IDMap,IVFGMM256,Flat".
-/// Every other string goes to the stock factory unchanged.
+/// faiss::index_factory that also knows IVFGMM: `IVFGMM<n>[k][_HNSW<m>][(key=value,...)],<codec>`
+/// with all stock prefixes and suffixes, e.g. "PCA64,IVFGMM1024(max_lists=3),Flat" or
+/// "IDMap,IVFGMM256,Flat". Every other string goes to the stock factory unchanged.
 ///
-/// Keys: covariance tied_spherical|spherical|diagonal; mixing uniform|free|balanced; max_iter; n_init;
-/// seed; order responsibility|air|soar; lambda; spill never|threshold(t)|always|fraction(f);
-/// max_lists; m; storage shared|copies; sketch auto|none|<codes>; probe_expansion; k_factor.
-/// The caller owns the result. Throws faiss::FaissException; for a bad key or value the message repeats
-/// the string, marks the place and lists what is valid.
-faiss::Index* index_factory(
-        int d, const char* description, faiss::MetricType metric = faiss::METRIC_L2);
+/// Keys: covariance tied_spherical|spherical|diagonal; mixing uniform|free|balanced; max_iter;
+/// n_init; seed; order responsibility|air|soar; lambda; spill
+/// never|threshold(t)|always|fraction(f); max_lists; m; storage shared|copies; sketch
+/// auto|none|<codes>; probe_expansion; k_factor. The caller owns the result. Throws
+/// faiss::FaissException; for a bad key or value the message repeats the string, marks the place
+/// and lists what is valid.
+faiss::Index*
+index_factory(int d, const char* description, faiss::MetricType metric = faiss::METRIC_L2);
 
 } // namespace faiss_gmm

@@ -30,7 +30,8 @@ constexpr size_t queries_at_once = 32; // of a thread: one matrix product with t
 
 /// What a thread keeps from query to query.
 struct Scratch {
-    std::vector<float> centred, rotated, means; // of a block of queries: [b, d], [b, kept], [b, nlist]
+    std::vector<float> centred, rotated,
+            means; // of a block of queries: [b, d], [b, kept], [b, nlist]
     std::vector<int64_t> lists;
     std::vector<float> list_distances;
     std::vector<std::pair<float, int32_t>> nearest;
@@ -51,18 +52,14 @@ public:
             const SearchSettings& settings,
             size_t k,
             Labels meaning)
-            : ivf_(ivf),
-              lists_(lists),
-              codec_(lists.state().codec),
-              directory_(lists.directory()),
-              settings_(settings),
-              k_(k),
-              meaning_(meaning),
+            : ivf_(ivf), lists_(lists), codec_(lists.state().codec), directory_(lists.directory()),
+              settings_(settings), k_(k), meaning_(meaning),
               budget_(settings.budget(ivf.ntotal, ivf.nlist)),
               flat_(dynamic_cast<const faiss::IndexFlat*>(ivf.quantizer) != nullptr) {}
 
     /// n queries of one block.
-    void search_block(size_t n, const float* x, float* distances, int64_t* labels, IVFGMMStats& stats) {
+    void
+    search_block(size_t n, const float* x, float* distances, int64_t* labels, IVFGMMStats& stats) {
         thread_local Scratch scratch;
         const size_t d = codec_.d, nlist = ivf_.nlist;
         centre(n, x, scratch);
@@ -75,19 +72,20 @@ public:
             scratch.list_distances.resize(n * settings_.lists);
             search_quantizer(n, x, scratch);
         }
-        // The scanner tests no selector: what it is handed has passed, or is tested by scan_entries.
+        // The scanner tests no selector: what it is handed has passed, or is tested by
+        // scan_entries.
         const auto scanner = compat::make_scanner(ivf_, nullptr, settings_.codec_params);
         for (size_t i = 0; i < n; i++) {
             ResultHeap heap(codec_.inner_product, k_, distances + i * k_, labels + i * k_);
             heap.start();
             const float* centred = scratch.centred.data() + i * d;
             const float* all = flat_ ? scratch.means.data() + i * nlist : nullptr;
-            const ProbedLists probed = flat_
-                    ? nearest_lists(all, scratch)
-                    : ProbedLists{
-                              settings_.lists,
-                              scratch.lists.data() + i * settings_.lists,
-                              scratch.list_distances.data() + i * settings_.lists};
+            const ProbedLists probed =
+                    flat_ ? nearest_lists(all, scratch)
+                          : ProbedLists{
+                                    settings_.lists,
+                                    scratch.lists.data() + i * settings_.lists,
+                                    scratch.list_distances.data() + i * settings_.lists};
             const HomeDistances homes(codec_, all, centred);
             stats.nq++;
             stats.means += flat_ ? nlist : settings_.lists;
@@ -277,16 +275,14 @@ private:
                 if (ids != nullptr) {
                     lists_.release_ids(candidate.home, ids);
                 }
-                lists_.release_codes(
-                        candidate.home, rows[i] - candidate.entry * code_size);
+                lists_.release_codes(candidate.home, rows[i] - candidate.entry * code_size);
             }
         }
     }
 
     int64_t label(const int64_t* ids, int32_t list, uint32_t entry) const {
-        return meaning_ == Labels::ids
-                ? ids[entry]
-                : static_cast<int64_t>(faiss::lo_build(list, entry));
+        return meaning_ == Labels::ids ? ids[entry]
+                                       : static_cast<int64_t>(faiss::lo_build(list, entry));
     }
 
     /// Without sketches the codec's scanner takes the chosen runs whole.
@@ -308,7 +304,14 @@ private:
             }
             const size_t first = run.run * run_size;
             const ScanTotals totals = scan_entries(
-                    lists_, scanner, home, first, first + run.size, settings_.selector, meaning_, heap);
+                    lists_,
+                    scanner,
+                    home,
+                    first,
+                    first + run.size,
+                    settings_.selector,
+                    meaning_,
+                    heap);
             stats.ndis += totals.ndis;
             stats.nskipped += totals.skipped;
         }
@@ -330,8 +333,8 @@ private:
                 continue;
             }
             scanner.set_list(static_cast<int64_t>(l), probed.distance[p]);
-            const ScanTotals totals = scan_entries(
-                    lists_, scanner, l, from, to, settings_.selector, meaning_, heap);
+            const ScanTotals totals =
+                    scan_entries(lists_, scanner, l, from, to, settings_.selector, meaning_, heap);
             stats.ndis += totals.ndis;
             stats.nskipped += totals.skipped;
             stats.nvisited += to - from;
@@ -352,8 +355,9 @@ private:
 } // namespace
 
 size_t SearchSettings::budget(size_t ntotal, size_t nlist) const {
-    const auto vectors = static_cast<size_t>(
-            std::ceil(static_cast<double>(nprobe) * static_cast<double>(ntotal) / static_cast<double>(nlist)));
+    const auto vectors = static_cast<size_t>(std::ceil(
+            static_cast<double>(nprobe) * static_cast<double>(ntotal) /
+            static_cast<double>(nlist)));
     return max_codes > 0 ? std::min(vectors, max_codes) : vectors;
 }
 
@@ -403,9 +407,13 @@ SearchSettings resolve_settings(
                  "set nprobe to at least 1"});
     }
     settings.nprobe = std::min(settings.nprobe, ivf.nlist);
-    const double wanted = probe_expansion > 0
-            ? std::ceil(static_cast<double>(probe_expansion) * static_cast<double>(settings.nprobe) - 1e-6)
-            : static_cast<double>(default_lists_probed(settings.nprobe, ivf.nlist));
+    const double wanted =
+            probe_expansion > 0
+                    ? std::ceil(
+                              static_cast<double>(probe_expansion) *
+                                      static_cast<double>(settings.nprobe) -
+                              1e-6)
+                    : static_cast<double>(default_lists_probed(settings.nprobe, ivf.nlist));
     settings.lists = static_cast<size_t>(std::clamp(wanted, 1.0, static_cast<double>(ivf.nlist)));
     return settings;
 }

@@ -29,8 +29,8 @@ struct SearchSettings {
     size_t exact_distances(size_t k) const;
 };
 
-/// Settings from parameters that may be null, faiss::SearchParameters, SearchParametersIVF or ours, over the
-/// index's own; throws faiss::FaissException for another type.
+/// Settings from parameters that may be null, faiss::SearchParameters, SearchParametersIVF or ours,
+/// over the index's own; throws faiss::FaissException for another type.
 SearchSettings resolve_settings(
         const faiss::IndexIVF& ivf,
         const faiss::SearchParameters* params,
@@ -40,12 +40,13 @@ SearchSettings resolve_settings(
 /// What the results are called.
 enum class Labels { ids, list_and_offset };
 
-/// The search of the index: runs under a budget, sketches, exact distances of the best (design: section on
-/// search). distances [n, k], labels [n, k], sorted, padded with -1.
+/// The search of the index: runs under a budget, sketches, exact distances of the best (design:
+/// section on search). distances [n, k], labels [n, k], sorted, padded with -1.
 ///
-/// Phases a query: 1 coarse: distances to the means, the nearest lists; 2 runs::choose_runs; 3 scan_sketches; 4 the
-/// codec's own distances of the best. Entries without a run in a probed list are scanned whole.
-/// Threads: blocks of queries over OpenMP threads. Memory: a block's distances to the means a thread.
+/// Phases a query: 1 coarse: distances to the means, the nearest lists; 2 runs::choose_runs; 3
+/// scan_sketches; 4 the codec's own distances of the best. Entries without a run in a probed list
+/// are scanned whole. Threads: blocks of queries over OpenMP threads. Memory: a block's distances
+/// to the means a thread.
 void budgeted_search(
         const faiss::IndexIVF& ivf,
         const RunInvertedLists& lists,

@@ -9,8 +9,7 @@
 namespace faiss_gmm {
 
 /// Calls body() at a seam to FAISS: our errors leave as faiss::FaissException, with the same words.
-template <class Body>
-auto at_faiss_seam(Body body) {
+template <class Body> auto at_faiss_seam(Body body) {
     try {
         return body();
     } catch (const Error& error) {

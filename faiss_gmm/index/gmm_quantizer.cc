@@ -71,11 +71,7 @@ void GMMQuantizer::assign(int64_t n, const float* x, int64_t* labels, int64_t k)
 }
 
 void GMMQuantizer::responsibilities(
-        int64_t n,
-        const float* x,
-        int64_t m,
-        int64_t* labels,
-        float* log_responsibilities) const {
+        int64_t n, const float* x, int64_t m, int64_t* labels, float* log_responsibilities) const {
     if (!has_mixture()) {
         throw_faiss(
                 {"computing responsibilities",

@@ -68,12 +68,12 @@ std::vector<float> gather(size_t d, const float* x, const std::vector<int64_t>& 
 /// Whether sketches pay: the codec's code is over twice their size.
 bool wants_sketches(const SketchParameters& sketch, size_t code_size, size_t d) {
     switch (sketch.mode) {
-        case SketchParameters::Mode::none:
-            return false;
-        case SketchParameters::Mode::fixed:
-            return true;
-        case SketchParameters::Mode::automatic:
-            return code_size > 2 * ((automatic_codes(d) + 3) / 4 * 4 / 2);
+    case SketchParameters::Mode::none:
+        return false;
+    case SketchParameters::Mode::fixed:
+        return true;
+    case SketchParameters::Mode::automatic:
+        return code_size > 2 * ((automatic_codes(d) + 3) / 4 * 4 / 2);
     }
     return false;
 }
@@ -117,9 +117,10 @@ TrainingParameters IndexIVFGMM::index_training() const {
     parameters.unit_means = index.metric_type == faiss::METRIC_INNER_PRODUCT;
     const bool for_mixtures_only =
             training.covariance == Covariance::tied || training.covariance == Covariance::full;
-    const bool nearest_mean_only = dynamic_cast<const faiss::IndexFlat*>(index.quantizer) == nullptr;
-    const bool nearest_mean = training.covariance == Covariance::tied_spherical &&
-            training.mixing == Mixing::uniform;
+    const bool nearest_mean_only =
+            dynamic_cast<const faiss::IndexFlat*>(index.quantizer) == nullptr;
+    const bool nearest_mean =
+            training.covariance == Covariance::tied_spherical && training.mixing == Mixing::uniform;
     if (for_mixtures_only || (nearest_mean_only && !nearest_mean)) {
         throw Error(
                 {"training an IVFGMM index",
@@ -145,7 +146,8 @@ void IndexIVFGMM::train_coarse(int64_t n, const float* x) {
     if (keeps_means) {
         parameters.keep_means = true;
         parameters.means_init.resize(nlist * d);
-        index.quantizer->reconstruct_n(0, static_cast<int64_t>(nlist), parameters.means_init.data());
+        index.quantizer->reconstruct_n(
+                0, static_cast<int64_t>(nlist), parameters.means_init.data());
     }
     TrainingResult result = GMMTrainer(parameters).train(nlist, n, d, x);
     history_ = std::move(result.history);
@@ -226,8 +228,8 @@ void IndexIVFGMM::estimate_from_lists() {
     if (static_cast<size_t>(index.quantizer->ntotal) != nlist || total < nlist) {
         return;
     }
-    const std::vector<int64_t> rows = sample_rows(
-            total, training.max_points_per_component * nlist, training.seed);
+    const std::vector<int64_t> rows =
+            sample_rows(total, training.max_points_per_component * nlist, training.seed);
     std::vector<float> x(rows.size() * d);
     size_t list = 0, first = 0;
     for (size_t i = 0; i < rows.size(); i++) {
@@ -259,7 +261,7 @@ DecodeEntries IndexIVFGMM::decoder() const {
 bool IndexIVFGMM::stores_copies() const {
     const RunInvertedLists* runs = run_lists();
     return runs != nullptr && runs->state().mixture.K > 0 &&
-            runs->state().spill.storage == SpillStorage::copies;
+           runs->state().spill.storage == SpillStorage::copies;
 }
 
 void IndexIVFGMM::refuse_with_copies(const char* what) const {
@@ -428,7 +430,10 @@ void IndexIVFGMM::check() const {
     if (trained.K > 0 && static_cast<size_t>(index.quantizer->ntotal) != trained.K) {
         throw_faiss(
                 {"checking an IVFGMM index",
-                 fmt::format("{} means in the quantizer, {} components", index.quantizer->ntotal, trained.K),
+                 fmt::format(
+                         "{} means in the quantizer, {} components",
+                         index.quantizer->ntotal,
+                         trained.K),
                  "as many means as components",
                  "do not change the quantizer after training"});
     }
@@ -436,10 +441,15 @@ void IndexIVFGMM::check() const {
         for (size_t l = 0; l < runs->nlist; l++) {
             const faiss::InvertedLists::ScopedIds ids(runs, l);
             for (size_t i = 0; i < runs->list_size(l); i++) {
-                if (index.direct_map.get(ids.ids[i]) != static_cast<int64_t>(faiss::lo_build(l, i))) {
+                if (index.direct_map.get(ids.ids[i]) !=
+                    static_cast<int64_t>(faiss::lo_build(l, i))) {
                     throw_faiss(
                             {"checking an IVFGMM index",
-                             fmt::format("id {} at list {} offset {}, elsewhere in the direct map", ids.ids[i], l, i),
+                             fmt::format(
+                                     "id {} at list {} offset {}, elsewhere in the direct map",
+                                     ids.ids[i],
+                                     l,
+                                     i),
                              "a direct map that names each entry's place",
                              "rebuild the direct map, and report how it came to this"});
                 }
@@ -478,7 +488,7 @@ MemoryUse IndexIVFGMM::memory_use() const {
     if (const RunInvertedLists* runs = run_lists()) {
         const CoarseState& state = runs->state();
         use.directory = runs->directory().memory_bytes() + state.codec.memory_bytes() +
-                state.mixture.means.size() * sizeof(float);
+                        state.mixture.means.size() * sizeof(float);
     }
     return use;
 }
@@ -599,9 +609,10 @@ void IndexIVFGMM::search_lists(
             if (label < 0) {
                 break;
             }
-            const int64_t id = store_pairs
-                    ? runs->get_single_id(faiss::lo_listno(label), faiss::lo_offset(label))
-                    : label;
+            const int64_t id =
+                    store_pairs
+                            ? runs->get_single_id(faiss::lo_listno(label), faiss::lo_offset(label))
+                            : label;
             if (seen.insert(id).second) {
                 heap.push(wide_distances[i * wide + j], label);
                 kept++;

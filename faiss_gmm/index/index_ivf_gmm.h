@@ -45,8 +45,8 @@ struct MemoryUse {
     }
 };
 
-/// The face that every IndexIVFGMMOf<Codec> shows beside its stock class: dynamic_cast to it to reach the mixture,
-/// the policy and the directory.
+/// The face that every IndexIVFGMMOf<Codec> shows beside its stock class: dynamic_cast to it to
+/// reach the mixture, the policy and the directory.
 class IndexIVFGMM {
 public:
     virtual ~IndexIVFGMM();
@@ -63,18 +63,18 @@ public:
     const std::vector<TrainingProgress>& training_history() const {
         return history_;
     }
-    /// Splits every list that is not in split form, so that what is found no longer depends on the order in which
-    /// vectors were added. Throws faiss::FaissException.
+    /// Splits every list that is not in split form, so that what is found no longer depends on the
+    /// order in which vectors were added. Throws faiss::FaissException.
     void compact();
-    /// Verifies every invariant of lists and directory; throws faiss::FaissException naming the first that does not
-    /// hold. O(n d).
+    /// Verifies every invariant of lists and directory; throws faiss::FaissException naming the
+    /// first that does not hold. O(n d).
     void check() const;
     BuildTimes build_times() const {
         return times_;
     }
     MemoryUse memory_use() const;
-    /// The lists with their directory; null where another kind was put in their place (then the index is a plain
-    /// IVF).
+    /// The lists with their directory; null where another kind was put in their place (then the
+    /// index is a plain IVF).
     const RunInvertedLists* run_lists() const;
 
     /// This index as the stock class it also is.
@@ -84,13 +84,16 @@ public:
 protected:
     using StockAddCore = std::function<void(
             int64_t n, const float* x, const int64_t* ids, const int64_t* assignment)>;
-    using StockSearchPreassigned = std::function<void(int64_t k, float* distances, int64_t* labels)>;
+    using StockSearchPreassigned =
+            std::function<void(int64_t k, float* distances, int64_t* labels)>;
 
     /// Puts the lists under RunInvertedLists; once, at construction.
     void attach();
-    /// Learns mixture, rotation and quantizers, and fills the coarse quantizer unless it holds nlist vectors.
+    /// Learns mixture, rotation and quantizers, and fills the coarse quantizer unless it holds
+    /// nlist vectors.
     void train_coarse(int64_t n, const float* x);
-    /// add_core: codes through the codec's own in blocks, copies where the storage asks for them, then runs.
+    /// add_core: codes through the codec's own in blocks, copies where the storage asks for them,
+    /// then runs.
     void add_spilled(
             int64_t n,
             const float* x,
@@ -160,8 +163,10 @@ private:
             const int64_t* ids,
             const int64_t* homes,
             const StockAddCore& stock);
-    void learn_around(GaussianMixture mixture, const std::vector<float>& data_mean, size_t n, const float* x);
-    void calibrate_spill(SpillPolicy& policy, const GaussianMixture& mixture, size_t n, const float* x) const;
+    void learn_around(
+            GaussianMixture mixture, const std::vector<float>& data_mean, size_t n, const float* x);
+    void calibrate_spill(
+            SpillPolicy& policy, const GaussianMixture& mixture, size_t n, const float* x) const;
     void estimate_from_lists();
     DecodeEntries decoder() const;
     void follow_in_direct_map(const std::vector<size_t>& lists);
@@ -171,14 +176,14 @@ private:
     BuildTimes times_;
 };
 
-/// An IVF index over a Gaussian mixture. Codec: a stock IVF class, which this is in every dynamic_cast.
+/// An IVF index over a Gaussian mixture. Codec: a stock IVF class, which this is in every
+/// dynamic_cast.
 ///
-/// Constructed as the stock class is, or without a quantizer: then it owns a GMMQuantizer. Everything that
-/// FAISS does with a Codec it does with this; train(), add() and search() are where they differ:
-/// train() runs EM, add() spills runs and sketches vectors, search() visits nprobe * ntotal / nlist vectors of the
-/// best runs (README, "How it works").
-template <class Codec>
-class IndexIVFGMMOf : public Codec, public IndexIVFGMM {
+/// Constructed as the stock class is, or without a quantizer: then it owns a GMMQuantizer.
+/// Everything that FAISS does with a Codec it does with this; train(), add() and search() are where
+/// they differ: train() runs EM, add() spills runs and sketches vectors, search() visits nprobe *
+/// ntotal / nlist vectors of the best runs (README, "How it works").
+template <class Codec> class IndexIVFGMMOf : public Codec, public IndexIVFGMM {
 public:
     IndexIVFGMMOf(size_t d, size_t nlist, faiss::MetricType metric = faiss::METRIC_L2)
             : Codec(new GMMQuantizer(static_cast<int64_t>(d), metric), d, nlist, metric) {
@@ -217,20 +222,22 @@ public:
                     x,
                     xids,
                     precomputed_idx,
-                    [&](int64_t rows, const float* rows_x, const int64_t* ids, const int64_t* assignment) {
-                        Codec::add_core(
-                                rows, rows_x, ids, assignment FAISS_GMM_CONTEXT_ARGUMENT);
+                    [&](int64_t rows,
+                        const float* rows_x,
+                        const int64_t* ids,
+                        const int64_t* assignment) {
+                        Codec::add_core(rows, rows_x, ids, assignment FAISS_GMM_CONTEXT_ARGUMENT);
                     });
         });
     }
 
-    void search(
-            int64_t n,
-            const float* x,
-            int64_t k,
-            float* distances,
-            int64_t* labels,
-            const faiss::SearchParameters* params = nullptr) const override {
+    void
+    search(int64_t n,
+           const float* x,
+           int64_t k,
+           float* distances,
+           int64_t* labels,
+           const faiss::SearchParameters* params = nullptr) const override {
         if (searches_by_runs(params)) {
             search_by_runs(n, x, k, distances, labels, params, false);
         } else {
@@ -294,7 +301,8 @@ public:
             faiss::RangeSearchResult* result,
             bool store_pairs = false,
             const faiss::IVFSearchParameters* params = nullptr,
-            faiss::IndexIVFStats* stats = nullptr) const FAISS_GMM_RANGE_SEARCH_PREASSIGNED_OVERRIDE {
+            faiss::IndexIVFStats* stats = nullptr) const
+            FAISS_GMM_RANGE_SEARCH_PREASSIGNED_OVERRIDE {
         range_search_lists(n, x, radius, keys, coarse_dis, result, store_pairs, params, stats);
     }
 

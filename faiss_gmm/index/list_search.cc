@@ -45,7 +45,8 @@ private:
     const int64_t* labels_ = nullptr;
 };
 
-/// Calls scan(first, end) for each stretch of [0, n) that the selector lets pass; returns how many it refused.
+/// Calls scan(first, end) for each stretch of [0, n) that the selector lets pass; returns how many
+/// it refused.
 template <class Scan>
 size_t scan_selected(size_t n, const int64_t* ids, const faiss::IDSelector* selector, Scan scan) {
     if (selector == nullptr) {
@@ -79,7 +80,8 @@ struct Piece {
     float distance;
 };
 
-/// What a query with given lists scans: the lists whole, then the guests of theirs that no other brings.
+/// What a query with given lists scans: the lists whole, then the guests of theirs that no other
+/// brings.
 void collect_pieces(
         const RunInvertedLists& lists,
         const ProbedLists& probed,
@@ -121,8 +123,8 @@ void collect_pieces(
     });
     for (size_t i = own; i < pieces.size(); i++) {
         pieces[i].distance = i > own && pieces[i].list == pieces[i - 1].list
-                ? pieces[i - 1].distance
-                : homes(pieces[i].list);
+                                     ? pieces[i - 1].distance
+                                     : homes(pieces[i].list);
     }
     if (max_codes > 0) {
         size_t left = max_codes;
@@ -133,7 +135,8 @@ void collect_pieces(
     }
 }
 
-/// Runs `query(i, pieces, scanner, stats)` for n queries over the threads, each with its pieces collected.
+/// Runs `query(i, pieces, scanner, stats)` for n queries over the threads, each with its pieces
+/// collected.
 template <class Query>
 IVFGMMStats for_each_query(
         const faiss::IndexIVF& ivf,
@@ -201,9 +204,10 @@ void keep_distinct(
         seen.clear();
         for (size_t i = all.lims[q]; i < all.lims[q + 1]; i++) {
             const int64_t label = all.labels[i];
-            const int64_t id = meaning == Labels::ids
-                    ? label
-                    : lists.get_single_id(faiss::lo_listno(label), faiss::lo_offset(label));
+            const int64_t id =
+                    meaning == Labels::ids
+                            ? label
+                            : lists.get_single_id(faiss::lo_listno(label), faiss::lo_offset(label));
             if (seen.insert(id).second) {
                 kept.push_back(i);
             }
@@ -324,7 +328,8 @@ void range_search_given_lists(
         keep_distinct(lists, all, meaning, *result);
         return;
     }
-    // One partial result a thread (each holds a buffer of result->buffer_size); merge() empties them.
+    // One partial result a thread (each holds a buffer of result->buffer_size); merge() empties
+    // them.
     std::vector<std::unique_ptr<faiss::RangeSearchPartialResult>> parts(omp_get_max_threads());
     const IVFGMMStats total = for_each_query(
             ivf,

@@ -18,8 +18,8 @@ struct ScanTotals {
     size_t skipped = 0; ///< entries that the selector refused
 };
 
-/// The codec's distances of entries [from, to) of a list into the heap. The scanner has its query and list, and no
-/// selector of its own.
+/// The codec's distances of entries [from, to) of a list into the heap. The scanner has its query
+/// and list, and no selector of its own.
 ScanTotals scan_entries(
         const RunInvertedLists& lists,
         faiss::InvertedListScanner& scanner,
@@ -30,10 +30,11 @@ ScanTotals scan_entries(
         Labels meaning,
         ResultHeap& heap);
 
-/// Exact search of given lists and of the guests they hold, each run once: what stock callers reach with their
-/// own keys. keys [n, nprobe] may hold -1 and repeat; coarse_dis [n, nprobe] distances of the query to their
-/// means. No budget but max_codes (entries scanned). Where keep_heap is set, distances and labels [n, k] hold heaps that
-/// are added to and left as heaps; else they are started and sorted.
+/// Exact search of given lists and of the guests they hold, each run once: what stock callers reach
+/// with their own keys. keys [n, nprobe] may hold -1 and repeat; coarse_dis [n, nprobe] distances
+/// of the query to their means. No budget but max_codes (entries scanned). Where keep_heap is set,
+/// distances and labels [n, k] hold heaps that are added to and left as heaps; else they are
+/// started and sorted.
 void search_given_lists(
         const faiss::IndexIVF& ivf,
         const RunInvertedLists& lists,

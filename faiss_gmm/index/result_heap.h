@@ -9,7 +9,8 @@
 
 namespace faiss_gmm {
 
-/// The k best results of one query in the caller's arrays: FAISS's heap, of the kind that the metric asks for.
+/// The k best results of one query in the caller's arrays: FAISS's heap, of the kind that the
+/// metric asks for.
 class ResultHeap {
 public:
     ResultHeap(bool inner_product, size_t k, float* distances, int64_t* labels)
@@ -52,8 +53,7 @@ private:
     using Largest = faiss::CMax<float, int64_t>;
     using Smallest = faiss::CMin<float, int64_t>;
 
-    template <class Order>
-    void push_to(float distance, int64_t label) {
+    template <class Order> void push_to(float distance, int64_t label) {
         if (k_ > 0 && Order::cmp(distances_[0], distance)) {
             faiss::heap_replace_top<Order>(k_, distances_, labels_, distance, label);
         }

@@ -8,10 +8,12 @@ namespace faiss_gmm {
 
 /// Search parameters of one call; wherever FAISS takes SearchParametersIVF it takes these.
 struct IVFGMMSearchParameters : faiss::SearchParametersIVF {
-    /// Lists probed are probe_expansion * nprobe; vectors visited stay nprobe * ntotal / nlist. More
-    /// lists: better runs for the same budget, more summaries scored. 0: the index's own setting.
+    /// Lists probed are probe_expansion * nprobe; vectors visited stay nprobe * ntotal / nlist.
+    /// More lists: better runs for the same budget, more summaries scored. 0: the index's own
+    /// setting.
     float probe_expansion = 0;
-    /// Exact distances a query: k * k_factor. More: higher recall, more rows read. 0: the index's own.
+    /// Exact distances a query: k * k_factor. More: higher recall, more rows read. 0: the index's
+    /// own.
     float k_factor = 0;
     /// Parameters of the codec's scanner where it has some (owned by the caller).
     faiss::SearchParameters* codec_params = nullptr;

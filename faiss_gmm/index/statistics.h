@@ -25,12 +25,12 @@ struct IVFGMMStats {
     void add(const IVFGMMStats& other);
 };
 
-/// Sums over all searches of the process, as faiss::indexIVF_stats; added to once a call, under a lock.
-/// Reset it when nothing searches.
+/// Sums over all searches of the process, as faiss::indexIVF_stats; added to once a call, under a
+/// lock. Reset it when nothing searches.
 extern IVFGMMStats indexIVFGMM_stats;
 
-/// indexIVFGMM_stats.add(stats) under the lock; also adds nq, nlist and ndis to the caller's statistics, or,
-/// where there are none, to faiss::indexIVF_stats.
+/// indexIVFGMM_stats.add(stats) under the lock; also adds nq, nlist and ndis to the caller's
+/// statistics, or, where there are none, to faiss::indexIVF_stats.
 void publish(const IVFGMMStats& stats, faiss::IndexIVFStats* caller);
 
 } // namespace faiss_gmm

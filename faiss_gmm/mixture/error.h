@@ -12,7 +12,7 @@ struct Problem {
     std::string doing;   ///< what was being done, e.g. "training a mixture"
     std::string given;   ///< what was given, e.g. "n = 10 rows, K = 64 components"
     std::string allowed; ///< what is allowed, e.g. "n >= K"
-    std::string next;    ///< what to do next, e.g. "give at least 64 rows or ask for fewer components"
+    std::string next; ///< what to do next, e.g. "give at least 64 rows or ask for fewer components"
 };
 
 /// Thrown for input that cannot be used. The seams to FAISS turn it into a faiss::FaissException.

@@ -35,9 +35,9 @@ struct GaussianMixture {
     size_t K = 0;
     Covariance covariance = Covariance::tied_spherical;
     Mixing mixing = Mixing::uniform;
-    std::vector<float> means;         ///< [K, d]
-    std::vector<double> log_weights;  ///< [K], log pi_k; sums to one in probability
-    std::vector<double> covariances;  ///< shape as Covariance says; positive (definite)
+    std::vector<float> means;        ///< [K, d]
+    std::vector<double> log_weights; ///< [K], log pi_k; sums to one in probability
+    std::vector<double> covariances; ///< shape as Covariance says; positive (definite)
 
     /// Number of covariance entries for a shape, e.g. K * d for diagonal.
     static size_t covariance_size(Covariance covariance, size_t K, size_t d);
@@ -53,7 +53,8 @@ struct GaussianMixture {
     void score_samples(size_t n, const float* x, double* out) const;
     /// Mean of score_samples, nats a row.
     double score(size_t n, const float* x) const;
-    /// Component of largest responsibility (the lower one of equals) for n rows x [n, d] into out [n].
+    /// Component of largest responsibility (the lower one of equals) for n rows x [n, d] into out
+    /// [n].
     void predict(size_t n, const float* x, int64_t* out) const;
     /// Number of free parameters, as scikit-learn counts them.
     size_t parameter_count() const;

@@ -20,13 +20,13 @@ constexpr uint16_t saturated_score = 65534;
 
 /// A block: the 4-bit codes of 32 slots, laid out for byte shuffles, and a 16-bit constant a slot.
 ///
-///   row m of codes / 2, 32 bytes: byte b holds code 2m of slot s(b) in its low half, code 2m + 1 in its
-///   high half, with slot s < 16 at byte 2s and slot s >= 16 at byte 2 (s - 16) + 1;
-///   then 32 uint16_t constants, in the order of the slots.
+///   row m of codes / 2, 32 bytes: byte b holds code 2m of slot s(b) in its low half, code 2m + 1
+///   in its high half, with slot s < 16 at byte 2s and slot s >= 16 at byte 2 (s - 16) + 1; then 32
+///   uint16_t constants, in the order of the slots.
 ///
-/// The interleaving puts slots 0..15 in the low and 16..31 in the high bytes of sixteen 16-bit lanes,
-/// so that byte sums widen with a shift and a subtraction. `codes` is a multiple of 4: four look-ups of
-/// at most 63 are added in a byte before widening.
+/// The interleaving puts slots 0..15 in the low and 16..31 in the high bytes of sixteen 16-bit
+/// lanes, so that byte sums widen with a shift and a subtraction. `codes` is a multiple of 4: four
+/// look-ups of at most 63 are added in a byte before widening.
 struct BlockLayout {
     size_t codes = 0; ///< 4-bit codes a slot, a multiple of 4
 
@@ -74,24 +74,20 @@ struct BlockLayout {
 };
 
 /// Allocates on cache lines, so that a row of a block never straddles two.
-template <class T>
-struct CacheLineAllocator {
+template <class T> struct CacheLineAllocator {
     using value_type = T;
     CacheLineAllocator() = default;
-    template <class U>
-    CacheLineAllocator(const CacheLineAllocator<U>&) {}
+    template <class U> CacheLineAllocator(const CacheLineAllocator<U>&) {}
     T* allocate(size_t n) {
-        return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{64}));
+        return static_cast<T*>(::operator new (n * sizeof(T), std::align_val_t{64}));
     }
     void deallocate(T* p, size_t) {
-        ::operator delete(p, std::align_val_t{64});
+        ::operator delete (p, std::align_val_t{64});
     }
-    template <class U>
-    bool operator==(const CacheLineAllocator<U>&) const {
+    template <class U> bool operator==(const CacheLineAllocator<U>&) const {
         return true;
     }
-    template <class U>
-    bool operator!=(const CacheLineAllocator<U>&) const {
+    template <class U> bool operator!=(const CacheLineAllocator<U>&) const {
         return false;
     }
 };

@@ -4,11 +4,11 @@
 // The runs worth a visit.
 //   (1) score(run) = 16-bit |q - c_home|^2 above the least + constant + look-ups (lookup.h)
 //   (2) best first until their sizes reach the budget
-// Phases: 1 blocks of the probed lists' own runs, a base a block; 2 blocks of their guests, a base a slot; 3 a
-// histogram of the scores, and a counting sort of the buckets that the budget reaches; within the last one an
-// exact order.
-// Cost: a look-up of codes / 2 * 32 bytes a block; two passes over the scores. No sort but of one bucket.
-// Determinism: integers; equal scores stand in the order of lists and slots.
+// Phases: 1 blocks of the probed lists' own runs, a base a block; 2 blocks of their guests, a base
+// a slot; 3 a histogram of the scores, and a counting sort of the buckets that the budget reaches;
+// within the last one an exact order. Cost: a look-up of codes / 2 * 32 bytes a block; two passes
+// over the scores. No sort but of one bucket. Determinism: integers; equal scores stand in the
+// order of lists and slots.
 #include "faiss_gmm/runs/choose.h"
 
 #include <algorithm>
@@ -23,15 +23,14 @@ constexpr size_t buckets = 1024;
 
 uint16_t scaled_base(float above_least, float scale) {
     const float scaled = above_least * scale;
-    return scaled < saturated_score ? static_cast<uint16_t>(std::max(scaled, 0.0f)) : saturated_score;
+    return scaled < saturated_score ? static_cast<uint16_t>(std::max(scaled, 0.0f))
+                                    : saturated_score;
 }
 
 } // namespace
 
 HomeDistances::HomeDistances(const RunCodec& codec, const float* all, const float* centred_query)
-        : codec_(codec),
-          all_(all),
-          query_(centred_query),
+        : codec_(codec), all_(all), query_(centred_query),
           query_norm_(all == nullptr ? dot(codec.d, centred_query, centred_query) : 0) {}
 
 float HomeDistances::operator()(size_t list) const {
@@ -41,8 +40,8 @@ float HomeDistances::operator()(size_t list) const {
     computed_++;
     const float product = dot(codec_.d, query_, codec_.centred_means.data() + list * codec_.d);
     return codec_.inner_product
-            ? product
-            : std::max(0.0f, query_norm_ + codec_.mean_norms[list] - 2 * product);
+                   ? product
+                   : std::max(0.0f, query_norm_ + codec_.mean_norms[list] - 2 * product);
 }
 
 void ProbeRanks::set(size_t nlist, const ProbedLists& probed) {
@@ -160,8 +159,8 @@ ChoiceCounts choose_runs(
         const size_t bucket = score == empty_slot ? buckets : (score - lowest) >> shift;
         scratch.histogram[bucket]++;
     }
-    // Runs hold at most 32, so these many of the best hold the budget if they are full; the walk below
-    // takes more buckets where they are not.
+    // Runs hold at most 32, so these many of the best hold the budget if they are full; the walk
+    // below takes more buckets where they are not.
     const size_t wanted = budget / run_size + 1;
     scratch.ordered.resize(slots);
     scratch.bucket_start.resize(buckets);

@@ -15,8 +15,8 @@ namespace faiss_gmm {
 /// Distances (inner product: products) of one query to the means of any list.
 class HomeDistances {
 public:
-    /// Where a flat quantizer computed all: all [nlist], else null and each is computed when asked for, from
-    /// centred_query [d].
+    /// Where a flat quantizer computed all: all [nlist], else null and each is computed when asked
+    /// for, from centred_query [d].
     HomeDistances(const RunCodec& codec, const float* all, const float* centred_query);
     /// |q - c|^2, or <q, c>, to rounding; counts what it had to compute.
     float operator()(size_t list) const;
@@ -47,8 +47,8 @@ struct ChosenRun {
     uint16_t score = 0;
 };
 
-/// Rank of each list among the probed ones of the present query; -1: not probed. Kept between queries of a
-/// thread, all -1 outside of a call.
+/// Rank of each list among the probed ones of the present query; -1: not probed. Kept between
+/// queries of a thread, all -1 outside of a call.
 class ProbeRanks {
 public:
     void set(size_t nlist, const ProbedLists& probed);
@@ -61,11 +61,14 @@ private:
     std::vector<int32_t> rank_;
 };
 
-/// Whether a guest of the list of this rank is left to another: its home is probed itself, or a probed list
-/// of better rank holds it too. So every run is met once, whatever is probed. Also true where its home's
-/// runs must not be used.
+/// Whether a guest of the list of this rank is left to another: its home is probed itself, or a
+/// probed list of better rank holds it too. So every run is met once, whatever is probed. Also true
+/// where its home's runs must not be used.
 inline bool passed_over(
-        const RunDirectory& directory, const ListRuns& host, size_t guest, const ProbeRanks& ranks,
+        const RunDirectory& directory,
+        const ListRuns& host,
+        size_t guest,
+        const ProbeRanks& ranks,
         int32_t rank) {
     const int32_t home = host.guests[guest].home;
     if (ranks[home] >= 0 || directory.lists[home].stale) {
@@ -101,8 +104,8 @@ struct ChoiceCounts {
     size_t vectors = 0;   ///< in the runs chosen
 };
 
-/// The best runs of the probed lists and of their guests, best first, until they hold `budget` vectors (at
-/// most a run more). Each run is scored at most once.
+/// The best runs of the probed lists and of their guests, best first, until they hold `budget`
+/// vectors (at most a run more). Each run is scored at most once.
 ChoiceCounts choose_runs(
         const RunDirectory& directory,
         const RunCodec& codec,

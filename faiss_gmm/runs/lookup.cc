@@ -3,15 +3,15 @@
 //
 // Scores of a block of 32 codes by byte shuffles.
 //   (1) score(s) = base + sum_m T_m[code_m(s)] + floor(k(s) f / 2^16), saturating at 65,534
-// T_m [16] bytes of at most 63: four of them add in a byte. k(s) 16-bit constant, 65,535 marks an empty slot.
-// Source: Andre, Kermarrec, Le Scouarnec, "Cache locality is not enough", VLDB 2015 (4-bit look-ups in
-// registers); the layout is BlockLayout's.
-// Phases: 1 look-ups, two rows (four codes) a step, added in bytes; 2 even bytes and odd bytes gathered in
-// 16-bit lanes: even + 256 odd in one sum, odd in another, one subtraction parts them; 3 base and constants;
-// 4 comparison with the threshold.
-// Cost: codes / 2 * 32 + 64 bytes read, 2 shuffles a row and 16-byte half.
-// Determinism: integers only, the same on every target. Caller promises: see ScoreBlock in the header.
-// Reference: score_block_reference; test: tests/runs/lookup_test.cc, on every target of the machine.
+// T_m [16] bytes of at most 63: four of them add in a byte. k(s) 16-bit constant, 65,535 marks an
+// empty slot. Source: Andre, Kermarrec, Le Scouarnec, "Cache locality is not enough", VLDB 2015
+// (4-bit look-ups in registers); the layout is BlockLayout's. Phases: 1 look-ups, two rows (four
+// codes) a step, added in bytes; 2 even bytes and odd bytes gathered in 16-bit lanes: even + 256
+// odd in one sum, odd in another, one subtraction parts them; 3 base and constants; 4 comparison
+// with the threshold. Cost: codes / 2 * 32 + 64 bytes read, 2 shuffles a row and 16-byte half.
+// Determinism: integers only, the same on every target. Caller promises: see ScoreBlock in the
+// header. Reference: score_block_reference; test: tests/runs/lookup_test.cc, on every target of the
+// machine.
 #include "faiss_gmm/runs/lookup.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -33,8 +33,7 @@ uint32_t score_block(
         uint16_t base,
         uint16_t threshold,
         uint16_t* out) {
-    return score_block_reference(
-            block, rows, tables, constant_scale, base, threshold, out);
+    return score_block_reference(block, rows, tables, constant_scale, base, threshold, out);
 }
 #else
 uint32_t score_block(
@@ -81,18 +80,19 @@ uint32_t score_block(
         for (size_t r = 0; r < rows; r += 2, row += 2 * run_size, table += 64) {
             const auto c0 = hn::LoadU(bytes, row);
             const auto c1 = hn::LoadU(bytes, row + run_size);
-            const auto s0 = hn::TableLookupBytes(
-                    hn::LoadDup128(bytes, table), hn::And(c0, low_half));
+            const auto s0 =
+                    hn::TableLookupBytes(hn::LoadDup128(bytes, table), hn::And(c0, low_half));
             const auto s1 = hn::TableLookupBytes(
                     hn::LoadDup128(bytes, table + 16),
-                    hn::And(hn::BitCast(bytes, hn::ShiftRight<4>(hn::BitCast(words, c0))), low_half));
-            const auto s2 = hn::TableLookupBytes(
-                    hn::LoadDup128(bytes, table + 32), hn::And(c1, low_half));
+                    hn::And(hn::BitCast(bytes, hn::ShiftRight<4>(hn::BitCast(words, c0))),
+                            low_half));
+            const auto s2 =
+                    hn::TableLookupBytes(hn::LoadDup128(bytes, table + 32), hn::And(c1, low_half));
             const auto s3 = hn::TableLookupBytes(
                     hn::LoadDup128(bytes, table + 48),
-                    hn::And(hn::BitCast(bytes, hn::ShiftRight<4>(hn::BitCast(words, c1))), low_half));
-            const auto sum =
-                    hn::BitCast(words, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
+                    hn::And(hn::BitCast(bytes, hn::ShiftRight<4>(hn::BitCast(words, c1))),
+                            low_half));
+            const auto sum = hn::BitCast(words, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
             both = hn::Add(both, sum);
             odd = hn::Add(odd, hn::ShiftRight<8>(sum));
         }

@@ -11,11 +11,12 @@
 namespace faiss_gmm {
 
 /// Scores the 32 slots of a block:
-///   out[s] = min(65534, base + sum_m tables[m][code_m(s)] + floor(constant(s) constant_scale / 2^16)),
+///   out[s] = min(65534, base + sum_m tables[m][code_m(s)] + floor(constant(s) constant_scale /
+///   2^16)),
 /// or 65535 where the slot holds nothing. Returns a bit a slot: set where out[s] <= threshold.
 ///
-/// block: layout of BlockLayout, on a 64-byte boundary; rows = codes / 2, even. tables [codes, 16], bytes of
-/// at most 63, on a 16-byte boundary. threshold < 65535. out [32], on a 64-byte boundary.
+/// block: layout of BlockLayout, on a 64-byte boundary; rows = codes / 2, even. tables [codes, 16],
+/// bytes of at most 63, on a 16-byte boundary. threshold < 65535. out [32], on a 64-byte boundary.
 using ScoreBlock = uint32_t (*)(
         const uint8_t* block,
         size_t rows,

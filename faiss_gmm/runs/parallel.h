@@ -8,10 +8,9 @@
 
 namespace faiss_gmm {
 
-/// body(i) for i < n, over OpenMP threads, one item at a time; the first exception is thrown again here
-/// (none may leave a parallel region).
-template <class Body>
-void parallel_for(size_t n, Body body) {
+/// body(i) for i < n, over OpenMP threads, one item at a time; the first exception is thrown again
+/// here (none may leave a parallel region).
+template <class Body> void parallel_for(size_t n, Body body) {
     std::exception_ptr failure;
 #pragma omp parallel for schedule(dynamic) if (n > 1)
     for (int64_t i = 0; i < static_cast<int64_t>(n); i++) {

@@ -2,12 +2,15 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // Codes of run means and vectors, and the tables that score them.
-//   (1) |q - x|^2 = |q - c|^2 + (|r|^2 + 2 <c, r>) - 2 <q, r> + (|e|^2 + 2 <c + r, e>) - 2 <q, e>,  x = c + r + e
-// c home's mean, r decoded residual of the run's mean, e decoded residual of the vector to c + r, all relative
-// to the data's mean and, but for |q - c|^2, in the space of A [kept, d].
-//   (2) T_m[j] = min(63, round(scale (-2 <A q, centroid_mj> - min_j ...)))   both kinds of codes on one scale
-// Source: Babenko and Lempitsky, "The inverted multi-index" (residual codes); Andre et al., VLDB 2015 (tables).
-// Numerics: fp32; constants are computed from decoded codes in one order, so that they can be made anew.
+//   (1) |q - x|^2 = |q - c|^2 + (|r|^2 + 2 <c, r>) - 2 <q, r> + (|e|^2 + 2 <c + r, e>) - 2 <q, e>,
+//   x = c + r + e
+// c home's mean, r decoded residual of the run's mean, e decoded residual of the vector to c + r,
+// all relative to the data's mean and, but for |q - c|^2, in the space of A [kept, d].
+//   (2) T_m[j] = min(63, round(scale (-2 <A q, centroid_mj> - min_j ...)))   both kinds of codes on
+//   one scale
+// Source: Babenko and Lempitsky, "The inverted multi-index" (residual codes); Andre et al., VLDB
+// 2015 (tables). Numerics: fp32; constants are computed from decoded codes in one order, so that
+// they can be made anew.
 #include "faiss_gmm/runs/run_codec.h"
 
 #include <algorithm>
@@ -24,8 +27,9 @@ namespace faiss_gmm {
 namespace {
 
 constexpr size_t centroids = 16;
-constexpr float largest_entry = 63;    // four bytes of it add without overflow
-constexpr float clipped_range = 0.75f; // share of the widest table's range that is resolved (measured)
+constexpr float largest_entry = 63; // four bytes of it add without overflow
+constexpr float clipped_range =
+        0.75f; // share of the widest table's range that is resolved (measured)
 constexpr size_t rotation_sample = 60000;
 constexpr size_t fewest_runs = 16;
 
@@ -44,7 +48,8 @@ std::vector<std::vector<uint32_t>> members_by_list(size_t n, const int64_t* home
     return members;
 }
 
-/// Tables T [codes, 16] of one quantizer before scaling: minus the row's minimum. Returns the widest range.
+/// Tables T [codes, 16] of one quantizer before scaling: minus the row's minimum. Returns the
+/// widest range.
 float unscaled_tables(
         const FourBitQuantizer& quantizer,
         size_t kept,
@@ -122,8 +127,7 @@ void FourBitQuantizer::decode(size_t kept, const uint8_t* code, float* decoded) 
     }
 }
 
-void FourBitQuantizer::train(
-        size_t codes, size_t n, size_t kept, const float* y, uint64_t seed) {
+void FourBitQuantizer::train(size_t codes, size_t n, size_t kept, const float* y, uint64_t seed) {
     pq = faiss::ProductQuantizer(2 * codes, codes, 4);
     pq.cp.niter = 12;
     pq.cp.seed = static_cast<int>(seed % 0x7fffffff);
@@ -331,14 +335,13 @@ float RunCodec::summary_constant(size_t list, const float* decoded_run) const {
     return dot(kept, decoded_run, decoded_run) + 2 * dot(kept, c, decoded_run);
 }
 
-float RunCodec::sketch_constant(
-        size_t list, const float* decoded_run, const float* decoded) const {
+float RunCodec::sketch_constant(size_t list, const float* decoded_run, const float* decoded) const {
     if (inner_product) {
         return 0;
     }
     const float* c = rotated_means.data() + list * kept;
     return dot(kept, decoded, decoded) +
-            2 * (dot(kept, c, decoded) + dot(kept, decoded_run, decoded));
+           2 * (dot(kept, c, decoded) + dot(kept, decoded_run, decoded));
 }
 
 void RunCodec::build_tables(
@@ -372,8 +375,8 @@ void RunCodec::build_tables(
 
 size_t RunCodec::memory_bytes() const {
     const size_t floats = data_mean.size() + centred_means.size() + mean_norms.size() +
-            rotation.A.size() + rotation.PCAMat.size() + rotated_means.size() +
-            summary.pq.centroids.size() + sketch.pq.centroids.size();
+                          rotation.A.size() + rotation.PCAMat.size() + rotated_means.size() +
+                          summary.pq.centroids.size() + sketch.pq.centroids.size();
     return floats * sizeof(float);
 }
 

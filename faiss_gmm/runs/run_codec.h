@@ -15,9 +15,10 @@
 
 namespace faiss_gmm {
 
-/// The 4-bit quantizer of one kind of code: `codes` sub-quantizers of two dimensions each over the first
-/// dimensions of the rotated space, dealt out in snake order (sub-quantizer i takes dimensions i and
-/// 2 codes - 1 - i), so that each gets a like share of the variance. Dimensions past the ones kept are 0.
+/// The 4-bit quantizer of one kind of code: `codes` sub-quantizers of two dimensions each over the
+/// first dimensions of the rotated space, dealt out in snake order (sub-quantizer i takes
+/// dimensions i and 2 codes - 1 - i), so that each gets a like share of the variance. Dimensions
+/// past the ones kept are 0.
 struct FourBitQuantizer {
     faiss::ProductQuantizer pq; ///< 2 codes dimensions, `codes` sub-quantizers, 4 bits
 
@@ -37,13 +38,14 @@ struct FourBitQuantizer {
 struct QueryTables {
     std::vector<uint8_t, CacheLineAllocator<uint8_t>> summary; ///< [codes, 16], at most 63 each
     std::vector<uint8_t, CacheLineAllocator<uint8_t>> sketch;  ///< [codes, 16]
-    float scale = 1;             ///< units of a 16-bit score a unit of distance (or of inner product)
-    uint16_t summary_scale = 0;  ///< constant_scale of the summaries' constants
+    float scale = 1; ///< units of a 16-bit score a unit of distance (or of inner product)
+    uint16_t summary_scale = 0; ///< constant_scale of the summaries' constants
     uint16_t sketch_scale = 0;
-    std::vector<float> values;   ///< scratch [codes, 16] of both
+    std::vector<float> values; ///< scratch [codes, 16] of both
 };
 
-/// Range of the constants of one kind of code; a 16-bit constant k stands for low + k width / 65534.
+/// Range of the constants of one kind of code; a 16-bit constant k stands for low + k width /
+/// 65534.
 struct ConstantRange {
     float low = 0, width = 0;
     bool known = false;
@@ -57,8 +59,8 @@ struct ConstantRange {
 
 /// How run means and vectors are coded, and scored against a query (design: summary and sketch).
 ///
-/// Everything lives in the space of A: x -> A (x - data_mean), A [kept, d] the leading principal directions of
-/// the residuals to the means (orthonormal rows); what the cut drops is left out.
+/// Everything lives in the space of A: x -> A (x - data_mean), A [kept, d] the leading principal
+/// directions of the residuals to the means (orthonormal rows); what the cut drops is left out.
 ///   run:    r = decode(code(A (mean_of_run - c)));  constant |r|^2 + 2 <A c, r>
 ///   vector: e = decode(code(A (x - c) - r));        constant |e|^2 + 2 <A c + r, e>
 ///   |q - x|^2 is close to |q - c|^2 + constant(run) - 2 <A q, r> + constant(vector) - 2 <A q, e>.
@@ -79,15 +81,15 @@ public:
     void set_means(size_t d, size_t nlist, const float* means, const float* data_mean, bool ip);
 
     /// Trains rotation and quantizers on n rows x [n, d] whose homes are given. sketch_codes: 0 for
-    /// clamp(d / 4, 1, 256). Leaves `trained` false, and says why to `warning`, where there is too little to
-    /// learn from (fewer than 16 runs or fewer than d residuals).
-    void train(
-            size_t n,
-            const float* x,
-            const int32_t* home,
-            size_t sketch_codes,
-            uint64_t seed,
-            const std::function<void(const std::string&)>& warning);
+    /// clamp(d / 4, 1, 256). Leaves `trained` false, and says why to `warning`, where there is too
+    /// little to learn from (fewer than 16 runs or fewer than d residuals).
+    void
+    train(size_t n,
+          const float* x,
+          const int32_t* home,
+          size_t sketch_codes,
+          uint64_t seed,
+          const std::function<void(const std::string&)>& warning);
 
     BlockLayout summary_layout() const {
         return {summary.codes()};

@@ -5,8 +5,7 @@
 namespace faiss_gmm {
 namespace {
 
-template <class T, class A>
-size_t held(const std::vector<T, A>& v) {
+template <class T, class A> size_t held(const std::vector<T, A>& v) {
     return v.capacity() * sizeof(T);
 }
 
@@ -14,7 +13,7 @@ size_t held(const std::vector<T, A>& v) {
 
 size_t ListRuns::memory_bytes() const {
     return sizeof *this + held(own) + held(guest_blocks) + held(sketches) + held(further) +
-            held(guests) + held(guest_further);
+           held(guests) + held(guest_further);
 }
 
 size_t RunDirectory::memory_bytes() const {

@@ -26,17 +26,20 @@ struct Guest {
 
 /// The runs of one list, and the guests it holds.
 ///
-/// Entries [0, covered) of the list stand in runs: run j is entries [32 j, min(32 j + 32, covered)). Entries past
-/// them, and all entries of a stale list, have no run: they are scanned whenever the list is probed.
+/// Entries [0, covered) of the list stand in runs: run j is entries [32 j, min(32 j + 32,
+/// covered)). Entries past them, and all entries of a stale list, have no run: they are scanned
+/// whenever the list is probed.
 struct ListRuns {
-    size_t covered = 0;       ///< entries in runs
-    size_t split_entries = 0; ///< entries in split form; those from here to covered came later, in order
-    bool stale = false;       ///< entries in runs were overwritten: the runs must not be used
-    BlockBytes own;           ///< summaries of its own runs, blocks of 32
-    BlockBytes guest_blocks;  ///< summaries of its guests by value, blocks of 32
-    BlockBytes sketches;      ///< one block a run; none where the index has no sketches
-    std::vector<int32_t> further; ///< [runs, max_lists - 1] lists that hold the run beside its home; -1: none
-    std::vector<Guest> guests;    ///< ascending
+    size_t covered = 0; ///< entries in runs
+    size_t split_entries =
+            0;          ///< entries in split form; those from here to covered came later, in order
+    bool stale = false; ///< entries in runs were overwritten: the runs must not be used
+    BlockBytes own;     ///< summaries of its own runs, blocks of 32
+    BlockBytes guest_blocks; ///< summaries of its guests by value, blocks of 32
+    BlockBytes sketches;     ///< one block a run; none where the index has no sketches
+    std::vector<int32_t>
+            further; ///< [runs, max_lists - 1] lists that hold the run beside its home; -1: none
+    std::vector<Guest> guests;          ///< ascending
     std::vector<int32_t> guest_further; ///< [guests, max_lists - 1] the guests' rows of `further`
     // Range of the constants of its own runs and vectors, before coding.
     ConstantRange summary_constants, sketch_constants;

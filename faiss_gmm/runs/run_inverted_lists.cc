@@ -2,15 +2,16 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // Lists in runs. What the directory holds after organise(), list by list:
-//   entries in split form | entries that came later, in order   -> runs of 32, each with a summary and a block of sketches
-//   summaries of guests: runs of other lists that spill into this one, by value
+//   entries in split form | entries that came later, in order   -> runs of 32, each with a summary
+//   and a block of sketches summaries of guests: runs of other lists that spill into this one, by
+//   value
 // Phases of bringing lists into order:
 //   1 split the lists that need it, or append to their last runs (parallel over lists): codes only;
 //   2 place the runs of split lists by the responsibilities of their means;
 //   3 renew the ranges of the constants if one fell outside, and write constants (parallel);
 //   4 exchange guests: lists that lose or gain some get their guest blocks made anew.
-// Invariants: check(). Determinism: a list's split form is a function of the set of its (id, code) pairs; guests
-// stand in ascending order; ranges after compact() are those of all constants.
+// Invariants: check(). Determinism: a list's split form is a function of the set of its (id, code)
+// pairs; guests stand in ascending order; ranges after compact() are those of all constants.
 #include "faiss_gmm/runs/run_inverted_lists.h"
 
 #include <algorithm>
@@ -36,7 +37,8 @@ constexpr size_t arrivals_share = 8;     // ... and the share of it that they ma
 constexpr size_t placed_at_once = 32768; // run means whose responsibilities are asked for together
 
 double now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+            .count();
 }
 
 size_t blocks_for(size_t slots) {
@@ -62,8 +64,7 @@ struct RunInvertedLists::SplitList {
 };
 
 RunInvertedLists::RunInvertedLists(std::unique_ptr<faiss::InvertedLists> inner)
-        : faiss::InvertedLists(inner->nlist, inner->code_size),
-          inner_(std::move(inner)),
+        : faiss::InvertedLists(inner->nlist, inner->code_size), inner_(std::move(inner)),
           state_(std::make_shared<CoarseState>()) {
     directory_.lists.resize(nlist);
 }
@@ -173,7 +174,8 @@ std::vector<size_t> RunInvertedLists::bring_into_order(
     std::vector<SplitList> splits(to_split.size());
     std::vector<OrganiseTimes> spent(to_split.size());
     const double begin = now();
-    parallel_for(to_split.size(), [&](size_t i) { split(to_split[i], decode, splits[i], spent[i]); });
+    parallel_for(
+            to_split.size(), [&](size_t i) { split(to_split[i], decode, splits[i], spent[i]); });
     const double split_end = now();
     std::vector<size_t> first_new(to_append.size());
     for (size_t i = 0; i < to_append.size(); i++) {
@@ -183,14 +185,16 @@ std::vector<size_t> RunInvertedLists::bring_into_order(
     place(splits);
 
     parallel_for(to_split.size(), [&](size_t i) { measure_constants(to_split[i], 0); });
-    parallel_for(to_append.size(), [&](size_t i) { measure_constants(to_append[i], first_new[i]); });
+    parallel_for(
+            to_append.size(), [&](size_t i) { measure_constants(to_append[i], first_new[i]); });
     if (renew_ranges(exact_range)) {
         parallel_for(nlist, [&](size_t l) { write_constants(l, 0); });
         exchange_guests(splits);
         parallel_for(nlist, [&](size_t l) { write_guest_blocks(l); });
     } else {
         parallel_for(to_split.size(), [&](size_t i) { write_constants(to_split[i], 0); });
-        parallel_for(to_append.size(), [&](size_t i) { write_constants(to_append[i], first_new[i]); });
+        parallel_for(
+                to_append.size(), [&](size_t i) { write_constants(to_append[i], first_new[i]); });
         exchange_guests(splits);
     }
 
@@ -252,9 +256,7 @@ void RunInvertedLists::split(
             const size_t from = by_id[order[i]];
             ids[i] = stored_ids.ids[from];
             std::copy_n(
-                    stored_codes.codes + from * code_size,
-                    code_size,
-                    codes.data() + i * code_size);
+                    stored_codes.codes + from * code_size, code_size, codes.data() + i * code_size);
         }
     }
     if (n > 0) {
@@ -360,7 +362,8 @@ void RunInvertedLists::encode_run(size_t l, size_t run, const float* mean) {
     codec.summary.encode(codec.kept, mean, code.data(), decoded.data());
     uint8_t* block = directory_.lists[l].own.data() + run / run_size * layout.bytes();
     layout.put_codes(block, run % run_size, code.data());
-    layout.put_constant(block, run % run_size, 0); // holds something; its value comes with the ranges
+    layout.put_constant(
+            block, run % run_size, 0); // holds something; its value comes with the ranges
 }
 
 void RunInvertedLists::encode_sketch(
@@ -412,7 +415,8 @@ void RunInvertedLists::place(std::vector<SplitList>& splits) {
                     squared_distance(d, mean, home_mean),
                     candidates,
                     lists);
-            int32_t* row = directory_.lists[l].further.data() + owners[i].second * directory_.stride();
+            int32_t* row =
+                    directory_.lists[l].further.data() + owners[i].second * directory_.stride();
             std::copy(lists.begin() + 1, lists.end(), row);
         });
         means.clear();
@@ -433,8 +437,8 @@ void RunInvertedLists::place(std::vector<SplitList>& splits) {
     }
 }
 
-/// Calls visit(block, slot, constant, kind) with the constants, from codes, of runs made from first_entry on and of
-/// the sketches from first_entry on.
+/// Calls visit(block, slot, constant, kind) with the constants, from codes, of runs made from
+/// first_entry on and of the sketches from first_entry on.
 template <class Visit>
 void RunInvertedLists::visit_constants(size_t l, size_t first_entry, Visit visit) const {
     const RunCodec& codec = state_->codec;
@@ -456,11 +460,10 @@ void RunInvertedLists::visit_constants(size_t l, size_t first_entry, Visit visit
             sketches.get_codes(
                     list.sketches.data() + run * sketches.bytes(), i % run_size, code.data());
             codec.sketch.decode(codec.kept, code.data(), decoded.data());
-            visit(
-                    false,
-                    run * sketches.bytes(),
-                    i % run_size,
-                    codec.sketch_constant(l, run_decoded.data(), decoded.data()));
+            visit(false,
+                  run * sketches.bytes(),
+                  i % run_size,
+                  codec.sketch_constant(l, run_decoded.data(), decoded.data()));
         }
     }
 }
@@ -652,7 +655,10 @@ void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
     const size_t size = inner_->list_size(l), stride = directory_.stride();
     if (list.covered > size || list.split_entries > list.covered) {
         broken(fmt::format(
-                "{} entries, {} in runs, {} in split form", size, list.covered, list.split_entries));
+                "{} entries, {} in runs, {} in split form",
+                size,
+                list.covered,
+                list.split_entries));
     }
     const BlockLayout summaries = codec.summary_layout(), sketches = codec.sketch_layout();
     const size_t runs = list.runs();
@@ -673,7 +679,9 @@ void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
             }
         }
     }
-    const auto check_slots = [&](const BlockBytes& blocks, const BlockLayout& layout, size_t slots) {
+    const auto check_slots = [&](const BlockBytes& blocks,
+                                 const BlockLayout& layout,
+                                 size_t slots) {
         for (size_t s = 0; s < blocks.size() / layout.bytes() * run_size; s++) {
             const bool empty = layout.get_constant(
                                        blocks.data() + s / run_size * layout.bytes(),
@@ -689,9 +697,9 @@ void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
         check_slots(list.sketches, sketches, list.covered);
     }
     visit_constants(l, 0, [&](bool summary, size_t block, size_t slot, float constant) {
-        const uint16_t written = summary
-                ? summaries.get_constant(list.own.data() + block, slot)
-                : sketches.get_constant(list.sketches.data() + block, slot);
+        const uint16_t written =
+                summary ? summaries.get_constant(list.own.data() + block, slot)
+                        : sketches.get_constant(list.sketches.data() + block, slot);
         const ConstantRange& range = summary ? directory_.summary_range : directory_.sketch_range;
         if (!range.holds(constant) || written != range.code(constant)) {
             broken(fmt::format(
@@ -709,17 +717,16 @@ void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
         const uint8_t* to = list.guest_blocks.data() + g / run_size * summaries.bytes();
         summaries.get_codes(from, run % run_size, theirs.data());
         summaries.get_codes(to, g % run_size, ours.data());
-        if (!home.stale &&
-            (theirs != ours ||
-             summaries.get_constant(from, run % run_size) !=
-                     summaries.get_constant(to, g % run_size))) {
+        if (!home.stale && (theirs != ours || summaries.get_constant(from, run % run_size) !=
+                                                      summaries.get_constant(to, g % run_size))) {
             broken(fmt::format("guest {} differs from run {} of its home", g, run));
         }
     }
     if (!directory_.sketched || list.covered == 0) {
         return;
     }
-    // A sketch must be about as near to its vector as the best code is: rounding may turn a close choice.
+    // A sketch must be about as near to its vector as the best code is: rounding may turn a close
+    // choice.
     std::vector<float> x(list.covered * codec.d), y(list.covered * codec.kept);
     std::vector<float> run_decoded(codec.kept), leftover(codec.kept), best(codec.kept),
             decoded(codec.kept);

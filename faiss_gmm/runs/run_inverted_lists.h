@@ -33,11 +33,11 @@ struct OrganiseTimes {
     double split = 0, sketch = 0;
 };
 
-/// Inverted lists with runs: a decorator over any stock lists. Stock calls pass through unchanged; the
-/// directory learns of what they wrote at the next organise().
+/// Inverted lists with runs: a decorator over any stock lists. Stock calls pass through unchanged;
+/// the directory learns of what they wrote at the next organise().
 ///
-/// Threads: as faiss::InvertedLists (reads together; writes to different lists together); organise(),
-/// compact() and set_state() alone.
+/// Threads: as faiss::InvertedLists (reads together; writes to different lists together);
+/// organise(), compact() and set_state() alone.
 class RunInvertedLists : public faiss::InvertedLists {
 public:
     /// Over empty or filled lists, owned from here on.
@@ -52,8 +52,8 @@ public:
     int64_t get_single_id(size_t list_no, size_t offset) const override;
     const uint8_t* get_single_code(size_t list_no, size_t offset) const override;
     void prefetch_lists(const int64_t* list_nos, int n) const override;
-    size_t add_entries(
-            size_t list_no, size_t n_entry, const int64_t* ids, const uint8_t* code) override;
+    size_t
+    add_entries(size_t list_no, size_t n_entry, const int64_t* ids, const uint8_t* code) override;
     void update_entries(
             size_t list_no,
             size_t offset,
@@ -79,11 +79,12 @@ public:
     bool has_runs() const;
 
     /// Gives what was written since the last time its runs: entries that came are appended to their
-    /// lists' runs, or the list is split anew where it has no split form, was overwritten, or has grown by
-    /// over an eighth (and 64). Returns the lists that were split: their entries stand in another order.
+    /// lists' runs, or the list is split anew where it has no split form, was overwritten, or has
+    /// grown by over an eighth (and 64). Returns the lists that were split: their entries stand in
+    /// another order.
     std::vector<size_t> organise(const DecodeEntries& decode, OrganiseTimes& times);
-    /// Splits every list that is not in split form and renews the constants; returns those lists. What is
-    /// found afterwards depends on the set of vectors alone.
+    /// Splits every list that is not in split form and renews the constants; returns those lists.
+    /// What is found afterwards depends on the set of vectors alone.
     std::vector<size_t> compact(const DecodeEntries& decode, OrganiseTimes& times);
     /// Throws Error naming the first invariant of the directory that does not hold.
     void check(const DecodeEntries& decode) const;
@@ -101,8 +102,7 @@ private:
     void place(std::vector<SplitList>& splits);
     void measure_constants(size_t list, size_t first_entry);
     void write_constants(size_t list, size_t first_entry);
-    template <class Visit>
-    void visit_constants(size_t list, size_t first_entry, Visit visit) const;
+    template <class Visit> void visit_constants(size_t list, size_t first_entry, Visit visit) const;
     bool renew_ranges(bool exact);
     void exchange_guests(const std::vector<SplitList>& splits);
     void write_guest_blocks(size_t list);

@@ -25,9 +25,9 @@ struct ScanCounts {
     size_t skipped = 0;  ///< refused by the selector
 };
 
-/// Scores the sketches of the chosen runs, best run first, and leaves the `keep` best vectors in candidates
-/// (fewer if there are fewer), in no order. What beats the running threshold is shown to the selector (null:
-/// all pass) before it is counted, so only selected vectors move the threshold.
+/// Scores the sketches of the chosen runs, best run first, and leaves the `keep` best vectors in
+/// candidates (fewer if there are fewer), in no order. What beats the running threshold is shown to
+/// the selector (null: all pass) before it is counted, so only selected vectors move the threshold.
 ScanCounts scan_sketches(
         const RunDirectory& directory,
         const RunCodec& codec,

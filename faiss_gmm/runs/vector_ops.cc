@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// Dot products and sums of short vectors for splitting and coding, by Highway with run-time dispatch. Not used
-// for distances that a search returns: those are the codec's own.
+// Dot products and sums of short vectors for splitting and coding, by Highway with run-time
+// dispatch. Not used for distances that a search returns: those are the codec's own.
 #include "faiss_gmm/runs/vector_ops.h"
 
 #undef HWY_TARGET_INCLUDE

@@ -6,7 +6,8 @@
 
 namespace faiss_gmm {
 
-/// <a, b>, a [d], b [d]; SIMD by run-time dispatch, the same order of sums each time on one machine.
+/// <a, b>, a [d], b [d]; SIMD by run-time dispatch, the same order of sums each time on one
+/// machine.
 float dot(size_t d, const float* a, const float* b);
 /// |a - b|^2, a [d], b [d].
 float squared_distance(size_t d, const float* a, const float* b);

@@ -16,26 +16,27 @@ namespace faiss_gmm {
 /// pass began with, so that no large number is subtracted from another.
 struct SufficientStatistics {
     size_t rows = 0;
-    double sum_log_likelihood = 0;     ///< nats, over all rows
-    std::vector<double> N_k;           ///< [K] sum of responsibilities
-    std::vector<double> first_moment;  ///< [K, d] sum of r_ik (x_i - mu_k)
-    /// sum of r_ik (x_i - mu_k)(x_i - mu_k)^T reduced to the shape of the covariance: spherical forms
-    /// sum |x - mu_k|^2 over the dimensions too.
+    double sum_log_likelihood = 0;    ///< nats, over all rows
+    std::vector<double> N_k;          ///< [K] sum of responsibilities
+    std::vector<double> first_moment; ///< [K, d] sum of r_ik (x_i - mu_k)
+    /// sum of r_ik (x_i - mu_k)(x_i - mu_k)^T reduced to the shape of the covariance: spherical
+    /// forms sum |x - mu_k|^2 over the dimensions too.
     std::vector<double> second_moment;
-    size_t shared_rows = 0;            ///< rows with r > 1 / K in a second component
+    size_t shared_rows = 0; ///< rows with r > 1 / K in a second component
 };
 
 /// The m best components of each row.
 struct TopResponsibilities {
-    std::vector<int32_t> component;          ///< [n, m], best first (the lower number of equals); -1 past K
-    std::vector<float> log_responsibility;   ///< [n, m], log r_ik
-    std::vector<float> squared_distance;     ///< [n, m], |x_i - mu_k|^2
+    std::vector<int32_t> component; ///< [n, m], best first (the lower number of equals); -1 past K
+    std::vector<float> log_responsibility; ///< [n, m], log r_ik
+    std::vector<float> squared_distance;   ///< [n, m], |x_i - mu_k|^2
 };
 
 /// The seam behind which a CPU or a GPU does the heavy part of EM.
 ///
-/// One pass: begin(mixture), accumulate(chunk) for every chunk in order, finish(). The engine owns no
-/// loop over iterations. Results are the same bits for any number of threads and any cut into chunks.
+/// One pass: begin(mixture), accumulate(chunk) for every chunk in order, finish(). The engine owns
+/// no loop over iterations. Results are the same bits for any number of threads and any cut into
+/// chunks.
 class EStepEngine {
 public:
     virtual ~EStepEngine() = default;
@@ -48,7 +49,8 @@ public:
     virtual SufficientStatistics finish() = 0;
     /// The standard M-step: new means, exact covariances around them (plus reg_covar on the
     /// diagonal) and weights as mixing says; components without mass keep their parameters.
-    virtual GaussianMixture maximize(const SufficientStatistics& statistics, double reg_covar) const = 0;
+    virtual GaussianMixture
+    maximize(const SufficientStatistics& statistics, double reg_covar) const = 0;
 
     /// The m best components of each row of the chunk under the mixture of begin().
     virtual void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) = 0;

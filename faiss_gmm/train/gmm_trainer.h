@@ -16,31 +16,31 @@ namespace faiss_gmm {
 
 /// What a progress callback is told after each iteration.
 struct TrainingProgress {
-    size_t run = 0;                  ///< 0 .. n_init - 1
-    size_t iteration = 0;            ///< 1 .. max_iter
-    double mean_log_likelihood = 0;  ///< nats a row, of the parameters the iteration began with
-    double change = 0;               ///< against the iteration before
+    size_t run = 0;                 ///< 0 .. n_init - 1
+    size_t iteration = 0;           ///< 1 .. max_iter
+    double mean_log_likelihood = 0; ///< nats a row, of the parameters the iteration began with
+    double change = 0;              ///< against the iteration before
     double smallest_N_k = 0;
-    double imbalance = 1;            ///< K * sum (N_k / n)^2, 1 when even (FAISS's imbalance factor)
-    double shared_fraction = 0;      ///< share of rows with r > 1 / K in a second component
-    size_t reseeded = 0;             ///< components started anew in this iteration
-    double seconds = 0;              ///< of this iteration
+    double imbalance = 1;       ///< K * sum (N_k / n)^2, 1 when even (FAISS's imbalance factor)
+    double shared_fraction = 0; ///< share of rows with r > 1 / K in a second component
+    size_t reseeded = 0;        ///< components started anew in this iteration
+    double seconds = 0;         ///< of this iteration
 };
 
 struct TrainingParameters {
     Covariance covariance = Covariance::tied_spherical;
     Mixing mixing = Mixing::uniform;
-    size_t max_iter = 10;      ///< EM iterations; 0: ten Lloyd steps on the whole sample, no EM
-    double tol = 1e-3;         ///< stop when the mean log-likelihood gains less, nats a row
-    size_t n_init = 1;         ///< runs from different seeds; the best likelihood is kept
+    size_t max_iter = 10; ///< EM iterations; 0: ten Lloyd steps on the whole sample, no EM
+    double tol = 1e-3;    ///< stop when the mean log-likelihood gains less, nats a row
+    size_t n_init = 1;    ///< runs from different seeds; the best likelihood is kept
     uint64_t seed = 1234;
-    double reg_covar = 1e-6;   ///< added to variances, in squared units of the data
+    double reg_covar = 1e-6;               ///< added to variances, in squared units of the data
     size_t min_points_per_component = 39;  ///< fewer: a warning, FAISS's wording
     size_t max_points_per_component = 256; ///< more: a random subset is used; 0: all rows
     size_t warm_start_iterations = 4;      ///< Lloyd steps on a subsample before EM
-    bool unit_means = false;   ///< bring means to unit length after each M-step (inner product)
+    bool unit_means = false;       ///< bring means to unit length after each M-step (inner product)
     std::vector<float> means_init; ///< [K, d] or empty: start here instead of k-means
-    bool keep_means = false;   ///< with means_init: estimate weights and covariances around them only
+    bool keep_means = false; ///< with means_init: estimate weights and covariances around them only
     /// Called after each iteration, from the calling thread; false stops and keeps the last good
     /// parameters. Empty: none.
     std::function<bool(const TrainingProgress&)> progress;
@@ -52,7 +52,7 @@ struct TrainingResult {
     GaussianMixture mixture;
     std::vector<TrainingProgress> history; ///< of the run that was kept
     bool converged = false;
-    bool stopped = false;      ///< by the callback
+    bool stopped = false;         ///< by the callback
     std::vector<float> data_mean; ///< [d], of the training sample
 };
 

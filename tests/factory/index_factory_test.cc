@@ -8,21 +8,21 @@
 #include <random>
 #include <string>
 
+#include <faiss/IVFlib.h>
 #include <faiss/IndexFlat.h>
 #include <faiss/IndexHNSW.h>
 #include <faiss/IndexIDMap.h>
 #include <faiss/IndexIVFPQ.h>
 #include <faiss/IndexPreTransform.h>
 #include <faiss/IndexRefine.h>
-#include <faiss/IVFlib.h>
 
 #include "faiss_gmm/index/index_ivf_gmm.h"
 
 namespace faiss_gmm {
 namespace {
 
-std::unique_ptr<faiss::Index> made(
-        const std::string& text, int d = 16, faiss::MetricType metric = faiss::METRIC_L2) {
+std::unique_ptr<faiss::Index>
+made(const std::string& text, int d = 16, faiss::MetricType metric = faiss::METRIC_L2) {
     return std::unique_ptr<faiss::Index>(index_factory(d, text.c_str(), metric));
 }
 
@@ -52,9 +52,10 @@ TEST(Factory, BuildsTheIndex) {
 }
 
 TEST(Factory, TakesEveryKey) {
-    const auto index = made(
-            "IVFGMM64(covariance=diagonal,mixing=balanced,max_iter=7,n_init=2,seed=42,order=soar,lambda=1.5,"
-            "spill=threshold(0.01),max_lists=3,m=8,storage=copies,sketch=12,probe_expansion=4,k_factor=9),Flat");
+    const auto index = made("IVFGMM64(covariance=diagonal,mixing=balanced,max_iter=7,n_init=2,seed="
+                            "42,order=soar,lambda=1.5,"
+                            "spill=threshold(0.01),max_lists=3,m=8,storage=copies,sketch=12,probe_"
+                            "expansion=4,k_factor=9),Flat");
     const auto& ours = dynamic_cast<IndexIVFGMMFlat&>(*index);
     EXPECT_EQ(ours.training.covariance, Covariance::diagonal);
     EXPECT_EQ(ours.training.mixing, Mixing::balanced);
@@ -101,7 +102,9 @@ TEST(Factory, PassesOtherStringsOn) {
     EXPECT_NE(dynamic_cast<faiss::IndexIVFPQ*>(made("IVF16,PQ4").get()), nullptr);
     EXPECT_EQ(inside(made("IVF16,Flat").get()), nullptr);
     EXPECT_THROW(made("nonsense"), faiss::FaissException);
-    EXPECT_EQ(made("Flat", 16, faiss::METRIC_INNER_PRODUCT)->metric_type, faiss::METRIC_INNER_PRODUCT);
+    EXPECT_EQ(
+            made("Flat", 16, faiss::METRIC_INNER_PRODUCT)->metric_type,
+            faiss::METRIC_INNER_PRODUCT);
 }
 
 struct BadString {
@@ -134,7 +137,10 @@ INSTANTIATE_TEST_SUITE_P(
         All,
         BadStrings,
         testing::Values(
-                BadString{"IVFGMM64(spil=never),Flat", "covariance, k_factor, lambda, m, max_iter", "spil="},
+                BadString{
+                        "IVFGMM64(spil=never),Flat",
+                        "covariance, k_factor, lambda, m, max_iter",
+                        "spil="},
                 BadString{"IVFGMM64(spill=sometimes),Flat", "never | threshold(t)", "sometimes)"},
                 BadString{"IVFGMM64(seed=-1),Flat", "a whole number", "-1)"},
                 BadString{"IVFGMM64(seed=1.5),Flat", "a whole number", "1.5)"},
@@ -185,7 +191,8 @@ TEST(Factory, BuiltIndicesTrainAddAndSearch) {
             index->search(10, x.data(), 5, distances.data(), labels.data());
             for (int i = 0; i < 10; i++) {
                 EXPECT_GE(labels[i * 5], 0);
-                if (metric == faiss::METRIC_L2 && std::string(text).find("PCA") == std::string::npos) {
+                if (metric == faiss::METRIC_L2 &&
+                    std::string(text).find("PCA") == std::string::npos) {
                     EXPECT_EQ(labels[i * 5], i);
                 }
             }

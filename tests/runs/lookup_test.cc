@@ -58,10 +58,22 @@ TEST(Lookup, EveryTargetEqualsTheDefinition) {
             fill(c, random, block, tables);
             alignas(64) uint16_t expected[run_size], got[run_size];
             const uint32_t expected_mask = score_block_reference(
-                    block.data(), codes / 2, tables.data(), c.constant_scale, c.base, c.threshold, expected);
+                    block.data(),
+                    codes / 2,
+                    tables.data(),
+                    c.constant_scale,
+                    c.base,
+                    c.threshold,
+                    expected);
             for (const NamedScoreBlock& kernel : kernels) {
                 const uint32_t mask = kernel.kernel(
-                        block.data(), codes / 2, tables.data(), c.constant_scale, c.base, c.threshold, got);
+                        block.data(),
+                        codes / 2,
+                        tables.data(),
+                        c.constant_scale,
+                        c.base,
+                        c.threshold,
+                        got);
                 ASSERT_EQ(mask, expected_mask) << kernel.target << ", codes " << codes;
                 for (size_t s = 0; s < run_size; s++) {
                     ASSERT_EQ(got[s], expected[s]) << kernel.target << ", slot " << s;
