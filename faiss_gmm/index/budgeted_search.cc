@@ -26,7 +26,8 @@
 namespace faiss_gmm {
 namespace {
 
-constexpr size_t queries_at_once = 32; // of a thread: one matrix product with the means
+constexpr size_t queries_at_once = 32;    // of a thread: one matrix product with the means
+constexpr size_t prefetched_bytes = 4096; // of rows on their way while one is compared
 
 /// What a thread keeps from query to query.
 struct Scratch {
@@ -41,7 +42,6 @@ struct Scratch {
     std::vector<uint64_t> keys;
     std::vector<Candidate> candidates;
     std::vector<const uint8_t*> rows;
-    std::vector<int64_t> row_labels;
 };
 
 class BudgetedSearch {
@@ -102,6 +102,9 @@ public:
             }
             stats.means += homes.computed();
             heap.finish();
+            if (meaning_ == Labels::ids) {
+                look_up_ids(labels + i * k_);
+            }
         }
     }
 
@@ -232,23 +235,25 @@ private:
             faiss::InvertedListScanner& scanner,
             Scratch& scratch,
             ResultHeap& heap) const {
-        auto& candidates = scratch.candidates;
-        std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-            return a.home != b.home ? a.home < b.home : a.entry < b.entry;
-        });
-        const size_t n = candidates.size(), code_size = lists_.code_size;
-        scratch.rows.resize(n);
-        scratch.row_labels.resize(n);
+        // A place is list << 32 | offset, as in FAISS's pairs.
+        std::vector<uint64_t>& places = scratch.keys;
+        places.clear();
+        for (const Candidate& candidate : scratch.candidates) {
+            places.push_back(faiss::lo_build(candidate.home, candidate.entry));
+        }
+        std::sort(places.begin(), places.end());
+        const size_t n = places.size(), code_size = lists_.code_size;
         const auto first_of_home = [&](size_t i) {
-            return i == 0 || candidates[i].home != candidates[i - 1].home;
+            return i == 0 || faiss::lo_listno(places[i]) != faiss::lo_listno(places[i - 1]);
         };
         std::vector<const uint8_t*>& rows = scratch.rows;
+        rows.resize(n);
         const uint8_t* codes = nullptr;
         for (size_t i = 0; i < n; i++) {
             if (first_of_home(i)) {
-                codes = lists_.get_codes(candidates[i].home);
+                codes = lists_.get_codes(faiss::lo_listno(places[i]));
             }
-            rows[i] = codes + candidates[i].entry * code_size;
+            rows[i] = codes + faiss::lo_offset(places[i]) * code_size;
         }
         const auto prefetch = [&](size_t i) {
             if (i < n) {
@@ -257,32 +262,29 @@ private:
                 }
             }
         };
-        const size_t ahead = std::max<size_t>(1, 4096 / std::max<size_t>(code_size, 1));
+        const size_t ahead = std::max<size_t>(1, prefetched_bytes / std::max<size_t>(code_size, 1));
         for (size_t i = 0; i < std::min(n, ahead); i++) {
             prefetch(i);
         }
-        const int64_t* ids = nullptr;
         for (size_t i = 0; i < n; i++) {
             prefetch(i + ahead);
-            const Candidate& candidate = candidates[i];
+            const size_t home = faiss::lo_listno(places[i]);
             if (first_of_home(i)) {
-                scanner.set_list(candidate.home, homes(candidate.home));
-                ids = meaning_ == Labels::ids ? lists_.get_ids(candidate.home) : nullptr;
+                scanner.set_list(static_cast<int64_t>(home), homes(home));
             }
-            const float distance = scanner.distance_to_code(rows[i]);
-            heap.push(distance, label(ids, candidate.home, candidate.entry));
+            heap.push(scanner.distance_to_code(rows[i]), static_cast<int64_t>(places[i]));
             if (i + 1 == n || first_of_home(i + 1)) {
-                if (ids != nullptr) {
-                    lists_.release_ids(candidate.home, ids);
-                }
-                lists_.release_codes(candidate.home, rows[i] - candidate.entry * code_size);
+                lists_.release_codes(home, rows[i] - faiss::lo_offset(places[i]) * code_size);
             }
         }
     }
 
-    int64_t label(const int64_t* ids, int32_t list, uint32_t entry) const {
-        return meaning_ == Labels::ids ? ids[entry]
-                                       : static_cast<int64_t>(faiss::lo_build(list, entry));
+    /// From list and offset, which results are known by until they are final, to ids.
+    void look_up_ids(int64_t* labels) const {
+        for (size_t j = 0; j < k_ && labels[j] >= 0; j++) {
+            labels[j] =
+                    lists_.get_single_id(faiss::lo_listno(labels[j]), faiss::lo_offset(labels[j]));
+        }
     }
 
     /// Without sketches the codec's scanner takes the chosen runs whole.
@@ -310,7 +312,7 @@ private:
                     first,
                     first + run.size,
                     settings_.selector,
-                    meaning_,
+                    Labels::list_and_offset,
                     heap);
             stats.ndis += totals.ndis;
             stats.nskipped += totals.skipped;
@@ -333,8 +335,15 @@ private:
                 continue;
             }
             scanner.set_list(static_cast<int64_t>(l), probed.distance[p]);
-            const ScanTotals totals =
-                    scan_entries(lists_, scanner, l, from, to, settings_.selector, meaning_, heap);
+            const ScanTotals totals = scan_entries(
+                    lists_,
+                    scanner,
+                    l,
+                    from,
+                    to,
+                    settings_.selector,
+                    Labels::list_and_offset,
+                    heap);
             stats.ndis += totals.ndis;
             stats.nskipped += totals.skipped;
             stats.nvisited += to - from;

@@ -182,12 +182,13 @@ void IndexIVFGMM::learn_around(
     const std::vector<int64_t> rows =
             sample_rows(n, codec_rows_per_list * index.nlist, training.seed + 1);
     const std::vector<float> sample = gather(d, x, rows);
+    RunCodec::RunMeans members; // what is placed: runs, or vectors
     if (spill.storage == SpillStorage::shared) {
         const auto engine = make_cpu_engine();
         engine->begin(state->mixture);
         TopResponsibilities top;
         engine->top_responsibilities({sample.data(), rows.size(), 0}, 1, top);
-        state->codec.train(
+        members = state->codec.train(
                 rows.size(),
                 sample.data(),
                 top.component.data(),
@@ -196,27 +197,40 @@ void IndexIVFGMM::learn_around(
                 training.warning);
         state->sketched = state->codec.trained && wants_sketches(sketch, index.code_size, d);
     }
-    calibrate_spill(state->spill, state->mixture, rows.size(), sample.data());
+    if (state->codec.trained) {
+        calibrate_spill(*state, members.home.size(), members.mean.data(), members.home.data());
+    } else {
+        calibrate_spill(*state, rows.size(), sample.data(), nullptr);
+    }
     runs->set_state(state);
     if (auto* quantizer = dynamic_cast<GMMQuantizer*>(index.quantizer)) {
         quantizer->set_state(state);
     }
 }
 
+/// Sets the threshold of rule fraction from n members x [n, d]; home: null where it is the best
+/// component.
 void IndexIVFGMM::calibrate_spill(
-        SpillPolicy& policy, const GaussianMixture& mixture, size_t n, const float* x) const {
-    if (policy.rule != SpillRule::fraction || mixture.K < 2) {
+        CoarseState& state, size_t n, const float* x, const int32_t* home) {
+    if (state.spill.rule != SpillRule::fraction || state.mixture.K < 2 || n == 0) {
         return;
     }
+    const size_t m = std::min(state.spill.m, state.mixture.K);
     const auto engine = make_cpu_engine();
-    engine->begin(mixture);
+    engine->begin(state.mixture);
     TopResponsibilities top;
-    engine->top_responsibilities({x, n, 0}, 2, top);
+    engine->top_responsibilities({x, n, 0}, m, top);
     std::vector<float> border(n);
     for (size_t i = 0; i < n; i++) {
-        border[i] = top.log_responsibility[2 * i + 1];
+        const SpillCandidates candidates{
+                m,
+                top.component.data() + i * m,
+                top.log_responsibility.data() + i * m,
+                top.squared_distance.data() + i * m};
+        border[i] = border_log_responsibility(
+                home != nullptr ? home[i] : top.component[i * m], candidates);
     }
-    calibrate(policy, std::move(border));
+    calibrate(state.spill, std::move(border));
 }
 
 /// Where train() was never called (a quantizer that came filled): learns from what the lists hold.

@@ -165,8 +165,7 @@ private:
             const StockAddCore& stock);
     void learn_around(
             GaussianMixture mixture, const std::vector<float>& data_mean, size_t n, const float* x);
-    void calibrate_spill(
-            SpillPolicy& policy, const GaussianMixture& mixture, size_t n, const float* x) const;
+    static void calibrate_spill(CoarseState& state, size_t n, const float* x, const int32_t* home);
     void estimate_from_lists();
     DecodeEntries decoder() const;
     void follow_in_direct_map(const std::vector<size_t>& lists);

@@ -107,14 +107,18 @@ void collect_pieces(
             continue;
         }
         const ListRuns& host = directory.lists[probed.list[p]];
-        for (size_t g = 0; g < host.guests.size(); g++) {
-            if (!passed_over(directory, host, g, ranks, static_cast<int32_t>(p))) {
-                const Guest& guest = host.guests[g];
-                const ListRuns& home = directory.lists[guest.home];
-                const size_t from = guest.run * run_size;
-                pieces.push_back({guest.home, from, from + home.size_of_run(guest.run), 0});
-            }
-        }
+        for_each_guest(
+                directory,
+                host,
+                ranks,
+                static_cast<int32_t>(p),
+                [&](const GuestGroup& group, size_t g) {
+                    const ListRuns& home = directory.lists[group.home];
+                    if (!home.stale) {
+                        const size_t run = host.guests[g].run, from = run * run_size;
+                        pieces.push_back({group.home, from, from + home.size_of_run(run), 0});
+                    }
+                });
     }
     ranks.clear(probed);
     // set_list once a home

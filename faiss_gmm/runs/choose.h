@@ -61,20 +61,18 @@ private:
     std::vector<int32_t> rank_;
 };
 
-/// Whether a guest of the list of this rank is left to another: its home is probed itself, or a
-/// probed list of better rank holds it too. So every run is met once, whatever is probed. Also true
-/// where its home's runs must not be used.
-inline bool passed_over(
+/// Whether a guest of the list of this rank is left to another probed list of better rank that
+/// holds it too.
+inline bool left_to_better(
         const RunDirectory& directory,
         const ListRuns& host,
         size_t guest,
         const ProbeRanks& ranks,
         int32_t rank) {
-    const int32_t home = host.guests[guest].home;
-    if (ranks[home] >= 0 || directory.lists[home].stale) {
-        return true;
-    }
     const size_t stride = directory.stride();
+    if (stride == 1) {
+        return false; // no list beside its home and this one
+    }
     const int32_t* row = host.guest_further.data() + guest * stride;
     for (size_t j = 0; j < stride && row[j] >= 0; j++) {
         if (ranks[row[j]] >= 0 && ranks[row[j]] < rank) {
@@ -84,16 +82,38 @@ inline bool passed_over(
     return false;
 }
 
+/// Calls visit(group, guest) for the guests of a list of this rank that fall to it: those whose
+/// home is not probed itself, and which no list of better rank has. So every run is met once,
+/// whatever is probed. A home may be stale: the caller looks when it comes there anyway.
+template <class Visit>
+void for_each_guest(
+        const RunDirectory& directory,
+        const ListRuns& host,
+        const ProbeRanks& ranks,
+        int32_t rank,
+        Visit visit) {
+    for (const GuestGroup& group : host.guest_groups) {
+        if (ranks[group.home] >= 0) {
+            continue;
+        }
+        for (size_t guest = group.begin; guest < group.end; guest++) {
+            if (!left_to_better(directory, host, guest, ranks, rank)) {
+                visit(group, guest);
+            }
+        }
+    }
+}
+
 /// What a thread keeps between queries for choosing runs.
 struct ChoiceScratch {
     ProbeRanks ranks;
     std::vector<uint16_t, CacheLineAllocator<uint16_t>> scores; ///< [blocks, 32]
     struct ScoredBlock {
         int32_t list;
-        uint32_t first; ///< number of slot 0: a run, or a guest
-        bool guests;
+        uint32_t first; ///< number of its first slot among the list's
     };
     std::vector<ScoredBlock> blocks;
+    std::vector<uint16_t> bases; ///< of a list's slots; empty_slot: left to another
     std::vector<uint32_t> histogram, bucket_start;
     std::vector<uint64_t> ordered; ///< score << 32 | slot
 };

@@ -38,7 +38,7 @@ size_t padded_codes(size_t codes) {
 }
 
 /// Row numbers of each list's members, in ascending order.
-std::vector<std::vector<uint32_t>> members_by_list(size_t n, const int64_t* home, size_t nlist) {
+std::vector<std::vector<uint32_t>> members_by_list(size_t n, const int32_t* home, size_t nlist) {
     std::vector<std::vector<uint32_t>> members(nlist);
     for (size_t i = 0; i < n; i++) {
         if (home[i] >= 0) {
@@ -225,7 +225,7 @@ void RunCodec::rotate_residuals(size_t n, const float* x, size_t list, float* y)
     }
 }
 
-void RunCodec::train(
+RunCodec::RunMeans RunCodec::train(
         size_t n,
         const float* x,
         const int32_t* home,
@@ -235,8 +235,7 @@ void RunCodec::train(
     trained = false;
     const size_t asked = sketch_codes == 0 ? automatic_codes(d) : sketch_codes;
     kept = std::min(d, 2 * asked);
-    std::vector<int64_t> lists(home, home + n);
-    const auto members = members_by_list(n, lists.data(), nlist);
+    const auto members = members_by_list(n, home, nlist);
     size_t runs = 0;
     std::vector<size_t> first_run(nlist + 1, 0), first_row(nlist + 1, 0);
     for (size_t k = 0; k < nlist; k++) {
@@ -255,7 +254,7 @@ void RunCodec::train(
                     d,
                     fewest_runs));
         }
-        return;
+        return {};
     }
 
     // A: principal directions of residuals to the means.
@@ -286,6 +285,7 @@ void RunCodec::train(
 
     // Runs of the training vectors, their means, and what remains of the vectors.
     std::vector<float> run_means(runs * kept), rotated(rows * kept);
+    RunMeans means{std::vector<float>(runs * d), std::vector<int32_t>(runs)};
 #pragma omp parallel for schedule(dynamic, 4)
     for (int64_t k = 0; k < static_cast<int64_t>(nlist); k++) {
         const size_t size = members[k].size();
@@ -300,7 +300,11 @@ void RunCodec::train(
             float* mean = run_means.data() + (first_run[k] + i / run_size) * kept;
             const float* row = y.data() + order[i] * kept;
             const size_t in_run = std::min(run_size, size - i / run_size * run_size);
-            add_scaled(kept, 1.0f / static_cast<float>(in_run), row, mean);
+            const float share = 1.0f / static_cast<float>(in_run);
+            add_scaled(kept, share, row, mean);
+            const size_t run = first_run[k] + i / run_size;
+            add_scaled(d, share, gathered.data() + order[i] * d, means.mean.data() + run * d);
+            means.home[run] = static_cast<int32_t>(k);
             std::copy_n(row, kept, rotated.data() + (first_row[k] + i) * kept);
         }
     }
@@ -325,6 +329,7 @@ void RunCodec::train(
     }
     sketch.train(codes, sketched, kept, leftovers.data(), seed + 1);
     trained = true;
+    return means;
 }
 
 float RunCodec::summary_constant(size_t list, const float* decoded_run) const {

@@ -80,10 +80,17 @@ public:
     /// Sets the means; the rest stays. means [nlist, d].
     void set_means(size_t d, size_t nlist, const float* means, const float* data_mean, bool ip);
 
-    /// Trains rotation and quantizers on n rows x [n, d] whose homes are given. sketch_codes: 0 for
-    /// clamp(d / 4, 1, 256). Leaves `trained` false, and says why to `warning`, where there is too
-    /// little to learn from (fewer than 16 runs or fewer than d residuals).
-    void
+    /// Means of runs, and the lists that they are of.
+    struct RunMeans {
+        std::vector<float> mean; ///< [runs, d]
+        std::vector<int32_t> home;
+    };
+
+    /// Trains rotation and quantizers on n rows x [n, d] whose homes are given; returns the means
+    /// of the runs that these rows form. sketch_codes: 0 for clamp(d / 4, 1, 256). Where there is
+    /// too little to learn from (fewer than 16 runs or fewer than d residuals) it leaves `trained`
+    /// false, tells `warning` why, and returns none.
+    RunMeans
     train(size_t n,
           const float* x,
           const int32_t* home,

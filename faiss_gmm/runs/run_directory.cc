@@ -12,8 +12,8 @@ template <class T, class A> size_t held(const std::vector<T, A>& v) {
 } // namespace
 
 size_t ListRuns::memory_bytes() const {
-    return sizeof *this + held(own) + held(guest_blocks) + held(sketches) + held(further) +
-           held(guests) + held(guest_further);
+    return sizeof *this + held(summaries) + held(sketches) + held(further) + held(guests) +
+           held(guest_groups) + held(guest_further);
 }
 
 size_t RunDirectory::memory_bytes() const {

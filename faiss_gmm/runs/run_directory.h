@@ -24,6 +24,13 @@ struct Guest {
     }
 };
 
+/// Guests [begin, end) of a list that share a home: decided upon, and given their distance,
+/// together.
+struct GuestGroup {
+    int32_t home = -1;
+    uint32_t begin = 0, end = 0;
+};
+
 /// The runs of one list, and the guests it holds.
 ///
 /// Entries [0, covered) of the list stand in runs: run j is entries [32 j, min(32 j + 32,
@@ -34,22 +41,22 @@ struct ListRuns {
     size_t split_entries =
             0;          ///< entries in split form; those from here to covered came later, in order
     bool stale = false; ///< entries in runs were overwritten: the runs must not be used
-    BlockBytes own;     ///< summaries of its own runs, blocks of 32
-    BlockBytes guest_blocks; ///< summaries of its guests by value, blocks of 32
-    BlockBytes sketches;     ///< one block a run; none where the index has no sketches
+    BlockBytes summaries; ///< of its own runs, then of its guests by value: slots() in blocks of 32
+    BlockBytes sketches;  ///< one block a run; none where the index has no sketches
     std::vector<int32_t>
             further; ///< [runs, max_lists - 1] lists that hold the run beside its home; -1: none
-    std::vector<Guest> guests;          ///< ascending
-    std::vector<int32_t> guest_further; ///< [guests, max_lists - 1] the guests' rows of `further`
+    std::vector<Guest> guests;            ///< ascending
+    std::vector<GuestGroup> guest_groups; ///< the guests by home
+    std::vector<int32_t> guest_further;   ///< [guests, max_lists - 1] the guests' rows of `further`
     // Range of the constants of its own runs and vectors, before coding.
     ConstantRange summary_constants, sketch_constants;
 
     size_t runs() const {
         return (covered + run_size - 1) / run_size;
     }
-    /// Runs that a query may use.
-    size_t usable_runs() const {
-        return stale ? 0 : runs();
+    /// Slots of its summaries' blocks: own runs, guests, and empty ones to the end of a block.
+    size_t slots() const {
+        return (runs() + guests.size() + run_size - 1) / run_size * run_size;
     }
     size_t usable_entries() const {
         return stale ? 0 : covered;

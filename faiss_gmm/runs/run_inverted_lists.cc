@@ -54,6 +54,14 @@ void resize_blocks(BlockBytes& blocks, const BlockLayout& layout, size_t count) 
     }
 }
 
+/// The block that holds a slot.
+uint8_t* block_of(BlockBytes& blocks, const BlockLayout& layout, size_t slot) {
+    return blocks.data() + slot / run_size * layout.bytes();
+}
+const uint8_t* block_of(const BlockBytes& blocks, const BlockLayout& layout, size_t slot) {
+    return blocks.data() + slot / run_size * layout.bytes();
+}
+
 } // namespace
 
 /// What splitting a list leaves for the later phases.
@@ -189,13 +197,13 @@ std::vector<size_t> RunInvertedLists::bring_into_order(
             to_append.size(), [&](size_t i) { measure_constants(to_append[i], first_new[i]); });
     if (renew_ranges(exact_range)) {
         parallel_for(nlist, [&](size_t l) { write_constants(l, 0); });
-        exchange_guests(splits);
-        parallel_for(nlist, [&](size_t l) { write_guest_blocks(l); });
+        exchange_guests(splits, to_append);
+        parallel_for(nlist, [&](size_t l) { write_guests(l); });
     } else {
         parallel_for(to_split.size(), [&](size_t i) { write_constants(to_split[i], 0); });
         parallel_for(
                 to_append.size(), [&](size_t i) { write_constants(to_append[i], first_new[i]); });
-        exchange_guests(splits);
+        exchange_guests(splits, to_append);
     }
 
     // Threads share the wall time of the first phase in the proportion of their own times.
@@ -268,9 +276,9 @@ void RunInvertedLists::split(
     list.covered = list.split_entries = n;
     const size_t runs = list.runs();
     list.further.assign(runs * directory_.stride(), -1);
-    list.own = BlockBytes();
+    list.summaries = BlockBytes();
     list.sketches = BlockBytes();
-    resize_blocks(list.own, state.codec.summary_layout(), blocks_for(runs));
+    resize_blocks(list.summaries, state.codec.summary_layout(), blocks_for(runs));
     if (directory_.sketched) {
         resize_blocks(list.sketches, state.codec.sketch_layout(), runs);
     }
@@ -299,9 +307,7 @@ void RunInvertedLists::split(
                 const BlockLayout layout = state.codec.summary_layout();
                 const size_t run = i / run_size;
                 layout.get_codes(
-                        list.own.data() + run / run_size * layout.bytes(),
-                        run % run_size,
-                        code.data());
+                        block_of(list.summaries, layout, run), run % run_size, code.data());
                 state.codec.summary.decode(kept, code.data(), decoded.data());
             }
             encode_sketch(l, i, y.data() + order[i] * kept, decoded.data());
@@ -325,7 +331,10 @@ void RunInvertedLists::append(size_t l, const DecodeEntries& decode) {
     list.covered = after;
     const size_t runs = list.runs();
     list.further.resize(runs * directory_.stride(), -1);
-    resize_blocks(list.own, codec.summary_layout(), blocks_for(runs));
+    resize_blocks(
+            list.summaries,
+            codec.summary_layout(),
+            std::max(blocks_for(runs), list.summaries.size() / codec.summary_layout().bytes()));
     if (directory_.sketched) {
         resize_blocks(list.sketches, codec.sketch_layout(), runs);
     }
@@ -342,8 +351,7 @@ void RunInvertedLists::append(size_t l, const DecodeEntries& decode) {
         }
         if (directory_.sketched) {
             const BlockLayout layout = codec.summary_layout();
-            layout.get_codes(
-                    list.own.data() + run / run_size * layout.bytes(), run % run_size, code.data());
+            layout.get_codes(block_of(list.summaries, layout, run), run % run_size, code.data());
             codec.summary.decode(kept, code.data(), decoded.data());
             for (size_t i = first; i < end; i++) {
                 encode_sketch(l, i, y.data() + (i - before) * kept, decoded.data());
@@ -360,7 +368,7 @@ void RunInvertedLists::encode_run(size_t l, size_t run, const float* mean) {
     code.resize(layout.codes);
     decoded.resize(codec.kept);
     codec.summary.encode(codec.kept, mean, code.data(), decoded.data());
-    uint8_t* block = directory_.lists[l].own.data() + run / run_size * layout.bytes();
+    uint8_t* block = block_of(directory_.lists[l].summaries, layout, run);
     layout.put_codes(block, run % run_size, code.data());
     layout.put_constant(
             block, run % run_size, 0); // holds something; its value comes with the ranges
@@ -379,7 +387,7 @@ void RunInvertedLists::encode_sketch(
         leftover[t] = y[t] - decoded_run[t];
     }
     codec.sketch.encode(codec.kept, leftover.data(), code.data(), decoded.data());
-    uint8_t* block = directory_.lists[l].sketches.data() + entry / run_size * layout.bytes();
+    uint8_t* block = block_of(directory_.lists[l].sketches, layout, entry);
     layout.put_codes(block, entry % run_size, code.data());
     layout.put_constant(block, entry % run_size, 0);
 }
@@ -448,7 +456,7 @@ void RunInvertedLists::visit_constants(size_t l, size_t first_entry, Visit visit
     std::vector<float> run_decoded(codec.kept), decoded(codec.kept);
     for (size_t run = first_entry / run_size; run < list.runs(); run++) {
         const size_t block = run / run_size * summaries.bytes();
-        summaries.get_codes(list.own.data() + block, run % run_size, code.data());
+        summaries.get_codes(list.summaries.data() + block, run % run_size, code.data());
         codec.summary.decode(codec.kept, code.data(), run_decoded.data());
         const float constant = codec.summary_constant(l, run_decoded.data());
         visit(true, block, run % run_size, constant);
@@ -485,7 +493,7 @@ void RunInvertedLists::write_constants(size_t l, size_t first_entry) {
     visit_constants(l, first_entry, [&](bool summary, size_t block, size_t slot, float constant) {
         if (summary) {
             summaries.put_constant(
-                    list.own.data() + block, slot, directory_.summary_range.code(constant));
+                    list.summaries.data() + block, slot, directory_.summary_range.code(constant));
         } else {
             sketches.put_constant(
                     list.sketches.data() + block, slot, directory_.sketch_range.code(constant));
@@ -522,15 +530,19 @@ bool RunInvertedLists::renew_ranges(bool exact) {
     return true;
 }
 
-void RunInvertedLists::exchange_guests(const std::vector<SplitList>& splits) {
+void RunInvertedLists::exchange_guests(
+        const std::vector<SplitList>& splits, const std::vector<size_t>& appended) {
     const size_t stride = directory_.stride();
-    if (stride == 0 || splits.empty()) {
+    if (stride == 0) {
         return;
     }
     std::vector<uint8_t> was_split(nlist, 0), dirty(nlist, 0);
     std::vector<std::vector<Guest>> arriving(nlist);
+    for (const size_t l : appended) {
+        dirty[l] = 1; // its guests stand behind its own runs, and give way
+    }
     for (const SplitList& s : splits) {
-        was_split[s.list] = 1;
+        was_split[s.list] = dirty[s.list] = 1;
         for (const int32_t l : s.further_before) {
             if (l >= 0) {
                 dirty[l] = 1;
@@ -559,29 +571,42 @@ void RunInvertedLists::exchange_guests(const std::vector<SplitList>& splits) {
         guests.insert(guests.end(), arriving[l].begin(), arriving[l].end());
         std::sort(guests.begin(), guests.end());
         guests.shrink_to_fit();
-        write_guest_blocks(l);
+        write_guests(l);
     });
 }
 
-void RunInvertedLists::write_guest_blocks(size_t l) {
+/// Guests' summaries, by value from their homes, behind the list's own.
+void RunInvertedLists::write_guests(size_t l) {
     const BlockLayout layout = state_->codec.summary_layout();
     const size_t stride = directory_.stride();
     ListRuns& list = directory_.lists[l];
-    std::vector<uint8_t> code(layout.codes);
-    list.guest_blocks = BlockBytes();
+    const size_t runs = list.runs(), slots = list.slots();
+    list.guest_groups.clear();
     list.guest_further.clear();
-    resize_blocks(list.guest_blocks, layout, blocks_for(list.guests.size()));
+    list.summaries.reserve(slots / run_size * layout.bytes());
+    resize_blocks(list.summaries, layout, slots / run_size);
+    std::vector<uint8_t> code(layout.codes);
+    for (size_t slot = runs + list.guests.size(); slot < slots; slot++) {
+        layout.put_constant(block_of(list.summaries, layout, slot), slot % run_size, empty_slot);
+    }
     for (size_t g = 0; g < list.guests.size(); g++) {
         const Guest& guest = list.guests[g];
         const ListRuns& home = directory_.lists[guest.home];
-        const uint8_t* from = home.own.data() + guest.run / run_size * layout.bytes();
-        uint8_t* to = list.guest_blocks.data() + g / run_size * layout.bytes();
+        const uint8_t* from = block_of(home.summaries, layout, guest.run);
+        uint8_t* to = block_of(list.summaries, layout, runs + g);
+        const size_t slot = (runs + g) % run_size;
         layout.get_codes(from, guest.run % run_size, code.data());
-        layout.put_codes(to, g % run_size, code.data());
-        layout.put_constant(to, g % run_size, layout.get_constant(from, guest.run % run_size));
+        layout.put_codes(to, slot, code.data());
+        layout.put_constant(to, slot, layout.get_constant(from, guest.run % run_size));
         const int32_t* row = home.further.data() + guest.run * stride;
         list.guest_further.insert(list.guest_further.end(), row, row + stride);
+        const auto number = static_cast<uint32_t>(g);
+        if (list.guest_groups.empty() || list.guest_groups.back().home != guest.home) {
+            list.guest_groups.push_back({guest.home, number, number});
+        }
+        list.guest_groups.back().end = number + 1;
     }
+    list.guest_groups.shrink_to_fit();
     list.guest_further.shrink_to_fit();
 }
 
@@ -632,6 +657,21 @@ void RunInvertedLists::check(const DecodeEntries& decode) const {
                 broken(fmt::format("list {}: guest {} has old memberships", l, g));
             }
         }
+        size_t grouped = 0;
+        for (const GuestGroup& group : list.guest_groups) {
+            const bool follows = group.begin == grouped && group.end > group.begin &&
+                                 group.end <= list.guests.size();
+            for (size_t g = group.begin; follows && g < group.end; g++) {
+                grouped += list.guests[g].home == group.home;
+            }
+            if (!follows || grouped != group.end) {
+                broken(fmt::format(
+                        "list {}: guests from {} on are not one home's", l, group.begin));
+            }
+        }
+        if (grouped != list.guests.size()) {
+            broken(fmt::format("list {}: {} guests, {} in groups", l, list.guests.size(), grouped));
+        }
     }
     if (placed != held) {
         broken(fmt::format("{} memberships named by runs, {} held by lists", placed, held));
@@ -662,8 +702,7 @@ void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
     }
     const BlockLayout summaries = codec.summary_layout(), sketches = codec.sketch_layout();
     const size_t runs = list.runs();
-    if (list.own.size() != blocks_for(runs) * summaries.bytes() ||
-        list.guest_blocks.size() != blocks_for(list.guests.size()) * summaries.bytes() ||
+    if (list.summaries.size() != list.slots() / run_size * summaries.bytes() ||
         list.sketches.size() != (directory_.sketched ? runs * sketches.bytes() : 0) ||
         list.further.size() != runs * stride) {
         broken("arrays of another size than its runs ask for");
@@ -691,14 +730,13 @@ void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
             }
         }
     };
-    check_slots(list.own, summaries, runs);
-    check_slots(list.guest_blocks, summaries, list.guests.size());
+    check_slots(list.summaries, summaries, runs + list.guests.size());
     if (directory_.sketched) {
         check_slots(list.sketches, sketches, list.covered);
     }
     visit_constants(l, 0, [&](bool summary, size_t block, size_t slot, float constant) {
         const uint16_t written =
-                summary ? summaries.get_constant(list.own.data() + block, slot)
+                summary ? summaries.get_constant(list.summaries.data() + block, slot)
                         : sketches.get_constant(list.sketches.data() + block, slot);
         const ConstantRange& range = summary ? directory_.summary_range : directory_.sketch_range;
         if (!range.holds(constant) || written != range.code(constant)) {
@@ -713,12 +751,13 @@ void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
         const ListRuns& home = directory_.lists[list.guests[g].home];
         const size_t run = list.guests[g].run;
         std::vector<uint8_t> theirs(summaries.codes), ours(summaries.codes);
-        const uint8_t* from = home.own.data() + run / run_size * summaries.bytes();
-        const uint8_t* to = list.guest_blocks.data() + g / run_size * summaries.bytes();
+        const uint8_t* from = block_of(home.summaries, summaries, run);
+        const uint8_t* to = block_of(list.summaries, summaries, runs + g);
+        const size_t slot = (runs + g) % run_size;
         summaries.get_codes(from, run % run_size, theirs.data());
-        summaries.get_codes(to, g % run_size, ours.data());
+        summaries.get_codes(to, slot, ours.data());
         if (!home.stale && (theirs != ours || summaries.get_constant(from, run % run_size) !=
-                                                      summaries.get_constant(to, g % run_size))) {
+                                                      summaries.get_constant(to, slot))) {
             broken(fmt::format("guest {} differs from run {} of its home", g, run));
         }
     }
@@ -735,8 +774,7 @@ void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
     codec.rotate_residuals(list.covered, x.data(), l, y.data());
     for (size_t i = 0; i < list.covered; i++) {
         const size_t run = i / run_size;
-        summaries.get_codes(
-                list.own.data() + run / run_size * summaries.bytes(), run % run_size, code.data());
+        summaries.get_codes(block_of(list.summaries, summaries, run), run % run_size, code.data());
         codec.summary.decode(codec.kept, code.data(), run_decoded.data());
         for (size_t t = 0; t < codec.kept; t++) {
             leftover[t] = y[i * codec.kept + t] - run_decoded[t];

@@ -104,8 +104,8 @@ private:
     void write_constants(size_t list, size_t first_entry);
     template <class Visit> void visit_constants(size_t list, size_t first_entry, Visit visit) const;
     bool renew_ranges(bool exact);
-    void exchange_guests(const std::vector<SplitList>& splits);
-    void write_guest_blocks(size_t list);
+    void exchange_guests(const std::vector<SplitList>& splits, const std::vector<size_t>& appended);
+    void write_guests(size_t list);
     void encode_run(size_t list, size_t run, const float* mean);
     void encode_sketch(size_t list, size_t entry, const float* y, const float* decoded_run);
     void check_list(size_t list, const DecodeEntries& decode) const;
