@@ -270,6 +270,7 @@ void search_given_lists(
         Labels meaning,
         bool keep_heap,
         faiss::IndexIVFStats* stats) {
+    check_result_count(k);
     const bool inner_product = ivf.metric_type == faiss::METRIC_INNER_PRODUCT;
     const IVFGMMStats total = for_each_query(
             ivf,
