@@ -576,18 +576,11 @@ void IndexIVFGMM::search_lists(
     const RunInvertedLists* runs = run_lists();
     const bool keep_heap = (index.parallel_mode & index.PARALLEL_MODE_NO_HEAP_INIT) != 0;
     if (runs == nullptr) {
-        stock(k, distances, labels);
+        stock(k, distances, labels, params);
         return;
     }
     if (!stores_copies()) {
         const SearchSettings settings = resolve_settings(index, params, 0, 0);
-        if (store_pairs && settings.selector != nullptr) {
-            throw_faiss(
-                    {"searching given lists",
-                     "a selector together with store_pairs",
-                     "one of them",
-                     "search for ids, or without the selector"});
-        }
         search_given_lists(
                 index,
                 *runs,
