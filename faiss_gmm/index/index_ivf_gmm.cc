@@ -12,6 +12,7 @@
 
 #include <faiss/IndexFlat.h>
 #include <faiss/IndexHNSW.h>
+#include <faiss/impl/IDSelector.h>
 
 #include "faiss_gmm/index/budgeted_search.h"
 #include "faiss_gmm/index/list_search.h"
@@ -76,6 +77,27 @@ bool wants_sketches(const SketchParameters& sketch, size_t code_size, size_t d) 
         return code_size > 2 * ((automatic_codes(d) + 3) / 4 * 4 / 2);
     }
     return false;
+}
+
+/// What without_assumed_order() refers to.
+struct UnorderedSelection {
+    faiss::IDSelectorRange range{0, 0};
+    faiss::SearchParametersIVF params;
+};
+
+/// The parameters, but for a range that assumes lists sorted by id: a list's copies stand behind
+/// its own vectors.
+const faiss::SearchParametersIVF*
+without_assumed_order(const faiss::SearchParametersIVF* params, UnorderedSelection& parts) {
+    const auto* range =
+            params == nullptr ? nullptr : dynamic_cast<const faiss::IDSelectorRange*>(params->sel);
+    if (range == nullptr || !range->assume_sorted) {
+        return params;
+    }
+    parts.range = faiss::IDSelectorRange(range->imin, range->imax);
+    parts.params = *params;
+    parts.params.sel = &parts.range;
+    return &parts.params;
 }
 
 } // namespace
@@ -597,14 +619,16 @@ void IndexIVFGMM::search_lists(
                 stats);
         return;
     }
+    UnorderedSelection parts;
     // A vector's copies lie in at most max_lists lists: that many times k hold k distinct ones.
     if (keep_heap) {
         refuse_with_copies("adding to the caller's heaps");
     }
+    check_result_count(k);
     const auto wide = static_cast<int64_t>(k * runs->state().spill.max_lists);
     std::vector<float> wide_distances(n * wide);
     std::vector<int64_t> wide_labels(n * wide);
-    stock(wide, wide_distances.data(), wide_labels.data());
+    stock(wide, wide_distances.data(), wide_labels.data(), without_assumed_order(params, parts));
     const bool inner_product = index.metric_type == faiss::METRIC_INNER_PRODUCT;
     parallel_for(static_cast<size_t>(n), [&](size_t i) {
         ResultHeap heap(inner_product, k, distances + i * k, labels + i * k);
