@@ -23,8 +23,9 @@
 namespace faiss_gmm {
 namespace {
 
-constexpr int64_t add_block = 65536;       // above it stock add_core would re-enter ours
-constexpr size_t codec_rows_per_list = 64; // training vectors a list for rotation and quantizers
+constexpr int64_t add_block = 65536;          // above it stock add_core would re-enter ours
+constexpr size_t codec_rows_per_list = 64;    // training vectors a list for rotation and quantizers
+constexpr size_t codec_rows_of_few_lists = 8; // at least so many times what they cannot do without
 
 /// Adds the seconds of its life to a sum.
 class Stopwatch {
@@ -201,8 +202,10 @@ void IndexIVFGMM::learn_around(
             data_mean.data(),
             index.metric_type == faiss::METRIC_INNER_PRODUCT);
 
-    const std::vector<int64_t> rows =
-            sample_rows(n, codec_rows_per_list * index.nlist, training.seed + 1);
+    const size_t sampled = std::max(
+            codec_rows_per_list * index.nlist,
+            codec_rows_of_few_lists * enough_training_vectors(d));
+    const std::vector<int64_t> rows = sample_rows(n, sampled, training.seed + 1);
     const std::vector<float> sample = gather(d, x, rows);
     RunCodec::RunMeans members; // what is placed: runs, or vectors
     if (spill.storage == SpillStorage::shared) {
@@ -414,8 +417,9 @@ void IndexIVFGMM::organise() {
         return;
     }
     const faiss::IndexIVF& index = ivf();
-    if (runs->state().mixture.K == 0 &&
-        static_cast<size_t>(index.ntotal) >= training.min_points_per_component * index.nlist) {
+    const size_t enough = std::max(
+            training.min_points_per_component * index.nlist, enough_training_vectors(index.d));
+    if (runs->state().mixture.K == 0 && static_cast<size_t>(index.ntotal) >= enough) {
         estimate_from_lists();
     }
     OrganiseTimes times;
