@@ -40,14 +40,16 @@ struct SpillPolicy {
     SpillOrder order = SpillOrder::responsibility;
     /// Weight of the angle in air and soar, >= 0: more spreads lists around x, 0 is nearest first.
     float lambda = 0.5f;
-    /// Which candidates qualify: more memberships buy recall at equal probes for memory.
-    SpillRule rule = SpillRule::always;
+    /// Which candidates qualify: more memberships buy recall at equal probes for memory. The
+    /// default, a fifth of the members, is the most that costs under 5% of the queries per second
+    /// at equal recall where probing a list is cheap (bench/results/spill-default.md).
+    SpillRule rule = SpillRule::fraction;
     /// Rule threshold: responsibility to exceed, in [0, 1]; 0 means 1 / K, the paper's. Lower
     /// spills more.
     float tau = 0;
     /// Rule fraction: share of members that spill, in [0, 1]; bounds the memory at
     /// 1 + fraction * (max_lists - 1) memberships a member.
-    float fraction = 0.5f;
+    float fraction = 0.2f;
     /// Lists a member belongs to, home included, >= 1: recall at equal probes against memory.
     size_t max_lists = 2;
     /// Candidates looked at a member, >= max_lists: choice for air and soar against time in add.

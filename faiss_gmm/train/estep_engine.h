@@ -12,11 +12,17 @@
 
 namespace faiss_gmm {
 
+/// How a pass hands a row to the components.
+enum class Assignment {
+    soft, ///< by its responsibilities: EM
+    hard, ///< whole, to the component of largest log-joint (the lower one of equals): Lloyd steps
+};
+
 /// What one pass over the data leaves behind. Moments are around the means of the mixture that the
 /// pass began with, so that no large number is subtracted from another.
 struct SufficientStatistics {
     size_t rows = 0;
-    double sum_log_likelihood = 0;    ///< nats, over all rows
+    double sum_log_likelihood = 0;    ///< nats, over all rows (hard: of the largest joint alone)
     std::vector<double> N_k;          ///< [K] sum of responsibilities
     std::vector<double> first_moment; ///< [K, d] sum of r_ik (x_i - mu_k)
     /// sum of r_ik (x_i - mu_k)(x_i - mu_k)^T reduced to the shape of the covariance: spherical
@@ -42,13 +48,17 @@ public:
     virtual ~EStepEngine() = default;
 
     /// Takes the parameters of a pass; forgets what was accumulated.
-    virtual void begin(const GaussianMixture& mixture) = 0;
+    virtual void begin(const GaussianMixture& mixture, Assignment assignment) = 0;
+    void begin(const GaussianMixture& mixture) {
+        begin(mixture, Assignment::soft);
+    }
     /// Adds a chunk of rows. Throws Error naming the first row that holds NaN or Inf.
     virtual void accumulate(const Chunk& chunk) = 0;
     /// The statistics of all chunks since begin().
     virtual SufficientStatistics finish() = 0;
     /// The standard M-step: new means, exact covariances around them (plus reg_covar on the
-    /// diagonal) and weights as mixing says; components without mass keep their parameters.
+    /// diagonal) and weights as mixing says: uniform 1 / K, free N_k / n; balanced weights stay,
+    /// for they are the trainer's policy. Components without mass keep their parameters.
     virtual GaussianMixture
     maximize(const SufficientStatistics& statistics, double reg_covar) const = 0;
 

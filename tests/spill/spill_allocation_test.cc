@@ -39,6 +39,7 @@ TEST(ChooseLists, AllocatesOnlyWhileGrowing) {
         members.push_back(testing::random_member(random));
     }
     SpillPolicy policy;
+    policy.rule = SpillRule::always;
     policy.order = SpillOrder::soar;
     policy.max_lists = 16;
     std::vector<int32_t> lists;

@@ -1,0 +1,718 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// The E-step on the CPU: few components of a row matter, so find them cheaply and be exact on them.
+//   (1) l_ik = log pi_k + log N(x_i | mu_k, S_k),  L_i = log sum_k exp l_ik,  r_ik = exp(l_ik -
+//   L_i) (2) N_k = sum_i r_ik,  f_k = sum_i r_ik (x_i - mu_k),  M_k = sum_i r_ik (x_i - mu_k)(x_i -
+//   mu_k)^T
+// n rows, d dimensions, K components; x [n, d] fp32, statistics fp64.
+// Phases, for waves of blocks of `block_rows` rows, all inside one parallel region a wave:
+//   1 score    block x tile of K by sgemm (single-threaded: one block a thread), scores in L2
+//   2 collect  per row the components that may lie within ln(K / negligible) nats of the best
+//   3 weigh    exact fp64 log-joints of those, (1); components with r >= negligible become pairs,
+//   the
+//              home takes the remainder, so that a row's weights sum to 1
+//   4 sum      pairs sorted by component, rows in order; each component is summed by one thread
+// Cost: 2 n K w flops of GEMM (w = d; diagonal 2 d), about 4 K + 60 d other operations a row where
+// 4
+//   candidates a row are usual. Memory beside data and K d arrays: a tile of scores a thread and
+//   the pairs of one wave, at most `wave_pairs` of them unless one block alone has more; nothing of
+//   size n.
+// Numerics: fp32 only chooses candidates, within a proven bound (score_model.cc); all that is kept
+// is
+//   fp64. What is left out of a row: at most `negligible` of its mass.
+// Determinism: run_to_run, whatever the threads and the chunks: which components count is decided
+// by
+//   exact values, (2) is added in the order of the rows, L_i too. Waves and blocks leave no trace.
+// Reference and test: tests/train/naive_em.h, tests/train/cpu_estep_engine_test.cc.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <mutex>
+
+#include <cblas.h>
+#include <fmt/format.h>
+#include <omp.h>
+
+#include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/train/cpu/score_model.h"
+#include "faiss_gmm/train/estep_engine.h"
+#include "faiss_gmm/train/maximization.h"
+
+namespace faiss_gmm {
+namespace {
+
+using cpu::PreparedRow;
+using cpu::score_padding;
+using cpu::ScoreBounds;
+using cpu::ScoreModel;
+
+constexpr size_t block_rows = 256;
+constexpr size_t tile_columns = 1024;   ///< 256 x 1024 scores: 1 MiB, an L2 cache
+constexpr double negligible = 1e-6;     ///< share of a row's mass that may be left out
+constexpr size_t wave_pairs = 1 << 20;  ///< pairs held at once, 24 bytes each, twice while sorted
+constexpr size_t row_candidates = 4096; ///< a row with more has all components as candidates
+constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
+
+/// The number of "no such row".
+constexpr size_t none = std::numeric_limits<size_t>::max();
+
+/// A row's share in a component.
+struct Pair {
+    uint32_t row; ///< within its wave
+    uint32_t component;
+    double r;
+    double moment; ///< r |x - mu|^2 (spherical forms)
+};
+
+/// What is sought among a row's components.
+struct Search {
+    double margin = 0; ///< nats below the best that must be found
+    size_t best = 0;   ///< besides, the so many best
+};
+
+struct CandidateList {
+    bool all = false;            ///< every component, the list is void
+    float peak = minus_infinity; ///< largest lower bound so far
+    std::vector<uint32_t> component;
+    std::vector<float> upper;
+
+    void clear() {
+        all = false;
+        peak = minus_infinity;
+        component.clear();
+        upper.clear();
+    }
+    void append(size_t count, const uint32_t* components, const float* uppers) {
+        if (component.size() + count > row_candidates) {
+            all = true;
+            return;
+        }
+        component.insert(component.end(), components, components + count);
+        upper.insert(upper.end(), uppers, uppers + count);
+    }
+};
+
+/// A thread's buffers.
+struct Workspace {
+    std::vector<float> operand;   ///< [block_rows, w]
+    std::vector<double> whitened; ///< [block_rows, d], tied only
+    std::vector<double> scratch;  ///< [d]
+    std::vector<float> scores;    ///< [block_rows, tile_columns]
+    std::vector<float> groups;    ///< [block_rows, score_padding] for Search::best
+    std::vector<float> sorted_groups;
+    std::vector<uint32_t> found_component;
+    std::vector<float> found_upper;
+    std::vector<PreparedRow> rows;
+    std::vector<CandidateList> candidates;
+    std::vector<uint32_t> component; ///< exact candidates of one row, ascending
+    std::vector<double> joint;       ///< their log-joints
+    std::vector<double> distance;    ///< their |x - mu|^2, where log_joint gives it
+
+    Workspace(Workspace&&) = default; // rows point into the buffers, which a move keeps
+    explicit Workspace(const ScoreModel& model) {
+        const size_t d = model.mixture().d;
+        // The exact form's rows need an operand even where there is no product.
+        const size_t width = std::max(model.operand_width(), d);
+        operand.resize(block_rows * width);
+        whitened.resize(model.needs_whitening() ? block_rows * d : 0);
+        scratch.resize(d);
+        found_component.resize(tile_columns + score_padding);
+        found_upper.resize(tile_columns + score_padding);
+        rows.resize(block_rows);
+        candidates.resize(block_rows);
+        for (size_t i = 0; i < block_rows; ++i) {
+            rows[i].operand = &operand[i * width];
+            rows[i].whitened = whitened.empty() ? nullptr : &whitened[i * d];
+        }
+    }
+};
+
+/// What a candidate's upper bound must reach; finite, so that padding (-infinity) never does.
+float threshold_of(float peak, double slack, double margin) {
+    const double threshold = peak - 2 * slack - margin * (1 + 1e-6) - 1e-6;
+    return static_cast<float>(std::max<double>(threshold, std::numeric_limits<float>::lowest()));
+}
+
+/// Phases 1 and 2 for rows x [count, d]: fills the workspace's rows and candidates. Returns the
+/// first row with NaN or Inf, or `none`.
+size_t find_candidates(
+        const ScoreModel& model,
+        const Search& search,
+        const float* x,
+        size_t count,
+        Workspace& work) {
+    const size_t d = model.mixture().d, K = model.mixture().K;
+    const size_t width = model.operand_width();
+    for (size_t i = 0; i < count; ++i) {
+        if (!model.prepare(x + i * d, work.scratch.data(), work.rows[i])) {
+            return i;
+        }
+        work.candidates[i].clear();
+        work.candidates[i].all =
+                width == 0 || std::isinf(work.rows[i].slack) || search.best > score_padding;
+    }
+    if (width == 0) {
+        return none;
+    }
+    work.scores.resize(block_rows * tile_columns);
+    if (search.best > 1) {
+        work.groups.assign(block_rows * score_padding, minus_infinity);
+    }
+    for (size_t first = 0; first < K; first += tile_columns) {
+        const size_t columns = std::min(tile_columns, K - first);
+        const size_t padded = (columns + score_padding - 1) / score_padding * score_padding;
+        cblas_sgemm(
+                CblasRowMajor,
+                CblasNoTrans,
+                CblasTrans,
+                static_cast<int>(count),
+                static_cast<int>(columns),
+                static_cast<int>(width),
+                1.0f,
+                work.operand.data(),
+                static_cast<int>(width),
+                model.operand() + first * width,
+                static_cast<int>(width),
+                0.0f,
+                work.scores.data(),
+                static_cast<int>(padded));
+        for (size_t i = 0; i < count; ++i) {
+            CandidateList& list = work.candidates[i];
+            if (list.all) {
+                continue;
+            }
+            float* scores = &work.scores[i * padded];
+            std::fill(scores + columns, scores + padded, 0.0f);
+            const ScoreBounds bounds = model.bounds(first, work.rows[i]);
+            const double slack = work.rows[i].slack;
+            list.peak = std::max(list.peak, largest_lower_bound(scores, bounds, padded));
+            float threshold = threshold_of(list.peak, slack, search.margin);
+            if (search.best > 1) {
+                float* groups = &work.groups[i * score_padding];
+                raise_group_bounds(scores, bounds, padded, groups);
+                work.sorted_groups.assign(groups, groups + score_padding);
+                const auto last = work.sorted_groups.begin() + (search.best - 1);
+                std::nth_element(
+                        work.sorted_groups.begin(),
+                        last,
+                        work.sorted_groups.end(),
+                        std::greater<float>());
+                threshold = std::min(threshold, threshold_of(*last, slack, 0));
+            }
+            const size_t found = collect_above(
+                    scores,
+                    bounds,
+                    padded,
+                    threshold,
+                    static_cast<uint32_t>(first),
+                    work.found_component.data(),
+                    work.found_upper.data());
+            list.append(found, work.found_component.data(), work.found_upper.data());
+        }
+    }
+    return none;
+}
+
+/// The first half of phase 3: exact log-joints of row i's candidates, ascending by component.
+void evaluate_candidates(
+        const ScoreModel& model, const Search& search, const float* x, size_t i, Workspace& work) {
+    const CandidateList& list = work.candidates[i];
+    work.component.clear();
+    work.joint.clear();
+    work.distance.clear();
+    const auto evaluate = [&](uint32_t k) {
+        double distance = 0;
+        work.joint.push_back(model.log_joint(x, work.rows[i], k, work.scratch.data(), distance));
+        work.component.push_back(k);
+        work.distance.push_back(distance);
+    };
+    if (list.all) {
+        for (size_t k = 0; k < model.mixture().K; ++k) {
+            evaluate(static_cast<uint32_t>(k));
+        }
+        return;
+    }
+    // Later tiles may have raised the peak since a candidate was collected.
+    const float threshold = search.best > 1
+                                    ? minus_infinity
+                                    : threshold_of(list.peak, work.rows[i].slack, search.margin);
+    for (size_t c = 0; c < list.component.size(); ++c) {
+        if (list.upper[c] >= threshold) {
+            evaluate(list.component[c]);
+        }
+    }
+}
+
+/// Position of the best candidate, the lower component of equals.
+size_t best_candidate(const Workspace& work) {
+    return std::max_element(work.joint.begin(), work.joint.end()) - work.joint.begin();
+}
+
+/// log sum exp of the candidates that count: those within `margin` of the best, an exact rule.
+double log_normaliser(const Workspace& work, size_t best, double margin) {
+    const double top = work.joint[best];
+    double sum = 0;
+    for (const double value : work.joint) {
+        if (value >= top - margin) {
+            sum += std::exp(value - top);
+        }
+    }
+    return top + std::log(sum);
+}
+
+/// Pairs of one block and what it adds to the pass.
+struct BlockResult {
+    std::vector<Pair> pairs;
+    std::vector<double> log_likelihood; ///< [rows]
+    size_t shared_rows = 0;
+    size_t bad_row = none;
+
+    void clear() {
+        pairs.clear();
+        log_likelihood.clear();
+        shared_rows = 0;
+        bad_row = none;
+    }
+};
+
+/// The second half of phase 3, soft: responsibilities of the row evaluated last.
+void weigh_softly(
+        const Workspace& work, const Search& search, size_t K, uint32_t row, BlockResult& result) {
+    const size_t best = best_candidate(work);
+    const double norm = log_normaliser(work, best, search.margin);
+    double rest = 1;
+    double second = 0;
+    const double least = norm - search.margin; // a share of negligible / K each
+    const size_t home_at = result.pairs.size();
+    result.pairs.push_back({row, work.component[best], 1, 0});
+    for (size_t c = 0; c < work.joint.size(); ++c) {
+        if (c == best || work.joint[c] < least) {
+            continue;
+        }
+        const double r = std::exp(work.joint[c] - norm);
+        result.pairs.push_back({row, work.component[c], r, r * work.distance[c]});
+        rest -= r;
+        second = std::max(second, r);
+    }
+    result.pairs[home_at].r = rest;
+    result.pairs[home_at].moment = rest * work.distance[best];
+    result.log_likelihood.push_back(norm);
+    result.shared_rows += second > 1.0 / K;
+}
+
+void weigh_hard(const Workspace& work, uint32_t row, BlockResult& result) {
+    const size_t best = best_candidate(work);
+    result.pairs.push_back({row, work.component[best], 1, work.distance[best]});
+    result.log_likelihood.push_back(work.joint[best]);
+}
+
+/// Carries the first exception out of a parallel region, where none may escape.
+class ExceptionRelay {
+public:
+    template <class F> void run(F&& f) noexcept {
+        try {
+            f();
+        } catch (...) {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            if (!first_) {
+                first_ = std::current_exception();
+            }
+        }
+    }
+    void rethrow() const {
+        if (first_) {
+            std::rethrow_exception(first_);
+        }
+    }
+
+private:
+    std::mutex mutex_;
+    std::exception_ptr first_;
+};
+
+class CpuEStepEngine : public EStepEngine {
+public:
+    using EStepEngine::begin;
+    void begin(const GaussianMixture& mixture, Assignment assignment) override;
+    void accumulate(const Chunk& chunk) override;
+    SufficientStatistics finish() override;
+    GaussianMixture
+    maximize(const SufficientStatistics& statistics, double reg_covar) const override;
+    void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) override;
+
+private:
+    void require_ready(const Chunk& chunk) const;
+    void prepare_workspaces();
+    size_t next_wave_blocks() const;
+    void weigh_wave(const float* x, size_t rows, size_t blocks);
+    void sort_pairs(size_t blocks);
+    void sum_components(const float* x);
+    void sum_tied_moment(const float* x, size_t blocks);
+    const ScoreModel& model() const {
+        return *model_;
+    }
+    Search soft_search(size_t best) const;
+
+    std::unique_ptr<ScoreModel> model_;
+    Assignment assignment_ = Assignment::soft;
+    std::vector<Workspace> workspaces_; ///< one a thread
+    // Of the wave.
+    std::vector<BlockResult> blocks_;
+    std::vector<Pair> sorted_;    ///< by component, rows in order
+    std::vector<size_t> offsets_; ///< [K + 1] into sorted_
+    double pairs_per_block_ = 0;  ///< of the last wave; 0: none yet
+    // Of the pass.
+    size_t rows_ = 0;
+    double sum_log_likelihood_ = 0;
+    size_t shared_rows_ = 0;
+    std::vector<double> N_k_;
+    std::vector<double> sum_x_;  ///< [K, d], sum of r x
+    std::vector<double> moment_; ///< [K] for both spherical forms, else as the covariance
+};
+
+Search CpuEStepEngine::soft_search(size_t best) const {
+    return {std::log(model().mixture().K / negligible), best};
+}
+
+void CpuEStepEngine::begin(const GaussianMixture& mixture, Assignment assignment) {
+    // The workspaces are of a shape; they are made anew when it changes.
+    const bool same_shape = model_ && model().mixture().d == mixture.d &&
+                            model().mixture().covariance == mixture.covariance;
+    model_ = std::make_unique<ScoreModel>(mixture);
+    if (!same_shape) {
+        workspaces_.clear();
+    }
+    assignment_ = assignment;
+    const size_t K = mixture.K, d = mixture.d;
+    rows_ = 0;
+    sum_log_likelihood_ = 0;
+    shared_rows_ = 0;
+    pairs_per_block_ = 0;
+    N_k_.assign(K, 0.0);
+    sum_x_.assign(K * d, 0.0);
+    const bool trace = mixture.covariance == Covariance::tied_spherical;
+    moment_.assign(trace ? K : mixture.covariances.size(), 0.0);
+}
+
+void CpuEStepEngine::require_ready(const Chunk& chunk) const {
+    if (!model_) {
+        throw Error(
+                {"running the E-step",
+                 "rows before a mixture",
+                 "begin(mixture) first",
+                 "call begin()"});
+    }
+    if (chunk.memory != Chunk::Memory::host) {
+        throw Error(
+                {"running the E-step on the CPU",
+                 "a chunk in device memory",
+                 "host memory",
+                 "give the CPU engine a source in host memory"});
+    }
+}
+
+void CpuEStepEngine::prepare_workspaces() {
+    const size_t threads = omp_get_max_threads();
+    while (workspaces_.size() < threads) {
+        workspaces_.emplace_back(model());
+    }
+}
+
+[[noreturn]] void refuse_row(size_t row) {
+    throw Error(
+            {"running the E-step",
+             fmt::format("row {} with NaN or Inf", row),
+             "finite numbers",
+             "remove or repair that row"});
+}
+
+/// Blocks of the next wave, so that its pairs stay near wave_pairs. Any number gives the same bits.
+size_t CpuEStepEngine::next_wave_blocks() const {
+    const size_t threads = omp_get_max_threads();
+    const size_t most = std::max<size_t>(64, 4 * threads);
+    // Before anything is known of the data every component may be a pair of every row.
+    const double pairs = pairs_per_block_ > 0
+                                 ? 1.25 * pairs_per_block_
+                                 : static_cast<double>(block_rows) * model().mixture().K / 2;
+    return std::clamp<size_t>(static_cast<size_t>(wave_pairs / pairs), 1, most);
+}
+
+void CpuEStepEngine::accumulate(const Chunk& chunk) {
+    require_ready(chunk);
+    const size_t d = model().mixture().d;
+    prepare_workspaces();
+    for (size_t first = 0; first < chunk.n;) {
+        const size_t blocks = next_wave_blocks();
+        const size_t rows = std::min(blocks * block_rows, chunk.n - first);
+        const size_t used = (rows + block_rows - 1) / block_rows;
+        const float* x = chunk.x + first * d;
+        weigh_wave(x, rows, used);
+        size_t pairs = 0;
+        for (size_t b = 0; b < used; ++b) {
+            const BlockResult& block = blocks_[b];
+            if (block.bad_row != none) {
+                refuse_row(chunk.first + first + b * block_rows + block.bad_row);
+            }
+            for (const double value : block.log_likelihood) {
+                sum_log_likelihood_ += value;
+            }
+            shared_rows_ += block.shared_rows;
+            pairs += block.pairs.size();
+        }
+        pairs_per_block_ = static_cast<double>(pairs) / used;
+        sort_pairs(used);
+        sum_components(x);
+        if (model().mixture().covariance == Covariance::tied) {
+            sum_tied_moment(x, used);
+        }
+        rows_ += rows;
+        first += rows;
+    }
+}
+
+/// Phases 1 to 3 of a wave.
+void CpuEStepEngine::weigh_wave(const float* x, size_t rows, size_t blocks) {
+    const size_t d = model().mixture().d, K = model().mixture().K;
+    const Search search = assignment_ == Assignment::soft ? soft_search(0) : Search();
+    blocks_.resize(std::max(blocks_.size(), blocks));
+    ExceptionRelay relay;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t b = 0; b < static_cast<int64_t>(blocks); ++b) {
+        relay.run([&] {
+            Workspace& work = workspaces_[omp_get_thread_num()];
+            BlockResult& result = blocks_[b];
+            result.clear();
+            const size_t first = b * block_rows;
+            const size_t count = std::min(block_rows, rows - first);
+            result.bad_row = find_candidates(model(), search, x + first * d, count, work);
+            if (result.bad_row != none) {
+                return;
+            }
+            for (size_t i = 0; i < count; ++i) {
+                evaluate_candidates(model(), search, x + (first + i) * d, i, work);
+                if (assignment_ == Assignment::soft) {
+                    weigh_softly(work, search, K, static_cast<uint32_t>(first + i), result);
+                } else {
+                    weigh_hard(work, static_cast<uint32_t>(first + i), result);
+                }
+            }
+        });
+    }
+    relay.rethrow();
+}
+
+/// A counting sort by component that keeps the order of the rows.
+void CpuEStepEngine::sort_pairs(size_t blocks) {
+    const size_t K = model().mixture().K;
+    offsets_.assign(K + 1, 0);
+    for (size_t b = 0; b < blocks; ++b) {
+        for (const Pair& pair : blocks_[b].pairs) {
+            ++offsets_[pair.component + 1];
+        }
+    }
+    for (size_t k = 0; k < K; ++k) {
+        offsets_[k + 1] += offsets_[k];
+    }
+    sorted_.resize(offsets_[K]);
+    std::vector<size_t> next(offsets_.begin(), offsets_.end() - 1);
+    for (size_t b = 0; b < blocks; ++b) {
+        for (const Pair& pair : blocks_[b].pairs) {
+            sorted_[next[pair.component]++] = pair;
+        }
+    }
+}
+
+/// Phase 4 of a wave.
+void CpuEStepEngine::sum_components(const float* x) {
+    const GaussianMixture& mixture = model().mixture();
+    const size_t K = mixture.K, d = mixture.d;
+    const size_t piece = std::max<size_t>(1, K / (16 * omp_get_max_threads()));
+#pragma omp parallel
+    {
+        std::vector<double> difference(mixture.covariance == Covariance::full ? d : 0);
+#pragma omp for schedule(dynamic, piece)
+        for (int64_t k = 0; k < static_cast<int64_t>(K); ++k) {
+            const float* mu = &mixture.means[k * d];
+            for (size_t p = offsets_[k]; p < offsets_[k + 1]; ++p) {
+                const Pair& pair = sorted_[p];
+                const float* row = x + pair.row * d;
+                N_k_[k] += pair.r;
+                cpu::add_scaled(&sum_x_[k * d], pair.r, row, d);
+                switch (mixture.covariance) {
+                case Covariance::tied_spherical:
+                case Covariance::spherical:
+                    moment_[k] += pair.moment;
+                    break;
+                case Covariance::diagonal:
+                    cpu::add_scaled_squares(&moment_[k * d], pair.r, row, mu, d);
+                    break;
+                case Covariance::tied:
+                    break; // one matrix for all: sum_tied_moment
+                case Covariance::full:
+                    for (size_t j = 0; j < d; ++j) {
+                        difference[j] = static_cast<double>(row[j]) - mu[j];
+                    }
+                    for (size_t j = 0; j < d; ++j) {
+                        cpu::add_scaled(
+                                &moment_[(k * d + j) * d],
+                                pair.r * difference[j],
+                                difference.data(),
+                                j + 1);
+                    }
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The one matrix of a tied mixture: threads share its rows, each adds all pairs in order.
+void CpuEStepEngine::sum_tied_moment(const float* x, size_t blocks) {
+    const GaussianMixture& mixture = model().mixture();
+    const size_t d = mixture.d;
+#pragma omp parallel
+    {
+        std::vector<double> difference(d);
+        const size_t threads = omp_get_num_threads();
+        for (size_t b = 0; b < blocks; ++b) {
+            for (const Pair& pair : blocks_[b].pairs) {
+                const float* row = x + pair.row * d;
+                const float* mu = &mixture.means[pair.component * d];
+                for (size_t j = 0; j < d; ++j) {
+                    difference[j] = static_cast<double>(row[j]) - mu[j];
+                }
+                for (size_t j = omp_get_thread_num(); j < d; j += threads) {
+                    cpu::add_scaled(
+                            &moment_[j * d], pair.r * difference[j], difference.data(), j + 1);
+                }
+            }
+        }
+    }
+}
+
+void mirror_lower(size_t d, double* matrix) {
+    for (size_t i = 0; i < d; ++i) {
+        for (size_t j = 0; j < i; ++j) {
+            matrix[j * d + i] = matrix[i * d + j];
+        }
+    }
+}
+
+SufficientStatistics CpuEStepEngine::finish() {
+    require_ready(Chunk());
+    const GaussianMixture& mixture = model().mixture();
+    const size_t K = mixture.K, d = mixture.d;
+    SufficientStatistics statistics;
+    statistics.rows = rows_;
+    statistics.sum_log_likelihood = sum_log_likelihood_;
+    statistics.N_k = N_k_;
+    statistics.shared_rows = shared_rows_;
+    statistics.first_moment = sum_x_;
+    for (size_t k = 0; k < K; ++k) {
+        cpu::add_scaled(&statistics.first_moment[k * d], -N_k_[k], &mixture.means[k * d], d);
+    }
+    statistics.second_moment = moment_;
+    switch (mixture.covariance) {
+    case Covariance::tied_spherical: {
+        double total = 0;
+        for (const double value : moment_) {
+            total += value;
+        }
+        statistics.second_moment = {total};
+        break;
+    }
+    case Covariance::tied:
+        mirror_lower(d, statistics.second_moment.data());
+        break;
+    case Covariance::full:
+        for (size_t k = 0; k < K; ++k) {
+            mirror_lower(d, &statistics.second_moment[k * d * d]);
+        }
+        break;
+    default:
+        break;
+    }
+    return statistics;
+}
+
+GaussianMixture
+CpuEStepEngine::maximize(const SufficientStatistics& statistics, double reg_covar) const {
+    return maximize_on_host(model().mixture(), statistics, reg_covar);
+}
+
+void CpuEStepEngine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) {
+    require_ready(chunk);
+    const GaussianMixture& mixture = model().mixture();
+    const size_t d = mixture.d;
+    const size_t wanted = std::min(m, mixture.K);
+    const Search search = soft_search(wanted);
+    out.component.assign(chunk.n * m, -1);
+    out.log_responsibility.assign(chunk.n * m, minus_infinity);
+    out.squared_distance.assign(chunk.n * m, std::numeric_limits<float>::infinity());
+    prepare_workspaces();
+    const size_t blocks = (chunk.n + block_rows - 1) / block_rows;
+    std::atomic<size_t> bad_row{none};
+    ExceptionRelay relay;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t b = 0; b < static_cast<int64_t>(blocks); ++b) {
+        relay.run([&] {
+            Workspace& work = workspaces_[omp_get_thread_num()];
+            const size_t first = b * block_rows;
+            const size_t count = std::min(block_rows, chunk.n - first);
+            const size_t bad = find_candidates(model(), search, chunk.x + first * d, count, work);
+            if (bad != none) {
+                size_t seen = bad_row;
+                while (first + bad < seen && !bad_row.compare_exchange_weak(seen, first + bad)) {
+                }
+                return;
+            }
+            std::vector<uint32_t> order;
+            for (size_t i = 0; i < count; ++i) {
+                const float* x = chunk.x + (first + i) * d;
+                evaluate_candidates(model(), search, x, i, work);
+                if (work.joint.size() < wanted) { // components of weight zero are no candidates
+                    work.candidates[i].all = true;
+                    evaluate_candidates(model(), search, x, i, work);
+                }
+                const double norm = log_normaliser(work, best_candidate(work), search.margin);
+                order.resize(work.joint.size());
+                for (size_t c = 0; c < order.size(); ++c) {
+                    order[c] = static_cast<uint32_t>(c);
+                }
+                std::partial_sort(
+                        order.begin(),
+                        order.begin() + wanted,
+                        order.end(),
+                        [&](uint32_t a, uint32_t c) {
+                            // Candidates ascend by component, so a < c is the lower of equals.
+                            return work.joint[a] != work.joint[c] ? work.joint[a] > work.joint[c]
+                                                                  : a < c;
+                        });
+                for (size_t c = 0; c < wanted; ++c) {
+                    const size_t at = (first + i) * m + c;
+                    const uint32_t k = work.component[order[c]];
+                    out.component[at] = static_cast<int32_t>(k);
+                    out.log_responsibility[at] = static_cast<float>(work.joint[order[c]] - norm);
+                    out.squared_distance[at] =
+                            static_cast<float>(cpu::squared_distance(x, &mixture.means[k * d], d));
+                }
+            }
+        });
+    }
+    relay.rethrow();
+    if (bad_row != none) {
+        refuse_row(chunk.first + bad_row);
+    }
+}
+
+} // namespace
+
+std::unique_ptr<EStepEngine> make_cpu_engine() {
+    return std::make_unique<CpuEStepEngine>();
+}
+
+} // namespace faiss_gmm

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#include "faiss_gmm/train/vector_source.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "faiss_gmm/mixture/error.h"
+
+namespace faiss_gmm {
+namespace {
+
+void require_range(size_t first, size_t n, size_t rows, size_t most) {
+    if (first > rows || n > rows - first || n > most) {
+        throw Error(
+                {"reading rows",
+                 fmt::format("rows {} to {} of {}", first, first + n, rows),
+                 fmt::format("ranges within the source, at most {} rows at once", most),
+                 "ask for fewer rows"});
+    }
+}
+
+} // namespace
+
+MemorySource::MemorySource(size_t n, size_t d, const float* x) : n_(n), d_(d), x_(x) {}
+
+size_t MemorySource::rows() const {
+    return n_;
+}
+
+size_t MemorySource::dimensions() const {
+    return d_;
+}
+
+size_t MemorySource::max_chunk_rows() const {
+    return std::max<size_t>(1, n_);
+}
+
+Chunk MemorySource::read(size_t first, size_t n) {
+    require_range(first, n, n_, max_chunk_rows());
+    Chunk chunk;
+    chunk.x = x_ + first * d_;
+    chunk.n = n;
+    chunk.first = first;
+    return chunk;
+}
+
+SampledSource::SampledSource(size_t d, const float* x, std::vector<int64_t> rows)
+        : d_(d), x_(x), rows_(std::move(rows)) {}
+
+size_t SampledSource::rows() const {
+    return rows_.size();
+}
+
+size_t SampledSource::dimensions() const {
+    return d_;
+}
+
+size_t SampledSource::max_chunk_rows() const {
+    // 8 MiB: long enough for an engine's threads, short enough to stay in a last-level cache.
+    const size_t rows = (size_t{8} << 20) / (sizeof(float) * std::max<size_t>(1, d_));
+    return std::max<size_t>(1024, rows);
+}
+
+Chunk SampledSource::read(size_t first, size_t n) {
+    require_range(first, n, rows_.size(), max_chunk_rows());
+    buffer_.resize(std::max(buffer_.size(), n * d_));
+#pragma omp parallel for if (n * d_ > 65536)
+    for (int64_t i = 0; i < static_cast<int64_t>(n); ++i) {
+        std::copy_n(x_ + rows_[first + i] * d_, d_, buffer_.begin() + i * d_);
+    }
+    Chunk chunk;
+    chunk.x = buffer_.data();
+    chunk.n = n;
+    chunk.first = first;
+    return chunk;
+}
+
+} // namespace faiss_gmm

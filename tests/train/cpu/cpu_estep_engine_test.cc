@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// The CPU engine against the fp64 oracle, within the tolerances that any engine must keep:
+// log-likelihood 1e-6 d nats a row; N_k, centred means and variances 1e-4 relative in norm;
+// responsibilities 1e-4 absolute.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/train/estep_engine.h"
+#include "tests/train/naive_em.h"
+#include "tests/train/random_data.h"
+
+namespace faiss_gmm {
+namespace {
+
+using testing::all_covariances;
+using testing::draw;
+using testing::name_of;
+using testing::random_mixture;
+using testing::test_seed;
+
+template <class A, class B>
+double relative_distance(const std::vector<A>& a, const std::vector<B>& b, double origin = 0) {
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        difference += (double(a[i]) - double(b[i])) * (double(a[i]) - double(b[i]));
+        size += (double(b[i]) - origin) * (double(b[i]) - origin);
+    }
+    return std::sqrt(difference / std::max(size, 1e-300));
+}
+
+/// Keeps the parameters of components that hold a row's mass or more. A lesser one is made of
+/// shares so small that engines leave them to the row's home (negligible mass); the trainer seeds
+/// it anew.
+template <class T>
+std::vector<T> of_living(const std::vector<T>& parameters, const std::vector<double>& N_k) {
+    const size_t size = parameters.size() / N_k.size();
+    std::vector<T> living;
+    for (size_t k = 0; k < N_k.size(); ++k) {
+        if (N_k[k] >= 1) {
+            living.insert(living.end(), &parameters[k * size], &parameters[k * size] + size);
+        }
+    }
+    return living;
+}
+
+Chunk chunk_of(const std::vector<float>& x, size_t d, size_t first, size_t n) {
+    Chunk chunk;
+    chunk.x = x.data() + first * d;
+    chunk.n = n;
+    chunk.first = first;
+    return chunk;
+}
+
+SufficientStatistics
+pass(EStepEngine& engine,
+     const GaussianMixture& mixture,
+     const std::vector<float>& x,
+     Assignment assignment = Assignment::soft,
+     size_t piece = std::numeric_limits<size_t>::max()) {
+    engine.begin(mixture, assignment);
+    const size_t n = x.size() / mixture.d;
+    for (size_t first = 0; first < n; first += std::min(piece, n)) {
+        engine.accumulate(chunk_of(x, mixture.d, first, std::min(piece, n - first)));
+    }
+    return engine.finish();
+}
+
+/// Compares one iteration and the responsibilities with the oracle.
+void expect_like_oracle(
+        const GaussianMixture& mixture,
+        const std::vector<float>& x,
+        double offset,
+        Assignment assignment = Assignment::soft) {
+    const size_t K = mixture.K, d = mixture.d, n = x.size() / d;
+    const double reg_covar = 1e-6;
+    const auto engine = make_cpu_engine();
+    const SufficientStatistics statistics = pass(*engine, mixture, x, assignment);
+    const GaussianMixture after = engine->maximize(statistics, reg_covar);
+    const naive::Iteration oracle =
+            naive::iterate(mixture, n, x.data(), reg_covar, assignment == Assignment::hard);
+
+    EXPECT_EQ(statistics.rows, n);
+    double log_likelihood = 0;
+    for (const double value : oracle.log_likelihood) {
+        log_likelihood += value;
+    }
+    EXPECT_NEAR(statistics.sum_log_likelihood / n, log_likelihood / n, 1e-6 * d);
+    EXPECT_LT(relative_distance(statistics.N_k, oracle.N_k), 1e-4);
+    const auto& mass = oracle.N_k;
+    // Means are stored in fp32: far from zero their rounding is an error of its own, allowed beside
+    // the engine's.
+    const std::vector<double> means = of_living(oracle.means, mass);
+    const std::vector<double> stored =
+            of_living(std::vector<double>(after.means.begin(), after.means.end()), mass);
+    const double rounding = offset * 0x1p-24 * std::sqrt(double(means.size()));
+    double size = 0;
+    for (const double mean : means) {
+        size += (mean - offset) * (mean - offset);
+    }
+    EXPECT_LT(relative_distance(stored, means, offset), 1e-4 + rounding / std::sqrt(size));
+    const bool tied = mixture.covariance == Covariance::tied ||
+                      mixture.covariance == Covariance::tied_spherical;
+    EXPECT_LT(
+            tied ? relative_distance(after.covariances, oracle.covariances)
+                 : relative_distance(
+                           of_living(after.covariances, mass), of_living(oracle.covariances, mass)),
+            1e-4);
+    after.check();
+    if (assignment == Assignment::hard) {
+        return;
+    }
+    size_t shared = 0;
+    for (size_t i = 0; i < n; ++i) {
+        std::vector<double> row(
+                &oracle.responsibilities[i * K], &oracle.responsibilities[i * K] + K);
+        std::sort(row.rbegin(), row.rend());
+        shared += K > 1 && row[1] > 1.0 / K;
+    }
+    EXPECT_NEAR(double(statistics.shared_rows), double(shared), 1 + 1e-3 * n);
+
+    TopResponsibilities top;
+    const size_t m = std::min<size_t>(4, K + 1);
+    engine->top_responsibilities(chunk_of(x, d, 0, n), m, top);
+    for (size_t i = 0; i < n; ++i) {
+        for (size_t c = 0; c < m; ++c) {
+            const int32_t k = top.component[i * m + c];
+            if (c >= K) {
+                EXPECT_EQ(k, -1);
+                continue;
+            }
+            ASSERT_GE(k, 0);
+            ASSERT_LT(size_t(k), K);
+            const double r = oracle.responsibilities[i * K + k];
+            EXPECT_NEAR(std::exp(top.log_responsibility[i * m + c]), r, 1e-4);
+            double distance = 0;
+            for (size_t j = 0; j < d; ++j) {
+                distance += std::pow(double(x[i * d + j]) - mixture.means[k * d + j], 2);
+            }
+            EXPECT_NEAR(top.squared_distance[i * m + c], distance, 1e-6 * distance);
+            if (c > 0) {
+                EXPECT_LE(top.log_responsibility[i * m + c], top.log_responsibility[i * m + c - 1]);
+            }
+        }
+    }
+}
+
+TEST(CpuEStepEngine, AgreesWithTheOracleOnEveryShape) {
+    const struct {
+        size_t n, K, d;
+        double spread;
+    } cases[] = {
+            {700, 1, 3, 1.0},
+            {700, 5, 1, 3.0},
+            {900, 7, 2, 2.0},
+            {1500, 33, 8, 1.5},
+            {1000, 20, 24, 0.4},
+            {600, 70, 17, 1.0},
+            {300, 5, 64, 3.0}};
+    for (const Covariance covariance : all_covariances) {
+        for (const auto& c : cases) {
+            SCOPED_TRACE(name_of(covariance));
+            SCOPED_TRACE(::testing::Message() << "n " << c.n << " K " << c.K << " d " << c.d);
+            const auto truth = random_mixture(covariance, c.K, c.d, c.spread, 0, 1);
+            const auto x = draw(truth, c.n, 2);
+            // Away from the truth, as in the middle of training.
+            auto start = random_mixture(covariance, c.K, c.d, c.spread, 0, 3);
+            expect_like_oracle(truth, x, 0);
+            expect_like_oracle(start, x, 0);
+            expect_like_oracle(start, x, 0, Assignment::hard);
+        }
+    }
+}
+
+TEST(CpuEStepEngine, AgreesWithTheOracleFarFromZero) {
+    for (const Covariance covariance : all_covariances) {
+        SCOPED_TRACE(name_of(covariance));
+        const auto truth = random_mixture(covariance, 12, 10, 1.0, 1e4, 4);
+        expect_like_oracle(truth, draw(truth, 800, 5), 1e4);
+    }
+}
+
+TEST(CpuEStepEngine, AgreesWithTheOracleInManyTilesAndDimensions) {
+    // More components than a tile of scores, a number that is no multiple of any vector.
+    const auto many = random_mixture(Covariance::tied_spherical, 2311, 5, 3.0, 0, 6);
+    expect_like_oracle(many, draw(many, 400, 7), 0);
+    const auto spherical = random_mixture(Covariance::spherical, 1100, 6, 3.0, 0, 6);
+    expect_like_oracle(spherical, draw(spherical, 300, 7), 0);
+    const auto wide = random_mixture(Covariance::tied_spherical, 9, 2048, 0.1, 0, 8);
+    expect_like_oracle(wide, draw(wide, 300, 9), 0);
+    const auto diagonal = random_mixture(Covariance::diagonal, 9, 2048, 0.1, 0, 8);
+    expect_like_oracle(diagonal, draw(diagonal, 300, 9), 0);
+}
+
+TEST(CpuEStepEngine, NearTiesAreDecidedExactly) {
+    // Pairs of means a hair apart, in a place where fp32 products are off by more than that hair.
+    auto mixture = random_mixture(Covariance::tied_spherical, 40, 64, 30.0, 0, 10);
+    for (size_t k = 0; k < 40; k += 2) {
+        for (size_t j = 0; j < 64; ++j) {
+            mixture.means[(k + 1) * 64 + j] = std::nextafter(mixture.means[k * 64 + j], 1e9f);
+        }
+    }
+    mixture.covariances[0] = 1e-3;
+    expect_like_oracle(mixture, draw(mixture, 1000, 11), 0);
+}
+
+TEST(CpuEStepEngine, TwoGroupsAHundredSigmaApart) {
+    for (const Covariance covariance : all_covariances) {
+        SCOPED_TRACE(name_of(covariance));
+        auto mixture = random_mixture(covariance, 16, 12, 0.7, 0, 12);
+        for (size_t i = 0; i < 8 * 12; ++i) {
+            mixture.means[i] += 100;
+        }
+        expect_like_oracle(mixture, draw(mixture, 900, 13), 0);
+    }
+}
+
+TEST(CpuEStepEngine, OutliersAndExtremeScalesStayFinite) {
+    for (const Covariance covariance : all_covariances) {
+        for (const double scale : {1e6, 1e15, 1e18}) {
+            SCOPED_TRACE(name_of(covariance));
+            const auto mixture = random_mixture(covariance, 6, 5, 1.0, 0, 14);
+            auto x = draw(mixture, 400, 15);
+            x[7 * 5 + 2] = static_cast<float>(scale);
+            const auto engine = make_cpu_engine();
+            const auto after = engine->maximize(pass(*engine, mixture, x), 1e-6);
+            for (const double value : after.covariances) {
+                EXPECT_TRUE(std::isfinite(value));
+            }
+            if (scale == 1e6) {
+                expect_like_oracle(mixture, x, 0);
+            }
+        }
+    }
+}
+
+TEST(CpuEStepEngine, WeightsOfZeroGetNothing) {
+    for (const Covariance covariance : all_covariances) {
+        SCOPED_TRACE(name_of(covariance));
+        auto mixture = random_mixture(covariance, 5, 4, 2.0, 0, 16);
+        const double lost = std::exp(mixture.log_weights[2]);
+        mixture.log_weights[2] = -std::numeric_limits<double>::infinity();
+        for (double& value : mixture.log_weights) {
+            value -= std::log1p(-lost);
+        }
+        const auto x = draw(mixture, 500, 17);
+        const auto engine = make_cpu_engine();
+        const SufficientStatistics statistics = pass(*engine, mixture, x);
+        EXPECT_EQ(statistics.N_k[2], 0);
+        TopResponsibilities top;
+        engine->top_responsibilities(chunk_of(x, 4, 0, 500), 5, top);
+        for (size_t i = 0; i < 500; ++i) {
+            EXPECT_EQ(top.component[i * 5 + 4], 2);
+        }
+    }
+}
+
+bool same_bits(const std::vector<double>& a, const std::vector<double>& b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
+}
+
+TEST(CpuEStepEngine, SameBitsForAnyThreadsAndChunks) {
+    const int before = omp_get_max_threads();
+    for (const Covariance covariance : all_covariances) {
+        SCOPED_TRACE(name_of(covariance));
+        const bool matrix = covariance == Covariance::tied || covariance == Covariance::full;
+        const size_t n = matrix ? 3000 : 30000;
+        const auto mixture = random_mixture(covariance, 90, 12, 0.8, 0, 18);
+        const auto x = draw(mixture, n, 19);
+        const auto engine = make_cpu_engine();
+        omp_set_num_threads(1);
+        const SufficientStatistics first = pass(*engine, mixture, x);
+        for (const int threads : {1, 2, 7}) {
+            for (const size_t piece : {n, size_t{1000}, size_t{777}}) {
+                SCOPED_TRACE(::testing::Message() << threads << " threads, chunks of " << piece);
+                omp_set_num_threads(threads);
+                const SufficientStatistics other =
+                        pass(*engine, mixture, x, Assignment::soft, piece);
+                EXPECT_EQ(first.sum_log_likelihood, other.sum_log_likelihood);
+                EXPECT_EQ(first.shared_rows, other.shared_rows);
+                EXPECT_TRUE(same_bits(first.N_k, other.N_k));
+                EXPECT_TRUE(same_bits(first.first_moment, other.first_moment));
+                EXPECT_TRUE(same_bits(first.second_moment, other.second_moment));
+            }
+        }
+    }
+    omp_set_num_threads(before);
+}
+
+TEST(CpuEStepEngine, ResponsibilitiesOfARowSumToOne) {
+    const uint64_t seed = test_seed();
+    SCOPED_TRACE(::testing::Message() << "FAISS_GMM_TEST_SEED=" << seed);
+    Random random(seed);
+    for (int round = 0; round < 20; ++round) {
+        const size_t K = 1 + random.below(150), d = 1 + random.below(40);
+        const size_t n = 1 + random.below(600);
+        const Covariance covariance = all_covariances[random.below(3)];
+        const auto mixture =
+                random_mixture(covariance, K, d, 2 * random.uniform(), 0, random.below(1000));
+        const auto x = draw(mixture, n, random.below(1000));
+        const auto engine = make_cpu_engine();
+        const SufficientStatistics statistics = pass(*engine, mixture, x);
+        double total = 0;
+        for (const double N : statistics.N_k) {
+            EXPECT_GE(N, 0);
+            total += N;
+        }
+        EXPECT_NEAR(total, n, 1e-9 * n);
+        TopResponsibilities top;
+        engine->top_responsibilities(chunk_of(x, d, 0, n), K, top);
+        for (size_t i = 0; i < n; ++i) {
+            double sum = 0;
+            std::vector<bool> seen(K);
+            for (size_t c = 0; c < K; ++c) {
+                sum += std::exp(top.log_responsibility[i * K + c]);
+                EXPECT_FALSE(seen[top.component[i * K + c]]);
+                seen[top.component[i * K + c]] = true;
+            }
+            EXPECT_NEAR(sum, 1, 1e-5);
+        }
+    }
+}
+
+TEST(CpuEStepEngine, VanishingVarianceIsKMeans) {
+    auto mixture = random_mixture(Covariance::tied_spherical, 30, 6, 1.0, 0, 20);
+    std::fill(mixture.log_weights.begin(), mixture.log_weights.end(), -std::log(30.0));
+    const auto x = draw(mixture, 2000, 21);
+    mixture.covariances[0] = 1e-9;
+    const auto engine = make_cpu_engine();
+    const SufficientStatistics soft = pass(*engine, mixture, x);
+    const SufficientStatistics hard = pass(*engine, mixture, x, Assignment::hard);
+    EXPECT_TRUE(same_bits(soft.N_k, hard.N_k));
+    EXPECT_TRUE(same_bits(soft.second_moment, hard.second_moment));
+}
+
+TEST(CpuEStepEngine, NamesTheFirstRowThatIsNotFinite) {
+    const auto mixture = random_mixture(Covariance::tied_spherical, 5, 4, 2.0, 0, 22);
+    for (const float bad :
+         {std::numeric_limits<float>::quiet_NaN(),
+          std::numeric_limits<float>::infinity(),
+          -std::numeric_limits<float>::infinity()}) {
+        auto x = draw(mixture, 5000, 23);
+        x[4321 * 4 + 3] = bad;
+        x[4800 * 4] = bad;
+        const auto engine = make_cpu_engine();
+        try {
+            pass(*engine, mixture, x, Assignment::soft, 1000);
+            FAIL() << "expected an error";
+        } catch (const Error& error) {
+            EXPECT_NE(std::string(error.what()).find("row 4321 "), std::string::npos)
+                    << error.what();
+        }
+        TopResponsibilities top;
+        EXPECT_THROW(engine->top_responsibilities(chunk_of(x, 4, 0, 5000), 2, top), Error);
+    }
+}
+
+TEST(CpuEStepEngine, RefusesWhatItCannotRead) {
+    const auto engine = make_cpu_engine();
+    EXPECT_THROW(engine->accumulate(Chunk()), Error);
+    const auto mixture = random_mixture(Covariance::tied_spherical, 5, 4, 2.0, 0, 24);
+    engine->begin(mixture);
+    Chunk chunk;
+    chunk.memory = Chunk::Memory::device;
+    EXPECT_THROW(engine->accumulate(chunk), Error);
+    engine->accumulate(Chunk()); // no rows
+    EXPECT_EQ(engine->finish().rows, 0u);
+}
+
+} // namespace
+} // namespace faiss_gmm
