@@ -370,6 +370,16 @@ size_t SearchSettings::budget(size_t ntotal, size_t nlist) const {
     return max_codes > 0 ? std::min(vectors, max_codes) : vectors;
 }
 
+void check_result_count(int64_t k) {
+    if (k <= 0) {
+        throw_faiss(
+                {"searching an IVFGMM index",
+                 fmt::format("k = {}", k),
+                 "k from 1",
+                 "ask for at least one result a query"});
+    }
+}
+
 size_t SearchSettings::exact_distances(size_t k) const {
     if (k_factor > 0) {
         return std::max(k, static_cast<size_t>(std::lround(static_cast<double>(k) * k_factor)));
@@ -437,6 +447,7 @@ void budgeted_search(
         float* distances,
         int64_t* labels,
         Labels meaning) {
+    check_result_count(k);
     BudgetedSearch search(ivf, lists, settings, static_cast<size_t>(k), meaning);
     const auto threads = static_cast<size_t>(omp_get_max_threads());
     const size_t share = (static_cast<size_t>(n) + threads - 1) / threads;

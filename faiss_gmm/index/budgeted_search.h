@@ -37,6 +37,9 @@ SearchSettings resolve_settings(
         float probe_expansion,
         float k_factor);
 
+/// Throws faiss::FaissException for k < 1, as stock does.
+void check_result_count(int64_t k);
+
 /// What the results are called.
 enum class Labels { ids, list_and_offset };
 

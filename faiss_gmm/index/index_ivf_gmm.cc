@@ -12,6 +12,7 @@
 
 #include <faiss/IndexFlat.h>
 #include <faiss/IndexHNSW.h>
+#include <faiss/impl/IDSelector.h>
 
 #include "faiss_gmm/index/budgeted_search.h"
 #include "faiss_gmm/index/list_search.h"
@@ -22,8 +23,9 @@
 namespace faiss_gmm {
 namespace {
 
-constexpr int64_t add_block = 65536;       // above it stock add_core would re-enter ours
-constexpr size_t codec_rows_per_list = 64; // training vectors a list for rotation and quantizers
+constexpr int64_t add_block = 65536;          // above it stock add_core would re-enter ours
+constexpr size_t codec_rows_per_list = 64;    // training vectors a list for rotation and quantizers
+constexpr size_t codec_rows_of_few_lists = 8; // at least so many times what they cannot do without
 
 /// Adds the seconds of its life to a sum.
 class Stopwatch {
@@ -76,6 +78,27 @@ bool wants_sketches(const SketchParameters& sketch, size_t code_size, size_t d) 
         return code_size > 2 * ((automatic_codes(d) + 3) / 4 * 4 / 2);
     }
     return false;
+}
+
+/// What without_assumed_order() refers to.
+struct UnorderedSelection {
+    faiss::IDSelectorRange range{0, 0};
+    faiss::SearchParametersIVF params;
+};
+
+/// The parameters, but for a range that assumes lists sorted by id: a list's copies stand behind
+/// its own vectors.
+const faiss::SearchParametersIVF*
+without_assumed_order(const faiss::SearchParametersIVF* params, UnorderedSelection& parts) {
+    const auto* range =
+            params == nullptr ? nullptr : dynamic_cast<const faiss::IDSelectorRange*>(params->sel);
+    if (range == nullptr || !range->assume_sorted) {
+        return params;
+    }
+    parts.range = faiss::IDSelectorRange(range->imin, range->imax);
+    parts.params = *params;
+    parts.params.sel = &parts.range;
+    return &parts.params;
 }
 
 } // namespace
@@ -179,8 +202,10 @@ void IndexIVFGMM::learn_around(
             data_mean.data(),
             index.metric_type == faiss::METRIC_INNER_PRODUCT);
 
-    const std::vector<int64_t> rows =
-            sample_rows(n, codec_rows_per_list * index.nlist, training.seed + 1);
+    const size_t sampled = std::max(
+            codec_rows_per_list * index.nlist,
+            codec_rows_of_few_lists * enough_training_vectors(d));
+    const std::vector<int64_t> rows = sample_rows(n, sampled, training.seed + 1);
     const std::vector<float> sample = gather(d, x, rows);
     RunCodec::RunMeans members; // what is placed: runs, or vectors
     if (spill.storage == SpillStorage::shared) {
@@ -392,8 +417,9 @@ void IndexIVFGMM::organise() {
         return;
     }
     const faiss::IndexIVF& index = ivf();
-    if (runs->state().mixture.K == 0 &&
-        static_cast<size_t>(index.ntotal) >= training.min_points_per_component * index.nlist) {
+    const size_t enough = std::max(
+            training.min_points_per_component * index.nlist, enough_training_vectors(index.d));
+    if (runs->state().mixture.K == 0 && static_cast<size_t>(index.ntotal) >= enough) {
         estimate_from_lists();
     }
     OrganiseTimes times;
@@ -576,18 +602,11 @@ void IndexIVFGMM::search_lists(
     const RunInvertedLists* runs = run_lists();
     const bool keep_heap = (index.parallel_mode & index.PARALLEL_MODE_NO_HEAP_INIT) != 0;
     if (runs == nullptr) {
-        stock(k, distances, labels);
+        stock(k, distances, labels, params);
         return;
     }
     if (!stores_copies()) {
         const SearchSettings settings = resolve_settings(index, params, 0, 0);
-        if (store_pairs && settings.selector != nullptr) {
-            throw_faiss(
-                    {"searching given lists",
-                     "a selector together with store_pairs",
-                     "one of them",
-                     "search for ids, or without the selector"});
-        }
         search_given_lists(
                 index,
                 *runs,
@@ -604,14 +623,16 @@ void IndexIVFGMM::search_lists(
                 stats);
         return;
     }
+    UnorderedSelection parts;
     // A vector's copies lie in at most max_lists lists: that many times k hold k distinct ones.
     if (keep_heap) {
         refuse_with_copies("adding to the caller's heaps");
     }
+    check_result_count(k);
     const auto wide = static_cast<int64_t>(k * runs->state().spill.max_lists);
     std::vector<float> wide_distances(n * wide);
     std::vector<int64_t> wide_labels(n * wide);
-    stock(wide, wide_distances.data(), wide_labels.data());
+    stock(wide, wide_distances.data(), wide_labels.data(), without_assumed_order(params, parts));
     const bool inner_product = index.metric_type == faiss::METRIC_INNER_PRODUCT;
     parallel_for(static_cast<size_t>(n), [&](size_t i) {
         ResultHeap heap(inner_product, k, distances + i * k, labels + i * k);

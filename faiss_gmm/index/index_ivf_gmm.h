@@ -84,8 +84,11 @@ public:
 protected:
     using StockAddCore = std::function<void(
             int64_t n, const float* x, const int64_t* ids, const int64_t* assignment)>;
-    using StockSearchPreassigned =
-            std::function<void(int64_t k, float* distances, int64_t* labels)>;
+    using StockSearchPreassigned = std::function<void(
+            int64_t k,
+            float* distances,
+            int64_t* labels,
+            const faiss::IVFSearchParameters* params)>;
 
     /// Puts the lists under RunInvertedLists; once, at construction.
     void attach();
@@ -267,7 +270,10 @@ public:
                 store_pairs,
                 params,
                 stats,
-                [&](int64_t wide_k, float* wide_distances, int64_t* wide_labels) {
+                [&](int64_t wide_k,
+                    float* wide_distances,
+                    int64_t* wide_labels,
+                    const faiss::IVFSearchParameters* stock_params) {
                     Codec::search_preassigned(
                             n,
                             x,
@@ -277,7 +283,7 @@ public:
                             wide_distances,
                             wide_labels,
                             store_pairs,
-                            params,
+                            stock_params,
                             stats);
                 });
     }

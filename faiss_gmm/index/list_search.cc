@@ -8,9 +8,11 @@
 #include <vector>
 
 #include <faiss/impl/FaissException.h>
+#include <fmt/format.h>
 #include <omp.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/index/faiss_error.h"
 #include "faiss_gmm/runs/choose.h"
 #include "faiss_gmm/runs/parallel.h"
 
@@ -71,6 +73,20 @@ size_t scan_selected(size_t n, const int64_t* ids, const faiss::IDSelector* sele
         i = end + 1;
     }
     return refused;
+}
+
+/// Throws for keys [n, nprobe] that name no list; -1 stands for none.
+void check_keys(size_t nlist, size_t count, const int64_t* keys) {
+    const auto lists = static_cast<int64_t>(nlist);
+    const int64_t* wrong = std::find_if(
+            keys, keys + count, [lists](int64_t key) { return key < -1 || key >= lists; });
+    if (wrong != keys + count) {
+        throw_faiss(
+                {"searching given lists",
+                 fmt::format("list {}", *wrong),
+                 fmt::format("lists 0 to {}, and -1 for none", lists - 1),
+                 "take the keys from this index's quantizer"});
+    }
 }
 
 /// A piece of a list to be scanned, and the distance of the query to the list's mean.
@@ -151,6 +167,7 @@ IVFGMMStats for_each_query(
         const int64_t* keys,
         const float* coarse_dis,
         Query query) {
+    check_keys(ivf.nlist, static_cast<size_t>(n) * settings.nprobe, keys);
     const RunCodec& codec = lists.state().codec;
     const size_t d = ivf.d;
     // Blocks, so that a scanner serves several queries.
@@ -270,6 +287,7 @@ void search_given_lists(
         Labels meaning,
         bool keep_heap,
         faiss::IndexIVFStats* stats) {
+    check_result_count(k);
     const bool inner_product = ivf.metric_type == faiss::METRIC_INNER_PRODUCT;
     const IVFGMMStats total = for_each_query(
             ivf,

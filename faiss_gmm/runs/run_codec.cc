@@ -94,6 +94,10 @@ size_t automatic_codes(size_t d) {
     return std::clamp<size_t>(d / 4, 1, 256);
 }
 
+size_t enough_training_vectors(size_t d) {
+    return std::max(fewest_runs * run_size, d);
+}
+
 void FourBitQuantizer::deal(size_t kept, const float* y, float* dealt) const {
     const size_t last = 2 * pq.M - 1;
     for (size_t m = 0; m < pq.M; m++) {

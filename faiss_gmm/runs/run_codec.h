@@ -125,4 +125,7 @@ public:
 /// Number of 4-bit codes for d dimensions when none is asked for: clamp(d / 4, 1, 256).
 size_t automatic_codes(size_t d);
 
+/// Training vectors that RunCodec::train() never finds too few.
+size_t enough_training_vectors(size_t d);
+
 } // namespace faiss_gmm

@@ -180,6 +180,20 @@ std::vector<size_t> RunInvertedLists::bring_into_order(
         bool exact_range,
         const DecodeEntries& decode,
         OrganiseTimes& times) {
+    try {
+        return split_and_append(to_split, to_append, exact_range, decode, times);
+    } catch (...) {
+        set_state(state_); // plain lists, rather than a directory half made
+        throw;
+    }
+}
+
+std::vector<size_t> RunInvertedLists::split_and_append(
+        const std::vector<size_t>& to_split,
+        const std::vector<size_t>& to_append,
+        bool exact_range,
+        const DecodeEntries& decode,
+        OrganiseTimes& times) {
     std::vector<SplitList> splits(to_split.size());
     std::vector<OrganiseTimes> spent(to_split.size());
     const double begin = now();
@@ -572,8 +586,22 @@ void RunInvertedLists::exchange_guests(
         guests.insert(guests.end(), arriving[l].begin(), arriving[l].end());
         std::sort(guests.begin(), guests.end());
         guests.shrink_to_fit();
-        write_guests(l);
+        make_room_for_guests(l);
     });
+    // Only now: a list is read here by those that hold its runs, so none may move any more.
+    parallel_for(nlist, [&](size_t l) {
+        if (dirty[l]) {
+            write_guests(l);
+        }
+    });
+}
+
+void RunInvertedLists::make_room_for_guests(size_t l) {
+    const BlockLayout layout = state_->codec.summary_layout();
+    ListRuns& list = directory_.lists[l];
+    const size_t blocks = list.slots() / run_size;
+    list.summaries.reserve(blocks * layout.bytes());
+    resize_blocks(list.summaries, layout, blocks);
 }
 
 /// Guests' summaries, by value from their homes, behind the list's own.
@@ -584,8 +612,6 @@ void RunInvertedLists::write_guests(size_t l) {
     const size_t runs = list.runs(), slots = list.slots();
     list.guest_groups.clear();
     list.guest_further.clear();
-    list.summaries.reserve(slots / run_size * layout.bytes());
-    resize_blocks(list.summaries, layout, slots / run_size);
     std::vector<uint8_t> code(layout.codes);
     for (size_t slot = runs + list.guests.size(); slot < slots; slot++) {
         layout.put_constant(block_of(list.summaries, layout, slot), slot % run_size, empty_slot);

@@ -97,6 +97,12 @@ private:
             bool exact_range,
             const DecodeEntries& decode,
             OrganiseTimes& times);
+    std::vector<size_t> split_and_append(
+            const std::vector<size_t>& to_split,
+            const std::vector<size_t>& to_append,
+            bool exact_range,
+            const DecodeEntries& decode,
+            OrganiseTimes& times);
     void split(size_t list, const DecodeEntries& decode, SplitList& result, OrganiseTimes& times);
     void append(size_t list, const DecodeEntries& decode);
     void place(std::vector<SplitList>& splits);
@@ -105,6 +111,7 @@ private:
     template <class Visit> void visit_constants(size_t list, size_t first_entry, Visit visit) const;
     bool renew_ranges(bool exact);
     void exchange_guests(const std::vector<SplitList>& splits, const std::vector<size_t>& appended);
+    void make_room_for_guests(size_t list);
     void write_guests(size_t list);
     void encode_run(size_t list, size_t run, const float* mean);
     void encode_sketch(size_t list, size_t entry, const float* y, const float* decoded_run);

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// The budgeted search: each vector at most once, what was counted is what was done, exact at nprobe
+// = nlist.
+#include <cmath>
+#include <limits>
+
+#include <faiss/IndexFlat.h>
+#include <gtest/gtest.h>
+
+#include "index_fixture.h"
+
+namespace faiss_gmm {
+namespace {
+
+constexpr size_t rows = 1500, queries = 15, k = 10;
+
+class Search : public testing::TestWithParam<IndexSetup> {
+protected:
+    /// An index over whole numbers, a quarter of them duplicates, in as many batches as asked for.
+    void build(bool in_batches) {
+        const IndexSetup& setup = GetParam();
+        base_ = whole_rows(rows, setup.d, seed_);
+        for (size_t i = 0; i < rows / 4; i++) { // some rows many times
+            const size_t from = random_() % 40, to = rows / 2 + i;
+            std::copy_n(base_.begin() + from * setup.d, setup.d, base_.begin() + to * setup.d);
+        }
+        queries_ = whole_rows(queries, setup.d, seed_ + 1);
+        index_ = setup.trained(base_);
+        if (in_batches) {
+            add_in_batches(*index_, base_, 400, seed_ + 2);
+        } else {
+            index_->add(rows, base_.data());
+        }
+        oracle_.add(rows, base_.data());
+        index_->check();
+    }
+
+    const uint64_t seed_ = test_seed();
+    std::mt19937_64 random_{seed_};
+    Oracle oracle_{GetParam().d, GetParam().metric};
+    std::vector<float> base_, queries_;
+    std::unique_ptr<CountingIndex> index_;
+};
+
+/// What stock code does where the storage is copies.
+class SearchByRuns : public Search {};
+
+TEST_P(Search, EachOnceAndCountedForEveryNprobe) {
+    const IndexSetup& setup = GetParam();
+    const bool copies = setup.storage == SpillStorage::copies;
+    size_t from_guests = 0;
+    for (const bool in_batches : {false, true}) {
+        oracle_ = Oracle(setup.d, setup.metric);
+        build(in_batches);
+        ASSERT_EQ(index_->ntotal, static_cast<int64_t>(rows));
+        for (const float expansion : {0.0f, 1.0f}) {
+            index_->probe_expansion = expansion;
+            for (size_t nprobe = 1; nprobe <= setup.nlist; nprobe++) {
+                SCOPED_TRACE(
+                        testing::Message() << "nprobe " << nprobe << ", expansion " << expansion
+                                           << (in_batches ? ", in batches" : ""));
+                index_->nprobe = nprobe;
+                index_->log->clear();
+                indexIVFGMM_stats.reset();
+                faiss::indexIVF_stats.reset();
+                const Results got = search(*index_, queries_, k);
+                const size_t ndis = index_->log->total();
+                EXPECT_GT(ndis, 0u);
+                EXPECT_EQ(faiss::indexIVF_stats.ndis, ndis);
+                EXPECT_EQ(faiss::indexIVF_stats.nq, queries);
+                index_->log->expect_none_twice();
+                if (nprobe == setup.nlist) {
+                    expect_exact(oracle_, queries_, got);
+                } else {
+                    expect_sound(oracle_, queries_, got);
+                }
+                if (copies) {
+                    continue;
+                }
+                EXPECT_EQ(indexIVFGMM_stats.ndis, ndis);
+                EXPECT_EQ(indexIVFGMM_stats.nq, queries);
+                const size_t budget = (nprobe * rows + setup.nlist - 1) / setup.nlist; // a query
+                EXPECT_LE(indexIVFGMM_stats.nvisited, queries * (budget + run_size - 1));
+                if (expansion == 0) { // all lists of this few are probed: enough to visit
+                    EXPECT_GE(indexIVFGMM_stats.nvisited, queries * budget);
+                }
+                if (setup.sketch == SketchParameters::Mode::none) {
+                    EXPECT_EQ(indexIVFGMM_stats.ndis, indexIVFGMM_stats.nvisited);
+                }
+                if (nprobe == 1 && expansion == 1) {
+                    for (const auto& query : index_->log->codes()) {
+                        std::set<int64_t> lists;
+                        for (const ScanLog::Code& code : query.second) {
+                            lists.insert(code.list);
+                        }
+                        from_guests += lists.size() - 1;
+                    }
+                }
+            }
+        }
+    }
+    if (!copies && setup.rule != SpillRule::never) {
+        EXPECT_GT(from_guests, 0u) << "one list was probed, and none of its guests compared";
+    } else {
+        EXPECT_EQ(from_guests, 0u);
+    }
+}
+
+TEST_P(Search, FloatsAreExactAtNlistWithinRounding) {
+    const IndexSetup& setup = GetParam();
+    const auto base = float_rows(rows, setup.d, seed_),
+               asked = float_rows(queries, setup.d, seed_ + 1);
+    index_ = setup.trained(base);
+    add_in_batches(*index_, base, 600, seed_);
+    oracle_.add(rows, base.data());
+    index_->nprobe = setup.nlist;
+    const Results got = search(*index_, asked, k);
+    // |q| |x| bounds what rounding can do to a product that is nearly 0.
+    if (setup.metric == faiss::METRIC_L2) {
+        expect_exact(oracle_, asked, got, 1e-5);
+    } else {
+        faiss::IndexFlatIP flat(static_cast<int64_t>(setup.d));
+        flat.add(rows, base.data());
+        const Results expected = search(flat, asked, k);
+        for (size_t i = 0; i < got.distances.size(); i++) {
+            EXPECT_NEAR(
+                    got.distances[i],
+                    expected.distances[i],
+                    1e-5 * std::abs(expected.distances[i]));
+        }
+    }
+}
+
+TEST_P(SearchByRuns, CodecIsToldTheDistanceToEachListsMean) {
+    const IndexSetup& setup = GetParam();
+    build(true);
+    std::vector<float> means(setup.nlist * setup.d);
+    index_->quantizer->reconstruct_n(0, static_cast<int64_t>(setup.nlist), means.data());
+    for (const size_t nprobe : {size_t{2}, setup.nlist}) {
+        index_->nprobe = nprobe;
+        index_->log->clear();
+        search(*index_, queries_, k);
+        size_t told = 0;
+        for (const auto& query : index_->log->list_distances()) {
+            for (const auto& [list, distance] : query.second) {
+                double sum = 0, norms = 0;
+                for (size_t t = 0; t < setup.d; t++) {
+                    const double q = query.first[t], c = means[list * setup.d + t];
+                    sum += setup.metric == faiss::METRIC_L2 ? (q - c) * (q - c) : q * c;
+                    norms += q * q + c * c;
+                }
+                ASSERT_NEAR(distance, sum, 1e-5 * norms) << "list " << list;
+                told++;
+            }
+        }
+        EXPECT_GE(told, queries);
+    }
+}
+
+TEST_P(Search, PadsWhereThereIsNoMore) {
+    build(false);
+    const size_t many = rows + 20;
+    index_->nprobe = GetParam().nlist;
+    expect_exact(oracle_, queries_, search(*index_, queries_, many));
+    index_->nprobe = 1;
+    const Results few = search(*index_, queries_, many);
+    expect_sound(oracle_, queries_, few);
+    for (size_t i = 0; i < few.n; i++) {
+        EXPECT_EQ(few.labels[i * many + many - 1], -1);
+        EXPECT_GE(few.labels[i * many], 0);
+    }
+}
+
+TEST_P(Search, ReconstructsWhatItFinds) {
+    const IndexSetup& setup = GetParam();
+    build(true);
+    for (const size_t nprobe : {size_t{1}, size_t{5}, setup.nlist}) {
+        index_->nprobe = nprobe;
+        Results got(queries, k);
+        std::vector<float> reconstructed(queries * k * setup.d);
+        index_->search_and_reconstruct(
+                queries,
+                queries_.data(),
+                k,
+                got.distances.data(),
+                got.labels.data(),
+                reconstructed.data());
+        const Results plain = search(*index_, queries_, k);
+        expect_sound(oracle_, queries_, got);
+        EXPECT_EQ(got.distances, plain.distances);
+        for (size_t i = 0; i < got.labels.size(); i++) {
+            if (got.labels[i] >= 0) {
+                const std::vector<float> row(
+                        reconstructed.begin() + i * setup.d,
+                        reconstructed.begin() + (i + 1) * setup.d);
+                ASSERT_EQ(row, oracle_.rows.at(got.labels[i]));
+            }
+        }
+    }
+}
+
+TEST_P(Search, StrangeQueriesFindNothingAndHarmNobody) {
+    const IndexSetup& setup = GetParam();
+    build(false);
+    const Results alone = search(*index_, queries_, k);
+    const std::vector<float> strange{
+            std::numeric_limits<float>::quiet_NaN(),
+            std::numeric_limits<float>::infinity(),
+            -std::numeric_limits<float>::infinity(),
+            1e30f};
+    for (const size_t nprobe : {size_t{1}, size_t{4}, setup.nlist}) {
+        index_->nprobe = nprobe;
+        const Results sound = search(*index_, queries_, k);
+        for (const float value : strange) {
+            SCOPED_TRACE(testing::Message() << value << ", nprobe " << nprobe);
+            std::vector<float> mixed = queries_;
+            // All of one row (huge: its square is infinite), and one number of another.
+            std::fill_n(mixed.begin() + 3 * setup.d, setup.d, value);
+            mixed[7 * setup.d + 2] = value;
+            const Results got = search(*index_, mixed, k);
+            for (size_t i = 0; i < queries; i++) {
+                for (size_t j = 0; j < k; j++) {
+                    if (i != 3 && i != 7) {
+                        ASSERT_EQ(got.labels[i * k + j], sound.labels[i * k + j]) << i;
+                        ASSERT_EQ(got.distances[i * k + j], sound.distances[i * k + j]) << i;
+                    } else if (setup.metric == faiss::METRIC_L2) {
+                        ASSERT_EQ(got.labels[i * k + j], -1) << i;
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST_P(SearchByRuns, MaxCodesCapsWhatIsVisited) {
+    const IndexSetup& setup = GetParam();
+    build(false);
+    IVFGMMSearchParameters params;
+    for (const size_t nprobe : {size_t{3}, setup.nlist - 1, setup.nlist}) {
+        for (const size_t max_codes : {1, 32, 100, 500}) {
+            params.nprobe = nprobe;
+            params.max_codes = max_codes;
+            indexIVFGMM_stats.reset();
+            index_->log->clear();
+            expect_sound(oracle_, queries_, search(*index_, queries_, k, &params));
+            const size_t budget =
+                    std::min(max_codes, (nprobe * rows + setup.nlist - 1) / setup.nlist);
+            EXPECT_LE(indexIVFGMM_stats.nvisited, queries * (budget + run_size - 1));
+            EXPECT_GE(indexIVFGMM_stats.nvisited, queries * budget);
+            EXPECT_EQ(index_->log->total(), indexIVFGMM_stats.ndis);
+        }
+    }
+}
+
+TEST_P(SearchByRuns, MoreExactDistancesAndListsFindMore) {
+    const IndexSetup& setup = GetParam();
+    build(false);
+    IVFGMMSearchParameters params;
+    params.nprobe = 6;
+    params.k_factor = 1;
+    indexIVFGMM_stats.reset();
+    const double least = recall(oracle_, queries_, search(*index_, queries_, k, &params));
+    if (setup.sketch == SketchParameters::Mode::automatic) {
+        EXPECT_EQ(indexIVFGMM_stats.ndis, queries * k);
+    }
+    params.k_factor = 100; // of everything that is visited
+    const double most = recall(oracle_, queries_, search(*index_, queries_, k, &params));
+    EXPECT_GE(most, least);
+    EXPECT_GE(most, 0.7);
+    indexIVFGMM_stats.reset();
+    params.probe_expansion = 2;
+    search(*index_, queries_, k, &params);
+    EXPECT_EQ(indexIVFGMM_stats.nlist, queries * 12);
+    params.probe_expansion = 0.5;
+    indexIVFGMM_stats.reset();
+    search(*index_, queries_, k, &params);
+    EXPECT_EQ(indexIVFGMM_stats.nlist, queries * 3);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Search, testing::ValuesIn(all_setups()), setup_name);
+INSTANTIATE_TEST_SUITE_P(All, SearchByRuns, testing::ValuesIn(shared_setups()), setup_name);
+
+TEST(SearchOfNothing, AnEmptyIndexFindsNothing) {
+    const IndexSetup setup;
+    const auto base = whole_rows(1000, 16, 1);
+    auto index = setup.trained(base);
+    for (const size_t nprobe : {size_t{1}, setup.nlist}) {
+        index->nprobe = nprobe;
+        const Results got = search(*index, base, 2);
+        EXPECT_EQ(got.labels, std::vector<int64_t>(2000, -1));
+        index->add(0, base.data());
+        index->compact();
+        index->check();
+    }
+}
+
+} // namespace
+} // namespace faiss_gmm

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// What is learnt, from what, and what happens where there is too little or another quantizer.
+#include <faiss/IndexFlat.h>
+#include <faiss/IndexHNSW.h>
+#include <gtest/gtest.h>
+
+#include "index_fixture.h"
+
+namespace faiss_gmm {
+namespace {
+
+constexpr size_t queries = 20, k = 10;
+
+std::vector<float> means_of(const faiss::Index& quantizer) {
+    std::vector<float> means(quantizer.ntotal * quantizer.d);
+    quantizer.reconstruct_n(0, quantizer.ntotal, means.data());
+    return means;
+}
+
+TEST(Construction, RefusesOtherMetricsAtOnce) {
+    for (const auto metric :
+         {faiss::METRIC_L1,
+          faiss::METRIC_Linf,
+          faiss::METRIC_Lp,
+          faiss::METRIC_Canberra,
+          faiss::METRIC_BrayCurtis,
+          faiss::METRIC_JensenShannon}) {
+        const std::string given = "metric " + std::to_string(static_cast<int>(metric));
+        expect_four_parts(refusal([&] { IndexIVFGMMFlat(8, 4, metric); }), given);
+        faiss::IndexFlat quantizer(8, metric);
+        expect_four_parts(refusal([&] { IndexIVFGMMFlat(&quantizer, 8, 4, metric); }), given);
+    }
+    EXPECT_EQ(refusal([&] { IndexIVFGMMFlat(8, 4, faiss::METRIC_INNER_PRODUCT); }), "");
+}
+
+class AnyDimension : public testing::TestWithParam<size_t> {};
+
+TEST_P(AnyDimension, IsExactAtNlistAndSoundBelow) {
+    const size_t d = GetParam(), rows = 1200;
+    const uint64_t seed = test_seed();
+    for (const auto metric : {faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT}) {
+        for (const size_t codes : {0, 1, 7}) { // 0: automatic
+            CountingIndex index(d, 8, metric);
+            if (codes > 0) {
+                index.sketch.mode = SketchParameters::Mode::fixed;
+                index.sketch.codes = codes;
+            }
+            const auto base = whole_rows(rows, d, seed), asked = whole_rows(queries, d, seed + 1);
+            index.train(rows, base.data());
+            add_in_batches(index, base, 500, seed);
+            index.check();
+            ASSERT_TRUE(index.run_lists()->has_runs());
+            if (codes > 0) {
+                EXPECT_TRUE(index.run_lists()->directory().sketched);
+            }
+            Oracle oracle(d, metric);
+            oracle.add(rows, base.data());
+            for (const size_t nprobe : {1, 3, 7}) {
+                index.nprobe = nprobe;
+                expect_sound(oracle, asked, search(index, asked, k));
+            }
+            index.nprobe = 8;
+            expect_exact(oracle, asked, search(index, asked, k));
+            index.compact();
+            index.check();
+        }
+    }
+}
+INSTANTIATE_TEST_SUITE_P(All, AnyDimension, testing::Values(1, 2, 3, 5, 7, 25, 33, 70));
+
+TEST(SmallLists, OfNoneOneAndAFewVectors) {
+    const size_t d = 12, nlist = 16;
+    const uint64_t seed = test_seed();
+    const auto sample = whole_rows(1500, d, seed), asked = whole_rows(queries, d, seed + 1);
+    for (const size_t n : {1, 2, 31, 32, 33, 65, 200}) {
+        CountingIndex index(d, nlist);
+        index.train(1500, sample.data());
+        Oracle oracle(d, faiss::METRIC_L2);
+        const auto few = whole_rows(n, d, seed + n, 2); // two centres: most lists stay empty
+        for (const size_t part : {n / 2, n - n / 2}) {
+            index.add(static_cast<int64_t>(part), few.data() + oracle.rows.size() * d);
+            oracle.add(part, few.data() + oracle.rows.size() * d);
+            index.check();
+            for (const size_t nprobe : {size_t{1}, size_t{3}, nlist}) {
+                index.nprobe = nprobe;
+                const Results got = search(index, asked, k);
+                expect_sound(oracle, asked, got);
+                if (nprobe == nlist) {
+                    expect_exact(oracle, asked, got);
+                }
+            }
+        }
+        size_t empty = 0;
+        for (size_t l = 0; l < nlist; l++) {
+            empty += index.invlists->list_size(l) == 0;
+        }
+        EXPECT_GT(empty, 0u);
+    }
+}
+
+TEST(ShiftedData, HasTheSameRecall) {
+    const size_t d = 16, nlist = 32, rows = 4000, asked_for = 300;
+    const uint64_t seed = test_seed();
+    const auto base = whole_rows(rows, d, seed), asked = whole_rows(asked_for, d, seed + 1);
+    auto shifted_base = base, shifted_asked = asked;
+    for (auto* x : {&shifted_base, &shifted_asked}) {
+        for (float& v : *x) {
+            v += 1000;
+        }
+    }
+    Oracle oracle(d, faiss::METRIC_L2), shifted_oracle(d, faiss::METRIC_L2);
+    oracle.add(rows, base.data());
+    shifted_oracle.add(rows, shifted_base.data());
+    // Around the same means, so that what is compared is not two local optima of training.
+    const auto built = [&](const std::vector<float>& x) {
+        auto index = std::make_unique<CountingIndex>(d, nlist);
+        index->quantizer->add(nlist, x.data());
+        index->train(rows, x.data());
+        index->add(rows, x.data());
+        index->check();
+        return index;
+    };
+    const auto plain = built(base), shifted = built(shifted_base);
+    for (const size_t nprobe : {1, 2, 4, 8}) {
+        plain->nprobe = shifted->nprobe = nprobe;
+        const double expected = recall(oracle, asked, search(*plain, asked, k));
+        const Results got = search(*shifted, shifted_asked, k);
+        expect_sound(shifted_oracle, shifted_asked, got, 1e-5);
+        EXPECT_NEAR(recall(shifted_oracle, shifted_asked, got), expected, 0.005) << nprobe;
+    }
+}
+
+TEST(TooFewVectors, LeaveAPlainIVFAndSaySoToTheCallback) {
+    const size_t d = 16, nlist = 4;
+    const auto few = whole_rows(170, d, 3), more = whole_rows(1000, d, 4),
+               asked = whole_rows(queries, d, 5);
+    for (const bool with_callback : {true, false}) {
+        CountingIndex index(d, nlist);
+        std::vector<std::string> warnings;
+        if (with_callback) {
+            index.training.warning = [&](const std::string& text) { warnings.push_back(text); };
+        }
+        testing::internal::CaptureStderr();
+        testing::internal::CaptureStdout();
+        index.train(170, few.data());
+        index.add(1000, more.data());
+        index.compact();
+        EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+        EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
+        if (with_callback) {
+            ASSERT_FALSE(warnings.empty());
+            EXPECT_NE(warnings[0].find("lists stay plain"), std::string::npos) << warnings[0];
+        }
+        index.check();
+        Oracle oracle(d, faiss::METRIC_L2);
+        oracle.add(1000, more.data());
+        for (const size_t nprobe : {1, 2, 4}) {
+            index.nprobe = nprobe;
+            const Results got = search(index, asked, k);
+            expect_sound(oracle, asked, got);
+            if (nprobe == 4) {
+                expect_exact(oracle, asked, got);
+            }
+        }
+    }
+}
+
+TEST(FewLists, HaveRunsToo) {
+    // 64 training vectors a list would be too few for 16 runs, or for the rotation.
+    for (const auto& [d, nlist] : {std::pair<size_t, size_t>{8, 1}, {8, 4}, {200, 3}}) {
+        const auto base = whole_rows(2000, d, 3);
+        CountingIndex index(d, nlist);
+        index.training.warning = [](const std::string& text) { ADD_FAILURE() << text; };
+        index.train(2000, base.data());
+        EXPECT_TRUE(index.run_lists()->has_runs()) << d << ", " << nlist;
+        index.add(2000, base.data());
+        index.check();
+        index.nprobe = nlist;
+        EXPECT_EQ(search(index, {base.begin(), base.begin() + d}, 1).distances[0], 0);
+    }
+}
+
+TEST(NeverTrained, IsAPlainIVFFirstAndHasRunsAfterEnoughAdds) {
+    const size_t d = 16, nlist = 8;
+    const uint64_t seed = test_seed();
+    const auto base = whole_rows(1000, d, seed), asked = whole_rows(queries, d, seed + 1);
+    const auto means = whole_rows(nlist, d, seed + 2);
+    for (const bool own_kind : {true, false}) {
+        for (const bool by_compact : {false, true}) {
+            SCOPED_TRACE(testing::Message() << own_kind << by_compact);
+            std::unique_ptr<faiss::Index> quantizer;
+            if (own_kind) {
+                quantizer = std::make_unique<GMMQuantizer>(d);
+            } else {
+                quantizer = std::make_unique<faiss::IndexFlatL2>(d);
+            }
+            quantizer->add(nlist, means.data());
+            CountingIndex index(quantizer.get(), d, nlist);
+            ASSERT_TRUE(index.is_trained);
+            Oracle oracle(d, faiss::METRIC_L2);
+            const auto add = [&](size_t first, size_t count) {
+                index.add(static_cast<int64_t>(count), base.data() + first * d);
+                oracle.add(count, base.data() + first * d);
+            };
+            const auto expect_whole = [&] {
+                index.check();
+                for (const size_t nprobe : {size_t{1}, size_t{3}, nlist}) {
+                    index.nprobe = nprobe;
+                    const Results got = search(index, asked, k);
+                    expect_sound(oracle, asked, got);
+                    if (nprobe == nlist) {
+                        expect_exact(oracle, asked, got);
+                    }
+                }
+            };
+            expect_whole();
+            add(0, 511); // one short of what runs are learnt from: 16 runs
+            EXPECT_FALSE(index.run_lists()->has_runs());
+            EXPECT_EQ(index.mixture().K, 0u);
+            expect_whole();
+            if (by_compact) {
+                index.compact(); // may do with fewer
+            } else {
+                add(511, 1);
+            }
+            EXPECT_TRUE(index.run_lists()->has_runs());
+            EXPECT_EQ(index.mixture().K, nlist);
+            EXPECT_EQ(means_of(*quantizer), means) << "a filled quantizer is kept";
+            EXPECT_EQ(index.mixture().means, means);
+            expect_whole();
+            const size_t there = oracle.rows.size();
+            add(there, 1000 - there);
+            expect_whole();
+            size_t in_runs = 0;
+            for (const ListRuns& list : index.run_lists()->directory().lists) {
+                in_runs += list.covered;
+            }
+            EXPECT_EQ(in_runs, 1000u);
+        }
+    }
+}
+
+TEST(FilledQuantizer, IsKeptByTrain) {
+    const size_t d = 16, nlist = 8;
+    const uint64_t seed = test_seed();
+    const auto base = whole_rows(1000, d, seed), asked = whole_rows(queries, d, seed + 1);
+    const auto means = whole_rows(nlist, d, seed + 2);
+    Oracle oracle(d, faiss::METRIC_L2);
+    oracle.add(1000, base.data());
+    for (const bool own_kind : {true, false}) {
+        std::unique_ptr<faiss::Index> quantizer;
+        if (own_kind) {
+            quantizer = std::make_unique<GMMQuantizer>(d);
+        } else {
+            quantizer = std::make_unique<faiss::IndexFlatL2>(d);
+        }
+        quantizer->add(nlist, means.data());
+        CountingIndex index(quantizer.get(), d, nlist);
+        index.train(1000, base.data());
+        EXPECT_EQ(means_of(*quantizer), means);
+        EXPECT_EQ(index.mixture().means, means);
+        EXPECT_TRUE(index.run_lists()->has_runs());
+        index.add(1000, base.data());
+        index.check();
+        index.nprobe = nlist;
+        expect_exact(oracle, asked, search(index, asked, k));
+    }
+    // One that holds another number of vectors is filled anew.
+    faiss::IndexFlatL2 other(d);
+    other.add(3, means.data());
+    CountingIndex index(&other, d, nlist);
+    index.train(1000, base.data());
+    EXPECT_EQ(other.ntotal, static_cast<int64_t>(nlist));
+    EXPECT_EQ(means_of(other), index.mixture().means);
+}
+
+TEST(HNSWQuantizer, SearchesAndCountsAsOthers) {
+    const size_t d = 16, nlist = 64, rows = 4000;
+    const uint64_t seed = test_seed();
+    const auto base = whole_rows(rows, d, seed, 64), asked = whole_rows(100, d, seed + 1, 64);
+    Oracle oracle(d, faiss::METRIC_L2);
+    oracle.add(rows, base.data());
+    faiss::IndexHNSWFlat quantizer(d, 16);
+    quantizer.hnsw.efSearch = 128;
+    CountingIndex index(&quantizer, d, nlist), flat(d, nlist);
+    for (CountingIndex* each : {&index, &flat}) {
+        each->train(rows, base.data());
+        each->add(rows, base.data());
+        each->check();
+    }
+    ASSERT_EQ(quantizer.ntotal, static_cast<int64_t>(nlist));
+    for (const size_t nprobe : {1, 4, 16}) {
+        index.nprobe = flat.nprobe = nprobe;
+        index.log->clear();
+        indexIVFGMM_stats.reset();
+        const Results got = search(index, asked, k);
+        expect_sound(oracle, asked, got);
+        index.log->expect_none_twice();
+        EXPECT_EQ(index.log->total(), indexIVFGMM_stats.ndis);
+        EXPECT_LE(indexIVFGMM_stats.nvisited, 100 * (nprobe * rows / nlist + 32));
+        EXPECT_NEAR(
+                recall(oracle, asked, got), recall(oracle, asked, search(flat, asked, k)), 0.02);
+    }
+    index.nprobe = 8;
+    for (const float value : {NAN, INFINITY, 1e30f}) {
+        const std::vector<float> strange(d, value);
+        EXPECT_EQ(search(index, strange, 3).labels, std::vector<int64_t>(3, -1)) << value;
+    }
+    CountingIndex spherical(&quantizer, d, nlist);
+    spherical.training.covariance = Covariance::spherical;
+    expect_four_parts(
+            refusal([&] { spherical.train(rows, base.data()); }),
+            "a quantizer that searches by distance alone");
+}
+
+TEST(Training, RefusesCovariancesThatAreForTheMixtureAlone) {
+    const auto base = whole_rows(1000, 16, 1);
+    for (const auto covariance : {Covariance::tied, Covariance::full}) {
+        CountingIndex index(16, 8);
+        index.training.covariance = covariance;
+        expect_four_parts(refusal([&] { index.train(1000, base.data()); }), "full matrices");
+        EXPECT_FALSE(index.is_trained);
+    }
+    CountingIndex index(16, 8);
+    index.spill.max_lists = 0;
+    expect_four_parts(refusal([&] { index.train(1000, base.data()); }), "max_lists");
+}
+
+} // namespace
+} // namespace faiss_gmm
