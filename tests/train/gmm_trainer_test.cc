@@ -1053,7 +1053,8 @@ TEST(GMMTrainer, UnitMeansHaveLengthOneAndVariancesAroundThem) {
 
 TEST(GMMTrainer, KeptMeansStayBitForBit) {
     const size_t K = 4, d = 3, n = 250; // below 64 K
-    const std::vector<float> x = draw(random_mixture(Covariance::full, K, d, 2, 0, 2501), n, 2502);
+    const GaussianMixture truth = random_mixture(Covariance::full, K, d, 4, 0, 2501);
+    const std::vector<float> x = draw(truth, n, 2502);
     for (const Covariance covariance : all_covariances) {
         for (const size_t max_iter : {0, 1, 6}) {
             SCOPED_TRACE(::testing::Message() << name_of(covariance) << " " << max_iter);
@@ -1063,12 +1064,17 @@ TEST(GMMTrainer, KeptMeansStayBitForBit) {
             p.max_iter = max_iter;
             p.tol = 0;
             p.keep_means = true;
-            p.means_init = first_rows(x, K * d);
-            p.means_init[0] += 0.3f;
+            p.means_init = truth.means;
+            for (float& value : p.means_init) {
+                value += 0.3f; // not where EM would have them
+            }
             MemorySource source(n, d, x.data());
             WatchedEngine engine;
             const GaussianMixture mixture = GMMTrainer(p).train(K, source, engine).mixture;
             EXPECT_EQ(mixture.means, p.means_init);
+            for (const double N : engine.passes.back().statistics.N_k) {
+                ASSERT_GE(N, 2); // each has a variance of its own
+            }
             // Weights and variances are those of the last pass, around the means that were kept.
             const WatchedEngine::Pass& last = engine.passes.back();
             const naive::Iteration step = naive::iterate(
