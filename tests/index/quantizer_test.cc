@@ -106,6 +106,37 @@ TEST_P(Quantizer, AssignAndResponsibilitiesFollowTheFormula) {
     }
 }
 
+TEST(QuantizerOfOtherMixtures, AssignsByTheDensityOfTheMixture) {
+    const uint64_t seed = test_seed();
+    const auto base = float_rows(rows, d, seed), asked = float_rows(300, d, seed + 1);
+    for (const auto covariance :
+         {Covariance::tied_spherical, Covariance::spherical, Covariance::diagonal}) {
+        IndexIVFGMMFlat index(d, nlist);
+        index.training.covariance = covariance;
+        index.training.mixing = Mixing::free;
+        index.train(rows, base.data());
+        index.add(rows, base.data());
+        index.check();
+        const GaussianMixture& mixture = index.mixture();
+        std::vector<double> truth(300 * nlist);
+        mixture.log_responsibilities(300, asked.data(), truth.data());
+        std::vector<int64_t> labels(300);
+        index.quantizer->assign(300, asked.data(), labels.data());
+        std::vector<int64_t> nearest(300);
+        index.quantizer->faiss::Index::assign(300, asked.data(), nearest.data());
+        for (size_t i = 0; i < 300; i++) {
+            const double* row = truth.data() + i * nlist;
+            EXPECT_NEAR(row[labels[i]], *std::max_element(row, row + nlist), 1e-3) << i;
+        }
+        // Search stays in metric order whatever the densities say.
+        const Results found = search(*index.quantizer, asked, 1);
+        EXPECT_EQ(found.labels, nearest);
+        if (covariance != Covariance::tied_spherical) {
+            EXPECT_NE(labels, nearest) << "these data do not tell the two apart";
+        }
+    }
+}
+
 TEST_P(Quantizer, RowsThatAreNotFiniteBelongNowhere) {
     std::vector<float> asked = asked_;
     asked[3 * d + 1] = NAN;

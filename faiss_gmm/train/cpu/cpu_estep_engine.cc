@@ -7,15 +7,16 @@
 // n rows, d dimensions, K components; x [n, d] fp32, statistics fp64.
 // Phases, for waves of blocks of `block_rows` rows, all inside one parallel region a wave:
 //   1 score    block x tile of K by sgemm (single-threaded: one block a thread), scores in L2
-//   2 collect  per row the components that may lie within ln(K / negligible) nats of the best
-//   3 weigh    exact fp64 log-joints of those, (1); components with r >= negligible / K become pairs,
-//              the home takes the remainder, so that a row's weights sum to 1
+//   2 collect  per row the components that may lie within the margin of the best
+//   3 weigh    exact fp64 log-joints of those, (1); those within the margin become pairs, the home
+//              takes what the others leave of 1
 //   4 sum      pairs sorted by component, rows in order; each component is summed by one thread
 // Cost: 2 n K w flops of GEMM (w = d; diagonal 2 d), about 4 K + 60 d other operations a row where 4
 //   candidates a row are usual. Memory beside data and K d arrays: a tile of scores a thread and the
 //   pairs of one wave, at most `wave_pairs` of them unless one block alone has more; nothing of size n.
 // Numerics: fp32 only chooses candidates, within a proven bound (score_model.cc); all that is kept is
-//   fp64. What is left out of a row: at most `negligible` of its mass.
+//   fp64. Left out of a row: components with r below min(1e-8, 1e-5 / K), the margin's meaning. 1e-6
+//   would do for N_k and means, but what is far weighs in variances: 3e-4 in those of small components.
 // Determinism: run_to_run, whatever the threads and the chunks: which components count is decided by
 //   exact values, (2) is added in the order of the rows, L_i too. Waves and blocks leave no trace.
 // Reference and test: tests/train/naive_em.h, tests/train/cpu_estep_engine_test.cc.
@@ -45,10 +46,11 @@ using cpu::ScoreBounds;
 using cpu::ScoreModel;
 
 constexpr size_t block_rows = 256;
-constexpr size_t tile_columns = 1024;   ///< 256 x 1024 scores: 1 MiB, an L2 cache
-constexpr double negligible = 1e-6;     ///< share of a row's mass that may be left out
-constexpr size_t wave_pairs = 1 << 20;  ///< pairs held at once, 24 bytes each, twice while sorted
-constexpr size_t row_candidates = 4096; ///< a row with more has all components as candidates
+constexpr size_t tile_columns = 1024;     ///< 256 x 1024 scores: 1 MiB, an L2 cache
+constexpr double negligible_share = 1e-8; ///< of a row in one component: may be left out
+constexpr double negligible_rest = 1e-5;  ///< of a row in all components left out
+constexpr size_t wave_pairs = 1 << 20;    ///< pairs held at once, 24 bytes each, twice while sorted
+constexpr size_t row_candidates = 4096;   ///< a row with more has all components as candidates
 constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 
 /// The number of "no such row".
@@ -280,7 +282,7 @@ void weigh_softly(
     const double norm = log_normaliser(work, best, search.margin);
     double rest = 1;
     double second = 0;
-    const double least = norm - search.margin; // a share of negligible / K each
+    const double least = work.joint[best] - search.margin;
     const size_t home_at = result.pairs.size();
     result.pairs.push_back({row, work.component[best], 1, 0});
     for (size_t c = 0; c < work.joint.size(); ++c) {
@@ -369,7 +371,8 @@ private:
 };
 
 Search CpuEStepEngine::soft_search(size_t best) const {
-    return {std::log(model().mixture().K / negligible), best};
+    const double K = static_cast<double>(model().mixture().K);
+    return {std::max(-std::log(negligible_share), std::log(K / negligible_rest)), best};
 }
 
 void CpuEStepEngine::begin(const GaussianMixture& mixture, Assignment assignment) {
@@ -474,7 +477,7 @@ void CpuEStepEngine::weigh_wave(const float* x, size_t rows, size_t blocks) {
     const Search search = assignment_ == Assignment::soft ? soft_search(0) : Search();
     blocks_.resize(std::max(blocks_.size(), blocks));
     ExceptionRelay relay;
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (blocks > 1)
     for (int64_t b = 0; b < static_cast<int64_t>(blocks); ++b) {
         relay.run([&] {
             Workspace& work = workspaces_[omp_get_thread_num()];
@@ -525,7 +528,8 @@ void CpuEStepEngine::sum_components(const float* x) {
     const GaussianMixture& mixture = model().mixture();
     const size_t K = mixture.K, d = mixture.d;
     const size_t piece = std::max<size_t>(1, K / (16 * omp_get_max_threads()));
-#pragma omp parallel
+    // Starting threads costs more than a small wave.
+#pragma omp parallel if (sorted_.size() * d > 16384)
     {
         std::vector<double> difference(mixture.covariance == Covariance::full ? d : 0);
 #pragma omp for schedule(dynamic, piece)
@@ -568,7 +572,8 @@ void CpuEStepEngine::sum_components(const float* x) {
 void CpuEStepEngine::sum_tied_moment(const float* x, size_t blocks) {
     const GaussianMixture& mixture = model().mixture();
     const size_t d = mixture.d;
-#pragma omp parallel
+    const size_t pairs = sorted_.size();
+#pragma omp parallel if (pairs * d * d > 65536)
     {
         std::vector<double> difference(d);
         const size_t threads = omp_get_num_threads();
@@ -651,7 +656,7 @@ void CpuEStepEngine::top_responsibilities(const Chunk& chunk, size_t m, TopRespo
     const size_t blocks = (chunk.n + block_rows - 1) / block_rows;
     std::atomic<size_t> bad_row{none};
     ExceptionRelay relay;
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) if (blocks > 1)
     for (int64_t b = 0; b < static_cast<int64_t>(blocks); ++b) {
         relay.run([&] {
             Workspace& work = workspaces_[omp_get_thread_num()];

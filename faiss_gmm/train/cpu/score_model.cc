@@ -112,7 +112,7 @@ void ScoreModel::build_tied_spherical() {
     width_ = d;
     operand_.resize(K * d);
     precision_ = {0.5 / s2};
-#pragma omp parallel for
+#pragma omp parallel for if (K * d > 65536)
     for (int64_t k = 0; k < static_cast<int64_t>(K); ++k) {
         const float* mu = &mixture_.means[k * d];
         for (size_t j = 0; j < d; ++j) {
