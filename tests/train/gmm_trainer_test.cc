@@ -734,7 +734,7 @@ TEST(GMMTrainer, WithoutIterationsTenLloydStepsOnAllRows) {
     }
 }
 
-TEST(GMMTrainer, WarmStartIsFourLloydStepsOnASubsample) {
+TEST(GMMTrainer, WarmStartIsEightLloydStepsOnASubsample) {
     const size_t K = 3, d = 2, n = 700;
     const std::vector<float> x = draw(random_mixture(Covariance::tied, K, d, 3, 0, 1401), n, 1402);
     MemorySource source(n, d, x.data());
@@ -743,10 +743,10 @@ TEST(GMMTrainer, WarmStartIsFourLloydStepsOnASubsample) {
     p.tol = 0;
     WatchedEngine engine;
     GMMTrainer(p).train(K, source, engine);
-    ASSERT_EQ(engine.passes.size(), 6u);
-    for (size_t i = 0; i < 6; ++i) {
-        EXPECT_EQ(engine.passes[i].assignment, i < 4 ? Assignment::hard : Assignment::soft);
-        EXPECT_EQ(engine.passes[i].statistics.rows, i < 4 ? 64 * K : n);
+    ASSERT_EQ(engine.passes.size(), 10u);
+    for (size_t i = 0; i < 10; ++i) {
+        EXPECT_EQ(engine.passes[i].assignment, i < 8 ? Assignment::hard : Assignment::soft);
+        EXPECT_EQ(engine.passes[i].statistics.rows, i < 8 ? 64 * K : n);
     }
     p.warm_start_iterations = 2;
     WatchedEngine shorter;
@@ -765,6 +765,7 @@ TEST(GMMTrainer, BestOfSeveralRunsIsKept) {
     TrainingParameters p;
     p.mixing = Mixing::free;
     p.tol = 0;
+    p.max_iter = 10;
     std::vector<TrainingResult> single;
     size_t best = 0;
     double worst = 0;
@@ -878,6 +879,7 @@ TEST(GMMTrainer, CallbackIsToldOncePerIterationAndMayStop) {
     TrainingParameters p;
     p.mixing = Mixing::free;
     p.tol = 0;
+    p.max_iter = 10;
     std::vector<TrainingProgress> told;
     p.progress = [&](const TrainingProgress& progress) {
         told.push_back(progress);
