@@ -6,9 +6,8 @@
 
 namespace faiss_gmm {
 
-/// Replaces the lower triangle of the symmetric matrix a [d, d] by L with L L^T = a; what stands
-/// above the diagonal is left. False if a is not positive definite (a is then spoilt). d^3 / 3
-/// flops.
+/// Replaces the lower triangle of the symmetric matrix a [d, d] by L with L L^T = a; what stands above
+/// the diagonal is left. False if a is not positive definite (a is then spoilt). d^3 / 3 flops.
 bool cholesky(size_t d, double* a);
 
 /// Writes L^-1 (lower triangle, zeros above) into inverse [d, d]. d^3 / 3 flops.

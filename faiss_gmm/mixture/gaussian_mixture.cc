@@ -29,11 +29,14 @@ constexpr double log_two_pi = 1.8378770664093454836;
             {"checking a Gaussian mixture", std::move(given), std::move(allowed), std::move(next)});
 }
 
+/// `columns` numbers belong to each component; 0: all of them to all components.
 template <class T>
 void require_finite(const std::vector<T>& values, const char* name, size_t columns) {
     for (size_t i = 0; i < values.size(); ++i) {
         if (!std::isfinite(values[i])) {
-            refuse(fmt::format("{} of component {} is {}", name, i / columns, values[i]),
+            const std::string owner =
+                    columns == 0 ? "all components" : fmt::format("component {}", i / columns);
+            refuse(fmt::format("{} of {} is {}", name, owner, values[i]),
                    "finite numbers",
                    "train on finite data or read the mixture again");
         }
@@ -120,7 +123,8 @@ void GaussianMixture::check() const {
                "train the mixture or fill all of its arrays");
     }
     require_finite(means, "the mean", d);
-    require_finite(covariances, "the covariance", expected / std::min(expected, K));
+    const bool shared = covariance == Covariance::tied_spherical || covariance == Covariance::tied;
+    require_finite(covariances, "the covariance", shared ? 0 : expected / K);
     double total = 0;
     for (size_t k = 0; k < K; ++k) {
         // A weight of zero (log -inf) is legitimate: a component that gets nothing.

@@ -53,8 +53,7 @@ struct GaussianMixture {
     void score_samples(size_t n, const float* x, double* out) const;
     /// Mean of score_samples, nats a row.
     double score(size_t n, const float* x) const;
-    /// Component of largest responsibility (the lower one of equals) for n rows x [n, d] into out
-    /// [n].
+    /// Component of largest responsibility (the lower one of equals) for n rows x [n, d] into out [n].
     void predict(size_t n, const float* x, int64_t* out) const;
     /// Number of free parameters, as scikit-learn counts them.
     size_t parameter_count() const;

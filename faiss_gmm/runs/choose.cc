@@ -5,10 +5,11 @@
 //   (1) score(run) = 16-bit |q - c_home|^2 above the least + constant + look-ups (lookup.h)
 //   (2) best first until their sizes reach the budget
 // Phases: 1 blocks of a probed list's own runs, one base; 2 blocks that hold guests, a base a slot;
-// 3 a histogram of the scores, and a counting sort of the buckets that the budget reaches;
-// within the last one an exact order. Cost: a look-up of codes / 2 * 32 bytes a block; two passes
-// over the scores. No sort but of one bucket. Determinism: integers; equal scores stand in the
-// order of lists and slots.
+// 3 a histogram of the scores, and a counting sort of the buckets that the budget reaches; within
+// the last one an exact order.
+// Cost: a look-up of codes / 2 * 32 bytes a block; two passes over the scores. No sort but of one
+// bucket.
+// Determinism: integers; equal scores stand in the order of lists and slots.
 #include "faiss_gmm/runs/choose.h"
 
 #include <algorithm>

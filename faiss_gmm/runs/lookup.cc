@@ -4,13 +4,16 @@
 // Scores of a block of 32 codes by byte shuffles.
 //   (1) score(s) = base + sum_m T_m[code_m(s)] + floor(k(s) f / 2^16), saturating at 65,534
 // T_m [16] bytes of at most 63: four of them add in a byte. k(s) 16-bit constant, 65,535 marks an
-// empty slot. Source: Andre, Kermarrec, Le Scouarnec, "Cache locality is not enough", VLDB 2015
-// (4-bit look-ups in registers); the layout is BlockLayout's. Phases: 1 look-ups, two rows (four
-// codes) a step, added in bytes; 2 even bytes and odd bytes gathered in 16-bit lanes: even + 256
-// odd in one sum, odd in another, one subtraction parts them; 3 base and constants; 4 comparison
-// with the threshold. Cost: codes / 2 * 32 + 64 bytes read, 2 shuffles a row and 16-byte half.
-// Determinism: integers only, the same on every target. Caller promises: see ScoreBlock in the
-// header. Reference: score_block_reference; test: tests/runs/lookup_test.cc, on every target of the
+// empty slot.
+// Source: Andre, Kermarrec, Le Scouarnec, "Cache locality is not enough", VLDB 2015 (4-bit look-ups
+// in registers); the layout is BlockLayout's.
+// Phases: 1 look-ups, two rows (four codes) a step, added in bytes; 2 even bytes and odd bytes
+// gathered in 16-bit lanes: even + 256 odd in one sum, odd in another, one subtraction parts them;
+// 3 base and constants; 4 comparison with the threshold.
+// Cost: codes / 2 * 32 + 64 bytes read, 2 shuffles a row and 16-byte half.
+// Determinism: integers only, the same on every target.
+// Caller promises: see ScoreBlock in the header.
+// Reference: score_block_reference; test: tests/runs/lookup_test.cc, on every target of the
 // machine.
 #include "faiss_gmm/runs/lookup.h"
 

@@ -2,15 +2,16 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // Codes of run means and vectors, and the tables that score them.
-//   (1) |q - x|^2 = |q - c|^2 + (|r|^2 + 2 <c, r>) - 2 <q, r> + (|e|^2 + 2 <c + r, e>) - 2 <q, e>,
-//   x = c + r + e
+//   (1) |q - x|^2 = |q - c|^2 + (|r|^2 + 2 <c, r>) - 2 <q, r> + (|e|^2 + 2 <c + r, e>) - 2 <q, e>
+//       for x = c + r + e
 // c home's mean, r decoded residual of the run's mean, e decoded residual of the vector to c + r,
 // all relative to the data's mean and, but for |q - c|^2, in the space of A [kept, d].
-//   (2) T_m[j] = min(63, round(scale (-2 <A q, centroid_mj> - min_j ...)))   both kinds of codes on
-//   one scale
+//   (2) T_m[j] = min(63, round(scale (t_mj - min_j t_mj))), t_mj = -2 <A q, centroid_mj> (inner
+//       product: minus <A q, centroid_mj>); both kinds of codes on one scale
 // Source: Babenko and Lempitsky, "The inverted multi-index" (residual codes); Andre et al., VLDB
-// 2015 (tables). Numerics: fp32; constants are computed from decoded codes in one order, so that
-// they can be made anew.
+// 2015 (tables).
+// Numerics: fp32; constants are computed from decoded codes in one order, so that they can be made
+// anew.
 #include "faiss_gmm/runs/run_codec.h"
 
 #include <algorithm>

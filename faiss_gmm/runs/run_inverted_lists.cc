@@ -2,16 +2,17 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // Lists in runs. What the directory holds after organise(), list by list:
-//   entries in split form | entries that came later, in order   -> runs of 32, each with a summary
-//   and a block of sketches summaries of guests: runs of other lists that spill into this one, by
-//   value
+//   entries in split form | entries that came later, in order: runs of 32, each with a summary and a
+//   block of sketches; behind the summaries those of its guests, by value: runs of other lists that
+//   spill into this one.
 // Phases of bringing lists into order:
 //   1 split the lists that need it, or append to their last runs (parallel over lists): codes only;
 //   2 place the runs of split lists by the responsibilities of their means;
 //   3 renew the ranges of the constants if one fell outside, and write constants (parallel);
 //   4 exchange guests: lists that lose or gain some get their guest blocks made anew.
-// Invariants: check(). Determinism: a list's split form is a function of the set of its (id, code)
-// pairs; guests stand in ascending order; ranges after compact() are those of all constants.
+// Invariants: check().
+// Determinism: a list's split form is a function of the set of its (id, code) pairs; guests stand
+// in ascending order; ranges after compact() are those of all constants.
 #include "faiss_gmm/runs/run_inverted_lists.h"
 
 #include <algorithm>

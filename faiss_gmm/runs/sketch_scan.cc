@@ -4,9 +4,9 @@
 // The vectors worth an exact distance.
 //   (1) score(x) = score(its run) + constant + look-ups, 16 bits (lookup.h)
 // Phases: 1 a block a run, prefetched ahead; slots that reach the threshold go into a buffer; 2 a
-// full buffer (4 times what is kept) is cut to the best, whose worst is the new threshold. Cost:
-// codes / 2 * 32 + 64 bytes a run; the cuts are O(candidates). Determinism: integers; equal scores
-// by the order of visit.
+// full buffer (4 times what is kept) is cut to the best, whose worst is the new threshold.
+// Cost: codes / 2 * 32 + 64 bytes a run; the cuts are O(candidates).
+// Determinism: integers; equal scores by the order of visit.
 #include "faiss_gmm/runs/sketch_scan.h"
 
 #include <algorithm>

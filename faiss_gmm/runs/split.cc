@@ -2,14 +2,13 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // Splits a list into runs of 32 neighbours.
-//   (1) v <- sum_i ((y_i - m) . v) (y_i - m), normalised: power iterations towards the main
-//   direction of a part (2) the part is cut where the order of y_i . v reaches the multiple of 32
-//   nearest to its middle
+//   (1) v <- sum_i ((y_i - m) . v) (y_i - m), normalised: power iterations to a part's main direction
+//   (2) the part is cut where the order of y_i . v reaches the multiple of 32 nearest to its middle
 // y [n, d] rows, m mean of the part, v [d] direction.
 // Cost: n log2(n / 32) (d + sampled power iterations) multiply-adds; no memory beside three vectors
-// of d and one key a row. Numerics: fp32 sums; a direction need not be exact, a cut need only be
-// the same each time. Determinism: one thread, fixed order of sums, ties by row number: the same
-// runs every time.
+// of d and one key a row.
+// Numerics: fp32 sums; a direction need not be exact, a cut need only be the same each time.
+// Determinism: one thread, fixed order of sums, ties by row number: the same runs every time.
 #include "faiss_gmm/runs/split.h"
 
 #include <algorithm>

@@ -25,8 +25,8 @@ struct SufficientStatistics {
     double sum_log_likelihood = 0;    ///< nats, over all rows (hard: of the largest joint alone)
     std::vector<double> N_k;          ///< [K] sum of responsibilities
     std::vector<double> first_moment; ///< [K, d] sum of r_ik (x_i - mu_k)
-    /// sum of r_ik (x_i - mu_k)(x_i - mu_k)^T reduced to the shape of the covariance: spherical
-    /// forms sum |x - mu_k|^2 over the dimensions too.
+    /// sum of r_ik (x_i - mu_k)(x_i - mu_k)^T reduced to the shape of the covariance: spherical forms
+    /// sum |x - mu_k|^2 over the dimensions too.
     std::vector<double> second_moment;
     size_t shared_rows = 0; ///< rows with r > 1 / K in a second component
 };
@@ -40,9 +40,8 @@ struct TopResponsibilities {
 
 /// The seam behind which a CPU or a GPU does the heavy part of EM.
 ///
-/// One pass: begin(mixture), accumulate(chunk) for every chunk in order, finish(). The engine owns
-/// no loop over iterations. Results are the same bits for any number of threads and any cut into
-/// chunks.
+/// One pass: begin(mixture), accumulate(chunk) for every chunk in order, finish(). The engine owns no
+/// loop over iterations. Results are the same bits for any number of threads and any cut into chunks.
 class EStepEngine {
 public:
     virtual ~EStepEngine() = default;
@@ -57,8 +56,8 @@ public:
     /// The statistics of all chunks since begin().
     virtual SufficientStatistics finish() = 0;
     /// The standard M-step: new means, exact covariances around them (plus reg_covar on the
-    /// diagonal) and weights as mixing says: uniform 1 / K, free N_k / n; balanced weights stay,
-    /// for they are the trainer's policy. Components without mass keep their parameters.
+    /// diagonal) and weights as mixing says: uniform 1 / K, free N_k / n; balanced weights stay, for
+    /// they are the trainer's policy. Components without mass keep their parameters.
     virtual GaussianMixture
     maximize(const SufficientStatistics& statistics, double reg_covar) const = 0;
 

@@ -56,7 +56,30 @@ std::vector<int64_t> random_rows(size_t n, size_t count, Random& random) {
     return rows;
 }
 
-/// Chosen rows of another source.
+/// First row that holds NaN or Inf; n: none.
+size_t first_bad_row(size_t n, size_t d, const float* x) {
+    size_t first = n;
+#pragma omp parallel for reduction(min : first) if (n * d > 65536)
+    for (int64_t i = 0; i < static_cast<int64_t>(n); ++i) {
+        // 0 * x is NaN for NaN and Inf, else 0: a sum without branches.
+        float sum = 0;
+        for (size_t j = 0; j < d; ++j) {
+            sum += 0 * x[i * d + j];
+        }
+        if (!(sum == 0)) {
+            first = std::min(first, static_cast<size_t>(i));
+        }
+    }
+    return first;
+}
+
+[[noreturn]] void refuse_bad_row(size_t row) {
+    refuse(fmt::format("row {} with NaN or Inf", row),
+           "finite numbers",
+           "remove or repair that row");
+}
+
+/// Chosen rows of another source, ascending. Refuses rows with NaN or Inf by their number there.
 class SubsetSource : public VectorSource {
 public:
     SubsetSource(VectorSource& whole, std::vector<int64_t> rows)
@@ -80,6 +103,9 @@ public:
                        "sources in host memory",
                        "copy the rows to the host, or give means_init");
             }
+            if (first_bad_row(1, d, one.x) == 0) {
+                refuse_first_bad_row(rows_[first + i]);
+            }
             std::copy_n(one.x, d, buffer_.begin() + i * d);
         }
         Chunk chunk;
@@ -90,6 +116,15 @@ public:
     }
 
 private:
+    /// `known` is bad; rows before it that were not chosen may be so too.
+    [[noreturn]] void refuse_first_bad_row(size_t known) {
+        size_t row = 0;
+        while (row < known && first_bad_row(1, dimensions(), whole_.read(row, 1).x) > 0) {
+            ++row;
+        }
+        refuse_bad_row(row);
+    }
+
     VectorSource& whole_;
     std::vector<int64_t> rows_;
     std::vector<float> buffer_;
@@ -465,23 +500,6 @@ private:
     double last_log_likelihood_ = -std::numeric_limits<double>::infinity();
 };
 
-/// First row that holds NaN or Inf; n: none.
-size_t first_bad_row(size_t n, size_t d, const float* x) {
-    size_t first = n;
-#pragma omp parallel for reduction(min : first) if (n * d > 65536)
-    for (int64_t i = 0; i < static_cast<int64_t>(n); ++i) {
-        // 0 * x is NaN for NaN and Inf, else 0: a sum without branches.
-        float sum = 0;
-        for (size_t j = 0; j < d; ++j) {
-            sum += 0 * x[i * d + j];
-        }
-        if (!(sum == 0)) {
-            first = std::min(first, static_cast<size_t>(i));
-        }
-    }
-    return first;
-}
-
 } // namespace
 
 GMMTrainer::GMMTrainer(TrainingParameters parameters) : parameters_(std::move(parameters)) {
@@ -508,9 +526,7 @@ TrainingResult GMMTrainer::train(size_t K, size_t n, size_t d, const float* x) c
     }
     const size_t bad = first_bad_row(n, d, x);
     if (bad < n) {
-        refuse(fmt::format("row {} with NaN or Inf", bad),
-               "finite numbers",
-               "remove or repair that row");
+        refuse_bad_row(bad);
     }
     const std::unique_ptr<EStepEngine> engine = make_cpu_engine();
     const size_t most = parameters_.max_points_per_component;

@@ -6,8 +6,8 @@
 //   (2) S_k N_k = M_k - e_k f_k^T - f_k e_k^T + N_k e_k e_k^T: exact around mu'_k as stored
 //   (3) tied forms: sum over k of (2), over n; spherical forms: trace over d
 //   f_k [K, d] first, M_k second moments around mu_k; N_k mass.
-// Cost: K times the size of a covariance. Numerics: all fp64; f and M are relative to the old
-// means, so nothing of the size of the data's offset cancels. Deterministic: one order of sums.
+// Cost: K times the size of a covariance. Numerics: all fp64; f and M are relative to the old means,
+// so nothing of the size of the data's offset cancels. Deterministic: one order of sums.
 #include "faiss_gmm/train/maximization.h"
 
 #include <algorithm>

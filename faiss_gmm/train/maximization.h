@@ -16,8 +16,7 @@ GaussianMixture maximize_on_host(
         const GaussianMixture& before, const SufficientStatistics& statistics, double reg_covar);
 
 /// Puts means [K, d] in place of those that an M-step found, keeping the covariances exact:
-/// sum r (x - v)(x - v)^T = sum r (x - mu)(x - mu)^T + N (v - mu)(v - mu)^T. N_k [K] of that
-/// M-step.
+/// sum r (x - v)(x - v)^T = sum r (x - mu)(x - mu)^T + N (v - mu)(v - mu)^T. N_k [K] of that M-step.
 void replace_means(
         GaussianMixture& mixture, const std::vector<double>& N_k, const std::vector<float>& means);
 

@@ -46,8 +46,7 @@ private:
     const float* x_;
 };
 
-/// Chosen rows of an array in memory, gathered chunk by chunk: the training sample without its
-/// copy.
+/// Chosen rows of an array in memory, gathered chunk by chunk: the training sample without its copy.
 class SampledSource : public VectorSource {
 public:
     /// x [*, d] and the row numbers, in the order in which they are handed out.

@@ -1,1 +1,127 @@
-int x;
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// Both sources hand out the rows they should, and nothing past their end.
+#include "faiss_gmm/train/vector_source.h"
+
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "faiss_gmm/mixture/error.h"
+
+namespace faiss_gmm {
+namespace {
+
+constexpr size_t huge = std::numeric_limits<size_t>::max();
+
+/// Row i is (10 i, 10 i + 1, ...).
+std::vector<float> numbered(size_t n, size_t d) {
+    std::vector<float> x(n * d);
+    for (size_t i = 0; i < n * d; ++i) {
+        x[i] = static_cast<float>(10 * (i / d) + i % d);
+    }
+    return x;
+}
+
+std::string message_of(VectorSource& source, size_t first, size_t n) {
+    try {
+        source.read(first, n);
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "nothing thrown";
+}
+
+TEST(MemorySource, HandsOutTheRowsWhereTheyLie) {
+    const std::vector<float> x = numbered(7, 3);
+    MemorySource source(7, 3, x.data());
+    EXPECT_EQ(source.rows(), 7u);
+    EXPECT_EQ(source.dimensions(), 3u);
+    EXPECT_GE(source.max_chunk_rows(), 7u);
+    for (size_t first = 0; first <= 7; ++first) {
+        for (size_t n = 0; n <= 7 - first; ++n) {
+            const Chunk chunk = source.read(first, n);
+            EXPECT_EQ(chunk.x, x.data() + 3 * first); // no copy
+            EXPECT_EQ(chunk.n, n);
+            EXPECT_EQ(chunk.first, first);
+            EXPECT_EQ(chunk.memory, Chunk::Memory::host);
+        }
+    }
+}
+
+TEST(MemorySource, RefusesReadsPastTheEnd) {
+    const std::vector<float> x = numbered(7, 3);
+    MemorySource source(7, 3, x.data());
+    EXPECT_EQ(
+            message_of(source, 5, 3),
+            "reading rows: given rows 5 to 8 of 7; allowed: ranges within the source, at most 7 "
+            "rows at once; ask for fewer rows.");
+    EXPECT_THROW(source.read(0, 8), Error);
+    EXPECT_THROW(source.read(7, 1), Error);
+    EXPECT_THROW(source.read(8, 0), Error);
+    EXPECT_THROW(source.read(1, huge), Error); // first + n wraps around to 0
+    EXPECT_THROW(source.read(huge, 1), Error);
+}
+
+TEST(MemorySource, MayBeEmpty) {
+    MemorySource source(0, 3, nullptr);
+    EXPECT_EQ(source.rows(), 0u);
+    EXPECT_EQ(source.read(0, 0).n, 0u);
+    EXPECT_THROW(source.read(0, 1), Error);
+}
+
+TEST(SampledSource, GathersItsRowsInTheirOrder) {
+    const std::vector<float> x = numbered(9, 2);
+    const std::vector<int64_t> rows = {8, 0, 3, 3, 5};
+    SampledSource source(2, x.data(), rows);
+    EXPECT_EQ(source.rows(), 5u);
+    EXPECT_EQ(source.dimensions(), 2u);
+    // The longest read comes first, so that later ones find a buffer with old rows in it.
+    for (size_t n = 5; n > 0; --n) {
+        for (size_t first = 0; first + n <= 5; ++first) {
+            const Chunk chunk = source.read(first, n);
+            ASSERT_EQ(chunk.n, n);
+            EXPECT_EQ(chunk.first, first);
+            EXPECT_EQ(chunk.memory, Chunk::Memory::host);
+            for (size_t i = 0; i < n; ++i) {
+                EXPECT_EQ(chunk.x[2 * i], 10.0f * rows[first + i]);
+                EXPECT_EQ(chunk.x[2 * i + 1], 10.0f * rows[first + i] + 1);
+            }
+        }
+    }
+}
+
+TEST(SampledSource, RefusesReadsPastTheEnd) {
+    const std::vector<float> x = numbered(9, 2);
+    SampledSource source(2, x.data(), {8, 0, 3, 3, 5});
+    EXPECT_NE(message_of(source, 4, 2).find("given rows 4 to 6 of 5;"), std::string::npos);
+    EXPECT_THROW(source.read(5, 1), Error);
+    EXPECT_THROW(source.read(6, 0), Error);
+    EXPECT_THROW(source.read(1, huge), Error);
+    EXPECT_THROW(source.read(huge, 1), Error);
+    EXPECT_EQ(source.read(5, 0).n, 0u);
+}
+
+TEST(SampledSource, BoundsItsChunksAndGathersLongOnes) {
+    // 4096 dimensions: 8 MiB are 512 rows, but no chunk need be shorter than 1024.
+    const size_t d = 4096;
+    const std::vector<float> x = numbered(3, d);
+    std::vector<int64_t> rows(1100);
+    for (size_t i = 0; i < rows.size(); ++i) {
+        rows[i] = static_cast<int64_t>(i % 3);
+    }
+    SampledSource source(d, x.data(), rows);
+    ASSERT_EQ(source.max_chunk_rows(), 1024u);
+    EXPECT_NE(message_of(source, 0, 1025).find("at most 1024 rows at once"), std::string::npos);
+    const Chunk chunk = source.read(76, 1024);
+    for (size_t i = 0; i < 1024; ++i) {
+        ASSERT_EQ(chunk.x[i * d], 10.0f * ((76 + i) % 3)) << i;
+        ASSERT_EQ(chunk.x[i * d + d - 1], 10.0f * ((76 + i) % 3) + (d - 1)) << i;
+    }
+}
+
+} // namespace
+} // namespace faiss_gmm

@@ -2,27 +2,21 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // The E-step on the CPU: few components of a row matter, so find them cheaply and be exact on them.
-//   (1) l_ik = log pi_k + log N(x_i | mu_k, S_k),  L_i = log sum_k exp l_ik,  r_ik = exp(l_ik -
-//   L_i) (2) N_k = sum_i r_ik,  f_k = sum_i r_ik (x_i - mu_k),  M_k = sum_i r_ik (x_i - mu_k)(x_i -
-//   mu_k)^T
+//   (1) l_ik = log pi_k + log N(x_i | mu_k, S_k),  L_i = log sum_k exp l_ik,  r_ik = exp(l_ik - L_i)
+//   (2) N_k = sum_i r_ik,  f_k = sum_i r_ik (x_i - mu_k),  M_k = sum_i r_ik (x_i - mu_k)(x_i - mu_k)^T
 // n rows, d dimensions, K components; x [n, d] fp32, statistics fp64.
 // Phases, for waves of blocks of `block_rows` rows, all inside one parallel region a wave:
 //   1 score    block x tile of K by sgemm (single-threaded: one block a thread), scores in L2
 //   2 collect  per row the components that may lie within ln(K / negligible) nats of the best
-//   3 weigh    exact fp64 log-joints of those, (1); components with r >= negligible become pairs,
-//   the
-//              home takes the remainder, so that a row's weights sum to 1
+//   3 weigh    exact fp64 log-joints of those, (1); components with r >= negligible / K become pairs,
+//              the home takes the remainder, so that a row's weights sum to 1
 //   4 sum      pairs sorted by component, rows in order; each component is summed by one thread
-// Cost: 2 n K w flops of GEMM (w = d; diagonal 2 d), about 4 K + 60 d other operations a row where
-// 4
-//   candidates a row are usual. Memory beside data and K d arrays: a tile of scores a thread and
-//   the pairs of one wave, at most `wave_pairs` of them unless one block alone has more; nothing of
-//   size n.
-// Numerics: fp32 only chooses candidates, within a proven bound (score_model.cc); all that is kept
-// is
+// Cost: 2 n K w flops of GEMM (w = d; diagonal 2 d), about 4 K + 60 d other operations a row where 4
+//   candidates a row are usual. Memory beside data and K d arrays: a tile of scores a thread and the
+//   pairs of one wave, at most `wave_pairs` of them unless one block alone has more; nothing of size n.
+// Numerics: fp32 only chooses candidates, within a proven bound (score_model.cc); all that is kept is
 //   fp64. What is left out of a row: at most `negligible` of its mass.
-// Determinism: run_to_run, whatever the threads and the chunks: which components count is decided
-// by
+// Determinism: run_to_run, whatever the threads and the chunks: which components count is decided by
 //   exact values, (2) is added in the order of the rows, L_i too. Waves and blocks leave no trace.
 // Reference and test: tests/train/naive_em.h, tests/train/cpu_estep_engine_test.cc.
 #include <algorithm>
@@ -137,8 +131,8 @@ float threshold_of(float peak, double slack, double margin) {
     return static_cast<float>(std::max<double>(threshold, std::numeric_limits<float>::lowest()));
 }
 
-/// Phases 1 and 2 for rows x [count, d]: fills the workspace's rows and candidates. Returns the
-/// first row with NaN or Inf, or `none`.
+/// Phases 1 and 2 for rows x [count, d]: fills the workspace's rows and candidates. Returns the first
+/// row with NaN or Inf, or `none`.
 size_t find_candidates(
         const ScoreModel& model,
         const Search& search,

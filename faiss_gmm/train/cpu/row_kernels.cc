@@ -16,8 +16,7 @@ using Float = hn::ScalableTag<float>;
 using Double = hn::ScalableTag<double>;
 using HalfFloat = hn::Rebind<float, Double>; // as many floats as doubles fit a vector
 
-// The two forms of ScoreBounds, so that the common one (one addition a score) pays for nothing
-// else.
+// The two forms of ScoreBounds, so that the common one (one addition a score) pays for nothing else.
 struct OneTerm {
     Float f;
     const float* dot;

@@ -2,17 +2,17 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // Which components can matter for a row: one fp32 product with a proven bound of its error.
-//   y = x - o, c_k = mu_k - o, o the mean of the means (any fixed point would do: it only keeps |y|
-//   small) (1) tied_spherical  score = y . (c_k / s2) + b_k            b_k = log pi_k - |c_k|^2 /
-//   (2 s2) (2) spherical       score = y . (c_k / s2_k) - |y|^2 / (2 s2_k) + b_k (3) diagonal score
-//   = [y, y^2] . [c_k / s_k, -1 / (2 s_k)] + b_k (4) tied            as (1) with s2 = 1 and L^-1 y,
-//   L^-1 c_k;   full: no product, all exact Each is the log-joint up to a constant of the row, in
-//   nats.
+//   y = x - o, c_k = mu_k - o, o the mean of the means (any fixed point would do: it only keeps |y| small)
+//   (1) tied_spherical  score = y . (c_k / s2) + b_k            b_k = log pi_k - |c_k|^2 / (2 s2)
+//   (2) spherical       score = y . (c_k / s2_k) - |y|^2 / (2 s2_k) + b_k
+//   (3) diagonal        score = [y, y^2] . [c_k / s_k, -1 / (2 s_k)] + b_k
+//   (4) tied            as (1) with s2 = 1 and L^-1 y, L^-1 c_k;   full: no product, all exact
+//   Each is the log-joint up to a constant of the row, in nats.
 // Bound: an fp32 dot product of w terms, in any order, with or without FMA, is off by at most
-//   w u / (1 - w u) sum |a_j b_j| <= (w + small) u |a| |b|, u = 2^-24 (Higham 2002, section 3.1);
-//   the roundings of y, c_k and b_k add a few u of the same terms. (1) and (4) take max_k |c_k /
-//   s2| and put the error in the row's slack; (2) and (3) bound each component by itself, for their
-//   variances may differ by orders of magnitude.
+//   w u / (1 - w u) sum |a_j b_j| <= (w + small) u |a| |b|, u = 2^-24 (Higham 2002, section 3.1); the
+//   roundings of y, c_k and b_k add a few u of the same terms. (1) and (4) take max_k |c_k / s2| and
+//   put the error in the row's slack; (2) and (3) bound each component by itself, for their variances
+//   may differ by orders of magnitude.
 // Exact form: fp64 from x - mu_k. A candidate's value depends on the row alone, so what is kept of
 //   the candidates (engine) depends on no block, thread or chunk.
 // Overflow: bounds beyond 1e30 nats make the row's slack infinite: every component is a candidate.
@@ -87,8 +87,8 @@ ScoreModel::ScoreModel(const GaussianMixture& mixture) : mixture_(mixture) {
     }
 }
 
-/// Fills component k's coefficients: base b_k, linear the error a |y|, square the factor of q and
-/// its error.
+/// Fills component k's coefficients: base b_k, linear the error a |y|, square the factor of q and its
+/// error.
 void ScoreModel::set_columns(
         size_t k, double base, double linear, double square, double square_error) {
     // Evaluating the bound in fp32 costs a few roundings itself.

@@ -20,8 +20,8 @@ struct PreparedRow {
     float slack = 0;            ///< error of a score, nats; infinity: the product is of no use
 };
 
-/// A mixture made ready for scoring: the operand of the GEMM with bounds of its error, and the
-/// exact log-joint in double precision. Head card in score_model.cc.
+/// A mixture made ready for scoring: the operand of the GEMM with bounds of its error, and the exact
+/// log-joint in double precision. Head card in score_model.cc.
 class ScoreModel {
 public:
     explicit ScoreModel(const GaussianMixture& mixture);
@@ -29,8 +29,7 @@ public:
     const GaussianMixture& mixture() const {
         return mixture_;
     }
-    /// Columns of the product's operands; 0: there is no product (full), every component is a
-    /// candidate.
+    /// Columns of the product's operands; 0: there is no product (full), every component is a candidate.
     size_t operand_width() const {
         return width_;
     }
