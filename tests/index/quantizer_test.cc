@@ -108,7 +108,11 @@ TEST_P(Quantizer, AssignAndResponsibilitiesFollowTheFormula) {
 
 TEST(QuantizerOfOtherMixtures, AssignsByTheDensityOfTheMixture) {
     const uint64_t seed = test_seed();
-    const auto base = float_rows(rows, d, seed), asked = float_rows(300, d, seed + 1);
+    const auto base = float_rows(rows, d, seed);
+    auto asked = float_rows(300, d, seed + 1);
+    for (size_t i = 0; i < asked.size(); i++) { // between the groups, where densities decide
+        asked[i] = 0.5f * (asked[i] + base[i]);
+    }
     for (const auto covariance :
          {Covariance::tied_spherical, Covariance::spherical, Covariance::diagonal}) {
         IndexIVFGMMFlat index(d, nlist);
@@ -126,7 +130,7 @@ TEST(QuantizerOfOtherMixtures, AssignsByTheDensityOfTheMixture) {
         index.quantizer->faiss::Index::assign(300, asked.data(), nearest.data());
         for (size_t i = 0; i < 300; i++) {
             const double* row = truth.data() + i * nlist;
-            EXPECT_NEAR(row[labels[i]], *std::max_element(row, row + nlist), 1e-3) << i;
+            EXPECT_NEAR(row[labels[i]], *std::max_element(row, row + nlist), 1e-2) << i;
         }
         // Search stays in metric order whatever the densities say.
         const Results found = search(*index.quantizer, asked, 1);
