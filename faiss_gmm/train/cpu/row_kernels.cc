@@ -2,6 +2,8 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #include "faiss_gmm/train/cpu/row_kernels.h"
 
+#include <cmath>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "faiss_gmm/train/cpu/row_kernels.cc"
 #include <hwy/foreach_target.h> // must come before highway.h
