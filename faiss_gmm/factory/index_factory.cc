@@ -101,9 +101,15 @@ Component read_component(const FactoryString& string, size_t at) {
         nlist *= 1024;
         end++;
     }
+    if (nlist > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
+        string.refuse(at, end, "more lists than there can be", "from 1 to 2147483647 lists");
+    }
     component.stock = fmt::format("IVF{}", nlist);
     if (text.compare(end, 5, "_HNSW") == 0) {
         const size_t after = end_of_number(text, end + 5);
+        if (after - end - 5 > 4) {
+            string.refuse(end, after, "too many links a node", "_HNSW<m> with m up to 9999");
+        }
         component.stock += text.substr(end, after - end);
         end = after;
     }
@@ -124,8 +130,15 @@ std::optional<Component> find_component(const FactoryString& string) {
     std::optional<Component> found;
     const std::string& text = string.text();
     for (size_t at = text.find(token); at != std::string::npos; at = text.find(token, at + 1)) {
-        const bool starts = at == 0 || text[at - 1] == ',' || text[at - 1] == '(';
-        if (!starts) {
+        const char before = at == 0 ? ',' : text[at - 1];
+        if (before == '(' && at > 1 && text[at - 2] != ',' && text[at - 2] != '(') {
+            string.refuse(
+                    at,
+                    at + token.size(),
+                    "an IVFGMM inside another component",
+                    "an IVFGMM of its own, or in parentheses of its own");
+        }
+        if (before != ',' && before != '(') {
             continue;
         }
         if (found) {
@@ -366,14 +379,11 @@ faiss::Index* index_factory(int d, const char* description, faiss::MetricType me
     std::unique_ptr<faiss::Index> built;
     try {
         built.reset(faiss::index_factory(d, stock.c_str(), metric));
-    } catch (const faiss::FaissException& error) {
+    } catch (const std::exception& error) { // faiss::FaissException, or std::stoi's
         string.refuse(
                 0,
                 string.text().size(),
-                fmt::format(
-                        "the stock factory refuses \"{}\": {}",
-                        stock,
-                        error.msg.c_str()), // its msg may end in zeros
+                fmt::format("the stock factory refuses \"{}\": {}", stock, error.what()),
                 "what faiss::index_factory accepts around and after the component");
     }
     faiss::Index* outermost = built.get();

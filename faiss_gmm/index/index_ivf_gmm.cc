@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 #include <random>
 #include <unordered_set>
 
@@ -182,6 +183,7 @@ void IndexIVFGMM::train_coarse(int64_t n, const float* x) {
         index.quantizer->add(static_cast<int64_t>(nlist), result.mixture.means.data());
     }
     learn_around(std::move(result.mixture), result.data_mean, n, x);
+    organise(); // what is stored already keeps its place, and gets runs of the new state
 }
 
 void IndexIVFGMM::learn_around(
@@ -195,6 +197,8 @@ void IndexIVFGMM::learn_around(
     auto state = std::make_shared<CoarseState>();
     state->mixture = std::move(mixture);
     state->spill = spill;
+    // No list holds a member twice, so these many can be meant.
+    state->spill.max_lists = std::min({spill.max_lists, spill.m, index.nlist});
     state->codec.set_means(
             d,
             index.nlist,
@@ -301,6 +305,32 @@ bool IndexIVFGMM::stores_copies() const {
     const RunInvertedLists* runs = run_lists();
     return runs != nullptr && runs->state().mixture.K > 0 &&
            runs->state().spill.storage == SpillStorage::copies;
+}
+
+void IndexIVFGMM::count_coarse(int64_t n, size_t nprobe) const {
+    const faiss::IndexIVF& index = ivf();
+    const bool flat = dynamic_cast<const faiss::IndexFlat*>(index.quantizer) != nullptr;
+    IVFGMMStats stats;
+    stats.means = static_cast<size_t>(n) * (flat ? index.nlist : std::min(nprobe, index.nlist));
+    faiss::IndexIVFStats none; // the queries themselves were counted
+    publish(stats, &none);
+}
+
+void IndexIVFGMM::check_mergeable(const faiss::Index& other) const {
+    const auto* theirs = dynamic_cast<const IndexIVFGMM*>(&other);
+    const bool copies = stores_copies();
+    const bool their_copies = theirs != nullptr && theirs->stores_copies();
+    const auto max_lists = [](const IndexIVFGMM& index) {
+        return index.run_lists()->state().spill.max_lists;
+    };
+    if (copies != their_copies || (copies && max_lists(*this) < max_lists(*theirs))) {
+        throw_faiss(
+                {"merging two indices",
+                 "indices that store their vectors another number of times",
+                 "storage=shared on both sides, or storage=copies with at most this index's "
+                 "max_lists",
+                 "build both with the same storage and max_lists"});
+    }
 }
 
 void IndexIVFGMM::refuse_with_copies(const char* what) const {
@@ -422,8 +452,22 @@ void IndexIVFGMM::organise() {
     if (runs->state().mixture.K == 0 && static_cast<size_t>(index.ntotal) >= enough) {
         estimate_from_lists();
     }
+    bring_into_order([&](OrganiseTimes& times) { return runs->organise(decoder(), times); });
+}
+
+/// Runs a step that moves entries within their lists; the direct map follows, also where it fails.
+void IndexIVFGMM::bring_into_order(const std::function<std::vector<size_t>(OrganiseTimes&)>& step) {
     OrganiseTimes times;
-    follow_in_direct_map(runs->organise(decoder(), times));
+    std::vector<size_t> moved;
+    try {
+        moved = step(times);
+    } catch (...) {
+        moved.resize(ivf().nlist);
+        std::iota(moved.begin(), moved.end(), size_t{0});
+        follow_in_direct_map(moved);
+        throw;
+    }
+    follow_in_direct_map(moved);
     times_.split += times.split;
     times_.sketch += times.sketch;
 }
@@ -441,10 +485,7 @@ void IndexIVFGMM::compact() {
         if (!stores_copies() && !runs->state().codec.trained) {
             estimate_from_lists();
         }
-        OrganiseTimes times;
-        follow_in_direct_map(runs->compact(decoder(), times));
-        times_.split += times.split;
-        times_.sketch += times.sketch;
+        bring_into_order([&](OrganiseTimes& times) { return runs->compact(decoder(), times); });
     });
 }
 
@@ -602,7 +643,7 @@ void IndexIVFGMM::search_lists(
     const RunInvertedLists* runs = run_lists();
     const bool keep_heap = (index.parallel_mode & index.PARALLEL_MODE_NO_HEAP_INIT) != 0;
     if (runs == nullptr) {
-        stock(k, distances, labels, params);
+        stock(k, distances, labels, params, stats);
         return;
     }
     if (!stores_copies()) {
@@ -632,7 +673,17 @@ void IndexIVFGMM::search_lists(
     const auto wide = static_cast<int64_t>(k * runs->state().spill.max_lists);
     std::vector<float> wide_distances(n * wide);
     std::vector<int64_t> wide_labels(n * wide);
-    stock(wide, wide_distances.data(), wide_labels.data(), without_assumed_order(params, parts));
+    faiss::IndexIVFStats counted;
+    stock(wide,
+          wide_distances.data(),
+          wide_labels.data(),
+          without_assumed_order(params, parts),
+          &counted);
+    IVFGMMStats ours;
+    ours.nq = counted.nq;
+    ours.nlist = counted.nlist;
+    ours.ndis = ours.nvisited = counted.ndis;
+    publish(ours, stats);
     const bool inner_product = index.metric_type == faiss::METRIC_INNER_PRODUCT;
     parallel_for(static_cast<size_t>(n), [&](size_t i) {
         ResultHeap heap(inner_product, k, distances + i * k, labels + i * k);
@@ -704,6 +755,7 @@ void IndexIVFGMM::range_search_nprobe(
     std::vector<float> coarse_dis(n * nprobe);
     index.quantizer->search(
             n, x, nprobe, coarse_dis.data(), keys.data(), settings.quantizer_params);
+    count_coarse(n, settings.nprobe);
     faiss::IVFSearchParameters resolved;
     resolved.nprobe = settings.nprobe;
     resolved.max_codes = settings.max_codes;

@@ -88,7 +88,8 @@ protected:
             int64_t k,
             float* distances,
             int64_t* labels,
-            const faiss::IVFSearchParameters* params)>;
+            const faiss::IVFSearchParameters* params,
+            faiss::IndexIVFStats* stats)>;
 
     /// Puts the lists under RunInvertedLists; once, at construction.
     void attach();
@@ -155,6 +156,10 @@ protected:
     /// After a stock call that wrote to lists: runs, and with copies ntotal.
     void after_mutation();
     bool stores_copies() const;
+    /// Adds the means that n queries were compared with by the quantizer to the statistics.
+    void count_coarse(int64_t n, size_t nprobe) const;
+    /// Throws where lists of the other would not mean here what they meant there.
+    void check_mergeable(const faiss::Index& other) const;
     void refuse_with_copies(const char* what) const;
     size_t distinct_members(const faiss::IDSelector* selector) const;
 
@@ -171,6 +176,7 @@ private:
     static void calibrate_spill(CoarseState& state, size_t n, const float* x, const int32_t* home);
     void estimate_from_lists();
     DecodeEntries decoder() const;
+    void bring_into_order(const std::function<std::vector<size_t>(OrganiseTimes&)>& step);
     void follow_in_direct_map(const std::vector<size_t>& lists);
     TrainingParameters index_training() const;
 
@@ -245,6 +251,7 @@ public:
         } else {
             const faiss::SearchParametersIVF stock = stock_parameters(params);
             Codec::search(n, x, k, distances, labels, &stock);
+            count_coarse(n, stock.nprobe);
         }
     }
 
@@ -273,7 +280,8 @@ public:
                 [&](int64_t wide_k,
                     float* wide_distances,
                     int64_t* wide_labels,
-                    const faiss::IVFSearchParameters* stock_params) {
+                    const faiss::IVFSearchParameters* stock_params,
+                    faiss::IndexIVFStats* stock_stats) {
                     Codec::search_preassigned(
                             n,
                             x,
@@ -284,7 +292,7 @@ public:
                             wide_labels,
                             store_pairs,
                             stock_params,
-                            stats);
+                            stock_stats);
                 });
     }
 
@@ -324,6 +332,7 @@ public:
         } else {
             const faiss::SearchParametersIVF stock = stock_parameters(params);
             Codec::search_and_reconstruct(n, x, k, distances, labels, recons, &stock);
+            count_coarse(n, stock.nprobe);
         }
     }
 
@@ -347,6 +356,7 @@ public:
     }
 
     void merge_from(faiss::Index& other, int64_t add_id) override {
+        check_mergeable(other);
         Codec::merge_from(other, add_id);
         at_faiss_seam([&] { after_mutation(); });
     }

@@ -103,6 +103,7 @@ void collect_pieces(
         const ProbedLists& probed,
         const HomeDistances& homes,
         size_t max_codes,
+        bool with_guests,
         ProbeRanks& ranks,
         std::vector<Piece>& pieces) {
     const RunDirectory& directory = lists.directory();
@@ -119,7 +120,7 @@ void collect_pieces(
     }
     const size_t own = pieces.size();
     for (size_t p = 0; p < probed.n; p++) {
-        if (!is_first(p)) {
+        if (!with_guests || !is_first(p)) {
             continue;
         }
         const ListRuns& host = directory.lists[probed.list[p]];
@@ -136,7 +137,7 @@ void collect_pieces(
                     }
                 });
     }
-    ranks.clear(probed);
+    ranks.clear();
     // set_list once a home
     std::sort(pieces.begin() + own, pieces.end(), [](const Piece& a, const Piece& b) {
         return a.list != b.list ? a.list < b.list : a.from < b.from;
@@ -166,6 +167,7 @@ IVFGMMStats for_each_query(
         const float* x,
         const int64_t* keys,
         const float* coarse_dis,
+        bool with_guests,
         Query query) {
     check_keys(ivf.nlist, static_cast<size_t>(n) * settings.nprobe, keys);
     const RunCodec& codec = lists.state().codec;
@@ -191,7 +193,7 @@ IVFGMMStats for_each_query(
             const ProbedLists probed{
                     settings.nprobe, keys + i * settings.nprobe, coarse_dis + i * settings.nprobe};
             const HomeDistances homes(codec, nullptr, centred.data());
-            collect_pieces(lists, probed, homes, settings.max_codes, ranks, pieces);
+            collect_pieces(lists, probed, homes, settings.max_codes, with_guests, ranks, pieces);
             IVFGMMStats& mine = stats[b];
             mine.nq++;
             mine.means += homes.computed();
@@ -297,6 +299,7 @@ void search_given_lists(
             x,
             keys,
             coarse_dis,
+            !keep_heap,
             [&](size_t i,
                 const std::vector<Piece>& pieces,
                 faiss::InvertedListScanner& scanner,
@@ -361,6 +364,7 @@ void range_search_given_lists(
             x,
             keys,
             coarse_dis,
+            true,
             [&](size_t i,
                 const std::vector<Piece>& pieces,
                 faiss::InvertedListScanner& scanner,

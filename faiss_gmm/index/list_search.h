@@ -32,9 +32,9 @@ ScanTotals scan_entries(
 
 /// Exact search of given lists and of the guests they hold, each run once: what stock callers reach
 /// with their own keys. keys [n, nprobe] may hold -1 and repeat; coarse_dis [n, nprobe] distances
-/// of the query to their means. No budget but max_codes (entries scanned). Where keep_heap is set,
-/// distances and labels [n, k] hold heaps that are added to and left as heaps; else they are
-/// started and sorted.
+/// of the query to their means. No budget but max_codes (entries scanned). Where keep_heap is set, distances and
+/// labels [n, k] hold heaps that are added to and left as heaps, and guests stay out: their homes may
+/// come in another call of the same heaps. Else they are started and sorted.
 void search_given_lists(
         const faiss::IndexIVF& ivf,
         const RunInvertedLists& lists,

@@ -46,20 +46,22 @@ float HomeDistances::operator()(size_t list) const {
 }
 
 void ProbeRanks::set(size_t nlist, const ProbedLists& probed) {
+    clear();
     rank_.resize(nlist, -1);
+    ranked_.reserve(probed.n);
     for (size_t p = 0; p < probed.n; p++) {
         if (probed.list[p] >= 0 && rank_[probed.list[p]] < 0) {
             rank_[probed.list[p]] = static_cast<int32_t>(p);
+            ranked_.push_back(probed.list[p]);
         }
     }
 }
 
-void ProbeRanks::clear(const ProbedLists& probed) {
-    for (size_t p = 0; p < probed.n; p++) {
-        if (probed.list[p] >= 0) {
-            rank_[probed.list[p]] = -1;
-        }
+void ProbeRanks::clear() {
+    for (const int64_t list : ranked_) {
+        rank_[list] = -1;
     }
+    ranked_.clear();
 }
 
 namespace {
@@ -92,7 +94,7 @@ public:
                 score_list(p);
             }
         }
-        scratch_.ranks.clear(probed_);
+        scratch_.ranks.clear();
         counts_.blocks = scratch_.blocks.size();
     }
 

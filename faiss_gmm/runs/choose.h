@@ -51,14 +51,16 @@ struct ChosenRun {
 /// queries of a thread, all -1 outside of a call.
 class ProbeRanks {
 public:
+    /// Forgets what was set before, also where an exception kept clear() from being called.
     void set(size_t nlist, const ProbedLists& probed);
-    void clear(const ProbedLists& probed);
+    void clear();
     int32_t operator[](size_t list) const {
         return rank_[list];
     }
 
 private:
     std::vector<int32_t> rank_;
+    std::vector<int64_t> ranked_; ///< lists whose rank is not -1
 };
 
 /// Whether a guest of the list of this rank is left to another probed list of better rank that

@@ -2,8 +2,8 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // Lists in runs. What the directory holds after organise(), list by list:
-//   entries in split form | entries that came later, in order: runs of 32, each with a summary and a
-//   block of sketches; behind the summaries those of its guests, by value: runs of other lists that
+//   entries in split form | entries that came later, split among themselves: runs of 32, each with a
+//   summary and a block of sketches; behind the summaries those of its guests, by value: runs of other lists that
 //   spill into this one.
 // Phases of bringing lists into order:
 //   1 split the lists that need it, or append to their last runs (parallel over lists): codes only;
@@ -33,8 +33,7 @@
 namespace faiss_gmm {
 namespace {
 
-constexpr size_t arrivals_kept = 64;     // arrivals a list may hold before it is split again
-constexpr size_t arrivals_share = 8;     // ... and the share of it that they may be: 1/8
+constexpr size_t arrivals_share = 16;    // a list is split again when over 1/16 of it came since
 constexpr size_t placed_at_once = 32768; // run means whose responsibilities are asked for together
 
 double now() {
@@ -150,7 +149,7 @@ std::vector<size_t> RunInvertedLists::organise(const DecodeEntries& decode, Orga
             continue;
         }
         const size_t arrivals = size - std::min(size, list.split_entries);
-        const bool grown = arrivals > arrivals_kept && arrivals * arrivals_share > size;
+        const bool grown = arrivals * arrivals_share > size;
         if (list.stale || list.split_entries == 0 || grown) {
             to_split.push_back(l);
         } else {
@@ -202,7 +201,7 @@ std::vector<size_t> RunInvertedLists::split_and_append(
     const double split_end = now();
     std::vector<size_t> first_new(to_append.size());
     for (size_t i = 0; i < to_append.size(); i++) {
-        first_new[i] = directory_.lists[to_append[i]].covered;
+        first_new[i] = directory_.lists[to_append[i]].split_entries;
     }
     parallel_for(to_append.size(), [&](size_t i) { append(to_append[i], decode); });
     place(splits);
@@ -231,7 +230,9 @@ std::vector<size_t> RunInvertedLists::split_and_append(
     const double split_wall = sum > 0 ? wall * sums.split / sum : wall;
     times.split += split_wall;
     times.sketch += now() - begin - split_wall;
-    return to_split;
+    std::vector<size_t> moved = to_split;
+    moved.insert(moved.end(), to_append.begin(), to_append.end());
+    return moved;
 }
 
 void RunInvertedLists::split(
@@ -244,24 +245,7 @@ void RunInvertedLists::split(
     result.list = l;
     result.further_before = std::move(list.further);
 
-    // The set in an order of its own: by id, then by code.
-    std::vector<uint32_t> by_id(n);
-    std::iota(by_id.begin(), by_id.end(), 0u);
-    std::vector<int64_t> ids(n);
-    std::vector<uint8_t> codes(n * code_size);
-    {
-        const ScopedIds stored_ids(inner_.get(), l);
-        const ScopedCodes stored_codes(inner_.get(), l);
-        std::sort(by_id.begin(), by_id.end(), [&](uint32_t a, uint32_t b) {
-            if (stored_ids.ids[a] != stored_ids.ids[b]) {
-                return stored_ids.ids[a] < stored_ids.ids[b];
-            }
-            return std::memcmp(
-                           stored_codes.codes + a * code_size,
-                           stored_codes.codes + b * code_size,
-                           code_size) < 0;
-        });
-    }
+    const std::vector<uint32_t> by_id = order_by_id(l, 0, n);
     std::vector<float> stored(n * d), x(n * d), y(n * kept);
     if (n > 0) {
         decode(l, 0, n, stored.data());
@@ -272,19 +256,7 @@ void RunInvertedLists::split(
     state.codec.rotate_residuals(n, x.data(), l, y.data());
     std::vector<uint32_t> order;
     balanced_split(n, kept, y.data(), order);
-    {
-        const ScopedIds stored_ids(inner_.get(), l);
-        const ScopedCodes stored_codes(inner_.get(), l);
-        for (size_t i = 0; i < n; i++) {
-            const size_t from = by_id[order[i]];
-            ids[i] = stored_ids.ids[from];
-            std::copy_n(
-                    stored_codes.codes + from * code_size, code_size, codes.data() + i * code_size);
-        }
-    }
-    if (n > 0) {
-        inner_->update_entries(l, 0, n, ids.data(), codes.data());
-    }
+    reorder_entries(l, 0, by_id, order);
     const double split_end = now();
 
     list.stale = false;
@@ -332,47 +304,126 @@ void RunInvertedLists::split(
     times.sketch += now() - split_end;
 }
 
+/// Gives the entries that came since the last split their runs: those nearest to the last run fill it up (its
+/// summary stays, for other lists hold it too), the others are split among themselves.
 void RunInvertedLists::append(size_t l, const DecodeEntries& decode) {
     const RunCodec& codec = state_->codec;
+    const BlockLayout layout = codec.summary_layout();
     const size_t d = codec.d, kept = codec.kept;
     ListRuns& list = directory_.lists[l];
-    const size_t before = list.covered, after = inner_->list_size(l);
-    const size_t n = after - before, runs_before = list.runs();
-    std::vector<float> x(n * d), y(n * kept), mean(kept), decoded(kept);
+    const size_t first = list.split_entries, after = inner_->list_size(l), n = after - first;
+    std::vector<float> stored(n * d), x(n * d), y(n * kept), mean(kept), decoded(kept);
     std::vector<uint8_t> code(codec.summary.codes());
-    decode(l, before, n, x.data());
+    const std::vector<uint32_t> by_id = order_by_id(l, first, n);
+    decode(l, first, n, stored.data());
+    for (size_t i = 0; i < n; i++) {
+        std::copy_n(stored.data() + by_id[i] * d, d, x.data() + i * d);
+    }
     codec.rotate_residuals(n, x.data(), l, y.data());
+
+    // The open run takes the arrivals nearest to it.
+    std::vector<uint32_t> order(n);
+    std::iota(order.begin(), order.end(), 0u);
+    const size_t open = std::min(n, (run_size - first % run_size) % run_size);
+    if (open > 0) {
+        const size_t run = first / run_size;
+        layout.get_codes(block_of(list.summaries, layout, run), run % run_size, code.data());
+        codec.summary.decode(kept, code.data(), decoded.data());
+        std::vector<std::pair<float, uint32_t>> nearest(n);
+        for (uint32_t i = 0; i < n; i++) {
+            const float distance = squared_distance(kept, y.data() + i * kept, decoded.data());
+            nearest[i] = {std::isfinite(distance) ? distance : 0, i};
+        }
+        std::nth_element(nearest.begin(), nearest.begin() + (open - 1), nearest.end());
+        for (size_t i = 0; i < n; i++) {
+            order[i] = nearest[i].second;
+        }
+    }
+    std::vector<float> rest((n - open) * kept);
+    for (size_t i = open; i < n; i++) {
+        std::copy_n(y.data() + order[i] * kept, kept, rest.data() + (i - open) * kept);
+    }
+    std::vector<uint32_t> split_order;
+    balanced_split(n - open, kept, rest.data(), split_order);
+    const std::vector<uint32_t> unsplit(order.begin() + open, order.end());
+    for (size_t i = open; i < n; i++) {
+        order[i] = unsplit[split_order[i - open]];
+    }
+    reorder_entries(l, first, by_id, order);
 
     list.covered = after;
     const size_t runs = list.runs();
     list.further.resize(runs * directory_.stride(), -1);
     resize_blocks(
             list.summaries,
-            codec.summary_layout(),
-            std::max(blocks_for(runs), list.summaries.size() / codec.summary_layout().bytes()));
+            layout,
+            std::max(blocks_for(runs), list.summaries.size() / layout.bytes()));
     if (directory_.sketched) {
         resize_blocks(list.sketches, codec.sketch_layout(), runs);
     }
-    for (size_t run = before / run_size; run < runs; run++) {
-        const size_t first = std::max(before, run * run_size);
+    const size_t split_runs = blocks_for(first);
+    for (size_t run = first / run_size; run < runs; run++) {
+        const size_t begin = std::max(first, run * run_size);
         const size_t end = std::min(after, (run + 1) * run_size);
-        if (run >= runs_before) { // a new run: its summary is that of the members at hand
+        if (run >= split_runs) {
             std::fill(mean.begin(), mean.end(), 0.0f);
-            for (size_t i = first; i < end; i++) {
-                const float share = 1.0f / static_cast<float>(end - first);
-                add_scaled(kept, share, y.data() + (i - before) * kept, mean.data());
+            for (size_t i = begin; i < end; i++) {
+                const float share = 1.0f / static_cast<float>(end - begin);
+                add_scaled(kept, share, y.data() + order[i - first] * kept, mean.data());
             }
             encode_run(l, run, mean.data());
         }
         if (directory_.sketched) {
-            const BlockLayout layout = codec.summary_layout();
             layout.get_codes(block_of(list.summaries, layout, run), run % run_size, code.data());
             codec.summary.decode(kept, code.data(), decoded.data());
-            for (size_t i = first; i < end; i++) {
-                encode_sketch(l, i, y.data() + (i - before) * kept, decoded.data());
+            for (size_t i = begin; i < end; i++) {
+                encode_sketch(l, i, y.data() + order[i - first] * kept, decoded.data());
             }
         }
     }
+}
+
+/// Entries [first, first + n) of a list in an order that depends on their set alone: by id, then by code.
+std::vector<uint32_t> RunInvertedLists::order_by_id(size_t l, size_t first, size_t n) const {
+    std::vector<uint32_t> order(n);
+    std::iota(order.begin(), order.end(), 0u);
+    const ScopedIds ids(inner_.get(), l);
+    const ScopedCodes codes(inner_.get(), l);
+    std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+        if (ids.ids[first + a] != ids.ids[first + b]) {
+            return ids.ids[first + a] < ids.ids[first + b];
+        }
+        return std::memcmp(
+                       codes.codes + (first + a) * code_size,
+                       codes.codes + (first + b) * code_size,
+                       code_size) < 0;
+    });
+    return order;
+}
+
+/// Puts entry first + by_id[order[i]] at first + i.
+void RunInvertedLists::reorder_entries(
+        size_t l,
+        size_t first,
+        const std::vector<uint32_t>& by_id,
+        const std::vector<uint32_t>& order) {
+    const size_t n = order.size();
+    if (n == 0) {
+        return;
+    }
+    std::vector<int64_t> ids(n);
+    std::vector<uint8_t> codes(n * code_size);
+    {
+        const ScopedIds stored_ids(inner_.get(), l);
+        const ScopedCodes stored_codes(inner_.get(), l);
+        for (size_t i = 0; i < n; i++) {
+            const size_t from = first + by_id[order[i]];
+            ids[i] = stored_ids.ids[from];
+            std::copy_n(
+                    stored_codes.codes + from * code_size, code_size, codes.data() + i * code_size);
+        }
+    }
+    inner_->update_entries(l, first, n, ids.data(), codes.data());
 }
 
 void RunInvertedLists::encode_run(size_t l, size_t run, const float* mean) {

@@ -78,10 +78,10 @@ public:
     /// Whether lists are kept in runs: a trained codec, and codes stored once.
     bool has_runs() const;
 
-    /// Gives what was written since the last time its runs: entries that came are appended to their
-    /// lists' runs, or the list is split anew where it has no split form, was overwritten, or has
-    /// grown by over an eighth (and 64). Returns the lists that were split: their entries stand in
-    /// another order.
+    /// Gives what was written since the last time its runs: entries that came fill their list's last
+    /// run and form further ones, or the list is split anew where it has no split form, was
+    /// overwritten, or over a sixteenth of it came since. Returns the lists whose entries stand in
+    /// another order now.
     std::vector<size_t> organise(const DecodeEntries& decode, OrganiseTimes& times);
     /// Splits every list that is not in split form and renews the constants; returns those lists.
     /// What is found afterwards depends on the set of vectors alone.
@@ -105,6 +105,12 @@ private:
             OrganiseTimes& times);
     void split(size_t list, const DecodeEntries& decode, SplitList& result, OrganiseTimes& times);
     void append(size_t list, const DecodeEntries& decode);
+    std::vector<uint32_t> order_by_id(size_t list, size_t first, size_t n) const;
+    void reorder_entries(
+            size_t list,
+            size_t first,
+            const std::vector<uint32_t>& by_id,
+            const std::vector<uint32_t>& order);
     void place(std::vector<SplitList>& splits);
     void measure_constants(size_t list, size_t first_entry);
     void write_constants(size_t list, size_t first_entry);

@@ -159,6 +159,9 @@ INSTANTIATE_TEST_SUITE_P(
                 BadString{"IVFGMM64", "a codec is missing", ""},
                 BadString{"IVFGMM64x,Flat", "a codec is missing", "x,"},
                 BadString{"IVFGMM64,IVFGMM32,Flat", "a second IVFGMM", "IVFGMM32"},
+                BadString{"IVFGMM3000000k,Flat", "more lists than there can be", "IVFGMM3"},
+                BadString{"IVFGMM64_HNSW99999999999,Flat", "too many links", "_HNSW9"},
+                BadString{"IVF256(IVFGMM16,Flat),Flat", "inside another component", "IVFGMM16"},
                 BadString{"IVFGMM64,Nonsense", "stock factory refuses", "IVFGMM64"},
                 BadString{"IVFGMM64,PQ4", "the codec Flat", ",PQ4"}));
 

@@ -3,10 +3,12 @@
 //
 // In how many batches and in which order vectors come does not show after compact(), and hardly
 // before.
+#include <map>
 #include <numeric>
 
 #include <gtest/gtest.h>
 
+#include "datasets/dataset.h"
 #include "index_fixture.h"
 
 namespace faiss_gmm {
@@ -60,10 +62,11 @@ TEST_P(Batches, DoNotShowAfterCompact) {
     }
 }
 
-/// The issue asks for .01. Measured here (16 to 40 dimensions, 4 to 8 codes): means of .005 to .02,
-/// up to .04, nearly all of it from sketches relative to runs in order of arrival. Until that is
-/// mended this pins what there is.
-constexpr double allowed_loss = 0.04;
+/// At most this much recall is lost before compact(). Inner products of vectors of unequal length: the same
+/// few long ones are everyone's neighbours, and one of them that is missed costs every query.
+double allowed_loss(faiss::MetricType metric) {
+    return metric == faiss::METRIC_L2 ? 0.01 : 0.03;
+}
 
 TEST_P(Batches, WithoutCompactLoseLittle) {
     const auto once = GetParam().trained(base_);
@@ -79,11 +82,45 @@ TEST_P(Batches, WithoutCompactLoseLittle) {
         const size_t visited = indexIVFGMM_stats.nvisited;
         indexIVFGMM_stats.reset();
         const double appended = recall(oracle, queries_, search(*index, queries_, k));
-        EXPECT_GE(appended, whole - allowed_loss) << "nprobe " << nprobe;
+        EXPECT_GE(appended, whole - allowed_loss(GetParam().metric)) << "nprobe " << nprobe;
         EXPECT_NEAR(
                 static_cast<double>(indexIVFGMM_stats.nvisited),
                 static_cast<double>(visited),
                 queries * 31.0);
+    }
+}
+
+TEST(BatchesOfRealVectors, WithoutCompactLoseAHundredthAtMost) {
+    const Dataset data = load_dataset(embedded_dataset_folder(), faiss_gmm::Metric::l2);
+    const RecallMeasure measure = data.recall_measure(10);
+    for (const size_t nlist : {16, 128}) {
+        IndexIVFGMMFlat index(data.d, nlist);
+        index.train(static_cast<int64_t>(data.n), data.base.data());
+        for (size_t first = 0; first < data.n; first += 500) {
+            const size_t count = std::min<size_t>(500, data.n - first);
+            index.add(static_cast<int64_t>(count), data.base.data() + first * data.d);
+        }
+        std::map<size_t, double> appended;
+        const auto recall_at = [&](size_t nprobe) {
+            index.nprobe = nprobe;
+            std::vector<float> distances(data.nq * 10);
+            std::vector<int64_t> labels(data.nq * 10);
+            index.search(
+                    static_cast<int64_t>(data.nq),
+                    data.query.data(),
+                    10,
+                    distances.data(),
+                    labels.data());
+            return measure.recall(labels.data());
+        };
+        for (size_t nprobe = 1; nprobe < nlist; nprobe *= 2) {
+            appended[nprobe] = recall_at(nprobe);
+        }
+        index.compact();
+        for (const auto& [nprobe, recall] : appended) {
+            EXPECT_GE(recall, recall_at(nprobe) - 0.01)
+                    << "nlist " << nlist << ", nprobe " << nprobe;
+        }
     }
 }
 
