@@ -9,7 +9,7 @@
 // With max_iter = 0 phase 2 is ten steps on the whole sample, as stock k-means does, and the
 // covariances are those of the last hard assignment, around the means that it gave.
 // Cost: phase 2 by default 8 steps on 64 rows a component, as much as two over a sample of 256; then
-//   6 passes of EM at less than a k-means iteration each (bench/results/bench_train.md).
+//   6 passes of EM at .6 to 1.25 of a k-means iteration each (bench/results/bench_train.md).
 // Determinism: what the engine has; random numbers come from seed + run alone.
 // Test: tests/train/gmm_trainer_test.cc.
 #include "faiss_gmm/train/gmm_trainer.h"

@@ -33,8 +33,7 @@ struct TrainingParameters {
     Covariance covariance = Covariance::tied_spherical;
     Mixing mixing = Mixing::uniform;
     /// EM iterations; 0: ten Lloyd steps on the whole sample, no EM, and the covariances of their
-    /// last hard assignment. 6 after 8 warm-up steps cost .9 of ten Lloyd steps and leave a smaller
-    /// squared error than they do (bench/results/bench_train.md).
+    /// last hard assignment. 6 after 8 cheap warm-up steps cost less than ten Lloyd steps.
     size_t max_iter = 6;
     double tol = 1e-3; ///< stop when the mean log-likelihood gains less, nats a row
     size_t n_init = 1; ///< runs from different seeds; the best likelihood is kept
