@@ -346,6 +346,7 @@ private:
     size_t next_wave_blocks() const;
     void weigh_wave(const float* x, size_t rows, size_t blocks);
     void sort_pairs(size_t blocks);
+    void add_rows(const float* x, size_t d, size_t begin, size_t end, double* sum) const;
     void sum_components(const float* x);
     void sum_tied_moment(const float* x, size_t blocks);
     const ScoreModel& model() const {
@@ -523,6 +524,31 @@ void CpuEStepEngine::sort_pairs(size_t blocks) {
     }
 }
 
+/// sum [d] += r x over the sorted pairs [begin, end), in their order.
+void CpuEStepEngine::add_rows(
+        const float* x, size_t d, size_t begin, size_t end, double* sum) const {
+    constexpr size_t line = 64 / sizeof(float);
+    size_t p = begin;
+    for (; p + 4 <= end; p += 4) {
+        double r[4];
+        const float* rows[4];
+        for (size_t i = 0; i < 4; ++i) {
+            r[i] = sorted_[p + i].r;
+            rows[i] = x + sorted_[p + i].row * d;
+            // A component's rows are scattered over the wave, which no prefetcher foresees.
+            const size_t ahead = std::min(p + i + 4, sorted_.size() - 1);
+            const float* next = x + sorted_[ahead].row * d;
+            for (size_t j = 0; j < std::min<size_t>(d, 256); j += line) {
+                __builtin_prefetch(next + j);
+            }
+        }
+        cpu::add_four_scaled(sum, r, rows, d);
+    }
+    for (; p < end; ++p) {
+        cpu::add_scaled(sum, sorted_[p].r, x + sorted_[p].row * d, d);
+    }
+}
+
 /// Phase 4 of a wave.
 void CpuEStepEngine::sum_components(const float* x) {
     const GaussianMixture& mixture = model().mixture();
@@ -535,11 +561,11 @@ void CpuEStepEngine::sum_components(const float* x) {
 #pragma omp for schedule(dynamic, piece)
         for (int64_t k = 0; k < static_cast<int64_t>(K); ++k) {
             const float* mu = &mixture.means[k * d];
+            add_rows(x, d, offsets_[k], offsets_[k + 1], &sum_x_[k * d]);
             for (size_t p = offsets_[k]; p < offsets_[k + 1]; ++p) {
                 const Pair& pair = sorted_[p];
                 const float* row = x + pair.row * d;
                 N_k_[k] += pair.r;
-                cpu::add_scaled(&sum_x_[k * d], pair.r, row, d);
                 switch (mixture.covariance) {
                 case Covariance::tied_spherical:
                 case Covariance::spherical:

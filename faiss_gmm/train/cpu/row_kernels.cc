@@ -113,12 +113,12 @@ size_t collect_above_of(
         if (hn::AllFalse(f, mask)) {
             return;
         }
-        hn::CompressStore(
-                hn::Iota(u, static_cast<uint32_t>(first + k)),
-                hn::RebindMask(u, mask),
-                u,
-                index + count);
-        count += hn::CompressStore(value, mask, f, upper + count);
+        // A whole vector is stored, for the buffers have room: compressing stores to memory are
+        // microcode on some processors.
+        const auto numbers = hn::Iota(u, static_cast<uint32_t>(first + k));
+        hn::StoreU(hn::Compress(numbers, hn::RebindMask(u, mask)), u, index + count);
+        hn::StoreU(hn::Compress(value, mask), f, upper + count);
+        count += hn::CountTrue(f, mask);
     };
     size_t k = 0;
     for (; k + 4 * N <= columns; k += 4 * N) {
@@ -243,6 +243,28 @@ void add_scaled_f32(double* sum, double r, const float* x, size_t d) {
     }
 }
 
+void add_four_scaled(double* sum, const double* r, const float* const* x, size_t d) {
+    const Double f;
+    const size_t N = hn::Lanes(f);
+    const auto r0 = hn::Set(f, r[0]), r1 = hn::Set(f, r[1]);
+    const auto r2 = hn::Set(f, r[2]), r3 = hn::Set(f, r[3]);
+    size_t j = 0;
+    for (; j + N <= d; j += N) {
+        // The order of four single calls, so that how rows are grouped leaves no trace.
+        auto a = hn::LoadU(f, sum + j);
+        a = hn::MulAdd(r0, load_double(x[0] + j), a);
+        a = hn::MulAdd(r1, load_double(x[1] + j), a);
+        a = hn::MulAdd(r2, load_double(x[2] + j), a);
+        a = hn::MulAdd(r3, load_double(x[3] + j), a);
+        hn::StoreU(a, f, sum + j);
+    }
+    for (; j < d; ++j) {
+        for (size_t i = 0; i < 4; ++i) {
+            sum[j] += r[i] * x[i][j];
+        }
+    }
+}
+
 void add_scaled_f64(double* sum, double r, const double* v, size_t d) {
     const Double f;
     const size_t N = hn::Lanes(f);
@@ -301,6 +323,7 @@ HWY_EXPORT(squared_distance_f32);
 HWY_EXPORT(squared_distance_f64);
 HWY_EXPORT(weighted_squared_distance);
 HWY_EXPORT(add_scaled_f32);
+HWY_EXPORT(add_four_scaled);
 HWY_EXPORT(add_scaled_f64);
 HWY_EXPORT(add_scaled_squares);
 HWY_EXPORT(dot_f64);
@@ -344,6 +367,10 @@ double weighted_squared_distance(const float* x, const float* mu, const double* 
 
 void add_scaled(double* sum, double r, const float* x, size_t d) {
     HWY_DYNAMIC_DISPATCH(add_scaled_f32)(sum, r, x, d);
+}
+
+void add_four_scaled(double* sum, const double* r, const float* const* x, size_t d) {
+    HWY_DYNAMIC_DISPATCH(add_four_scaled)(sum, r, x, d);
 }
 
 void add_scaled(double* sum, double r, const double* v, size_t d) {

@@ -59,6 +59,8 @@ double squared_distance(const double* z, const double* m, size_t d);
 double weighted_squared_distance(const float* x, const float* mu, const double* weight, size_t d);
 /// sum [d] += r x.
 void add_scaled(double* sum, double r, const float* x, size_t d);
+/// sum [d] += r[0] x[0], then r[1] x[1], ... r[3] x[3]: the bits of four calls of add_scaled.
+void add_four_scaled(double* sum, const double* r, const float* const* x, size_t d);
 /// sum [d] += r v.
 void add_scaled(double* sum, double r, const double* v, size_t d);
 /// sum [d] += r (x - mu)^2, by dimension.
