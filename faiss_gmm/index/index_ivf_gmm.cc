@@ -12,7 +12,6 @@
 #include <fmt/format.h>
 
 #include <faiss/IndexFlat.h>
-#include <faiss/IndexHNSW.h>
 #include <faiss/impl/IDSelector.h>
 
 #include "faiss_gmm/index/budgeted_search.h"
@@ -470,10 +469,6 @@ void IndexIVFGMM::bring_into_order(const std::function<std::vector<size_t>(Organ
     follow_in_direct_map(moved);
     times_.split += times.split;
     times_.sketch += times.sketch;
-}
-
-void IndexIVFGMM::after_mutation() {
-    organise();
 }
 
 void IndexIVFGMM::compact() {

@@ -153,8 +153,6 @@ protected:
             const faiss::SearchParameters* params) const;
     /// Gives what stock code wrote its runs.
     void organise();
-    /// After a stock call that wrote to lists: runs, and with copies ntotal.
-    void after_mutation();
     bool stores_copies() const;
     /// Adds the means that n queries were compared with by the quantizer to the statistics.
     void count_coarse(int64_t n, size_t nprobe) const;
@@ -339,7 +337,7 @@ public:
     size_t remove_ids(const faiss::IDSelector& sel) override {
         if (!stores_copies()) {
             const size_t removed = Codec::remove_ids(sel);
-            at_faiss_seam([&] { after_mutation(); });
+            at_faiss_seam([&] { organise(); });
             return removed;
         }
         const int64_t before = this->ntotal;
@@ -352,13 +350,13 @@ public:
     void update_vectors(int nv, const int64_t* idx, const float* v) override {
         refuse_with_copies("updating vectors");
         Codec::update_vectors(nv, idx, v);
-        at_faiss_seam([&] { after_mutation(); });
+        at_faiss_seam([&] { organise(); });
     }
 
     void merge_from(faiss::Index& other, int64_t add_id) override {
         check_mergeable(other);
         Codec::merge_from(other, add_id);
-        at_faiss_seam([&] { after_mutation(); });
+        at_faiss_seam([&] { organise(); });
     }
 
     void copy_subset_to(
@@ -369,7 +367,7 @@ public:
         refuse_with_copies("copying a subset");
         Codec::copy_subset_to(other, subset_type, a1, a2);
         if (auto* ours = dynamic_cast<IndexIVFGMMOf*>(&other)) {
-            at_faiss_seam([&] { ours->after_mutation(); });
+            at_faiss_seam([&] { ours->organise(); });
         }
     }
 
