@@ -21,7 +21,7 @@ using namespace faiss_gmm::bench;
 constexpr int failed = 1, wrong_usage = 2;
 
 struct Arguments {
-    std::string data, metric = "l2", json, plot;
+    std::string data, metric, json, plot;
     size_t max_rows = 0;
     SearchBenchOptions options;
 };
@@ -65,11 +65,17 @@ void describe(CLI::App& app, Arguments& arguments) {
 }
 
 void run(const Arguments& arguments) {
+    const bool json_to_stdout = arguments.json == "-";
+    if (!arguments.json.empty() && !json_to_stdout) {
+        require_writable(arguments.json);
+    }
+    if (!arguments.plot.empty()) {
+        require_writable(arguments.plot);
+    }
     const Dataset set =
             load_dataset(arguments.data, parse_metric(arguments.metric), arguments.max_rows);
     const SearchReport report = run_search_bench(set, arguments.options);
-    // Results on stdout are for programs then, and the table must not be mixed with them.
-    const bool json_to_stdout = arguments.json == "-";
+    // Results on stdout are for programs, and the table must not be mixed with them.
     std::FILE* table_to = json_to_stdout ? stderr : stdout;
     fmt::print(table_to, "{}\n\n{}\n{}", caption(report), rows_table(report), build_table(report));
     const std::string saved = savings_table(report);

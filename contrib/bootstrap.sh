@@ -76,8 +76,10 @@ missing_packages() {
 }
 
 install_missing() {
-    local packages missing as_root=()
-    mapfile -t packages < <(needed_packages "$1")
+    local packages=() missing=() as_root=() package
+    while read -r package; do # not mapfile: bash 3.2 must reach the message below
+        packages+=("$package")
+    done < <(needed_packages "$1")
     if [[ $(os_release ID) != debian ]] || ! command -v apt-get >/dev/null; then
         fail "installing what the build needs" \
             "$(os_release PRETTY_NAME) ($(uname -s))" \
@@ -86,7 +88,9 @@ install_missing() {
            (a C++17 compiler, CMake 3.25, Ninja, FAISS 1.7.3 or newer, OpenBLAS built with OpenMP,
            Highway, fmt, CLI11, nlohmann-json, GoogleTest), then add --no-install"
     fi
-    mapfile -t missing < <(missing_packages "${packages[@]}")
+    while read -r package; do
+        missing+=("$package")
+    done < <(missing_packages "${packages[@]}")
     if ((${#missing[@]} == 0)); then
         return
     fi
@@ -112,10 +116,10 @@ build() {
     quietly build/logs/configure.log cmake --preset default "$@"
     say "building $target"
     if [[ ! -t 1 ]]; then
-        progress=(-- --quiet) # no line a file in logs
+        progress=(-- --quiet) # no line a file in logs; expanded so that bash 3.2 takes it empty
     fi
-    cmake --build "$build_dir" --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" \
-        --target "$target" "${progress[@]}"
+    cmake --build "$build_dir" --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPROCESSORS_ONLN)}" \
+        --target "$target" ${progress[@]+"${progress[@]}"}
 }
 
 main() {

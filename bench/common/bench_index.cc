@@ -9,17 +9,18 @@
 #include <vector>
 
 #include <faiss/IVFlib.h>
+#include <faiss/IndexHNSW.h>
 #include <faiss/IndexIDMap.h>
 #include <faiss/IndexPreTransform.h>
 #include <faiss/IndexRefine.h>
-#include <faiss/impl/io.h>
-#include <faiss/index_io.h>
 #include <faiss/invlists/BlockInvertedLists.h>
 #include <faiss/invlists/InvertedLists.h>
 #include <fmt/format.h>
 
+#include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/factory/index_factory.h"
 #include "faiss_gmm/index/index_ivf_gmm.h"
+#include "faiss_gmm/index/written_bytes.h"
 #include "faiss_gmm/mixture/error.h"
 
 namespace faiss_gmm::bench {
@@ -57,21 +58,6 @@ faiss::IndexIVF* find_ivf(faiss::Index* index) {
         return find_ivf(refine->base_index);
     }
     return faiss::ivflib::try_extract_index_ivf(index);
-}
-
-struct CountingWriter : faiss::IOWriter {
-    size_t bytes = 0;
-    size_t operator()(const void*, size_t size, size_t nitems) override {
-        bytes += size * nitems;
-        return nitems;
-    }
-};
-
-/// Bytes of an index as FAISS would write it.
-size_t written_bytes(const faiss::Index& index) {
-    CountingWriter writer;
-    faiss::write_index(&index, &writer);
-    return writer.bytes;
 }
 
 /// Bytes of codes and ids.
@@ -214,6 +200,7 @@ void BenchIndex::search(
 
 void BenchIndex::reset_counts() {
     faiss::indexIVF_stats.reset();
+    faiss::hnsw_stats.reset();
     indexIVFGMM_stats.reset();
 }
 
@@ -221,6 +208,8 @@ QueryCounts BenchIndex::counts(size_t nq) const {
     const double queries = double(nq);
     const double code_size = double(ivf_->code_size);
     const double mean_bytes = 4. * ivf_->d;
+    const bool graph = dynamic_cast<const faiss::IndexHNSW*>(ivf_->quantizer) != nullptr;
+    const double graph_means = graph ? double(compat::hnsw_distances()) / queries : 0;
     QueryCounts counts;
     if (gmm_ != nullptr) {
         const IVFGMMStats& stats = indexIVFGMM_stats;
@@ -229,13 +218,14 @@ QueryCounts BenchIndex::counts(size_t nq) const {
         counts.nvisited = double(stats.nvisited) / queries;
         counts.nscored = double(stats.nscored) / queries;
         counts.bytes_read = counts.ndis * code_size + double(stats.bytes_scored) / queries +
-                            mean_bytes * double(stats.means) / queries;
+                            mean_bytes * (double(stats.means) / queries + graph_means);
     } else {
         const faiss::IndexIVFStats& stats = faiss::indexIVF_stats;
         counts.lists = double(ivf_->nprobe); // FAISS does not count them alike in every codec
         counts.ndis = double(stats.ndis) / queries;
         counts.nvisited = counts.ndis;
-        counts.bytes_read = counts.ndis * code_size + mean_bytes * double(nlist());
+        counts.bytes_read =
+                counts.ndis * code_size + mean_bytes * (graph ? graph_means : double(nlist()));
     }
     return counts;
 }

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <set>
 
@@ -211,20 +212,45 @@ std::string plot_svg(const SearchReport& report) {
     return render_svg(figure);
 }
 
+namespace {
+
+/// Beside the target, so that renaming replaces it in one step.
+std::string part_of(const std::string& path) {
+    return fmt::format("{}.{}.part", path, getpid());
+}
+
+[[noreturn]] void refuse_path(const std::string& path, const std::string& why) {
+    throw Error(
+            {fmt::format("writing '{}'", path),
+             why,
+             "a path in a folder that can be written to, with room left",
+             "choose another path"});
+}
+
+} // namespace
+
+void require_writable(const std::string& path) {
+    if (std::filesystem::is_directory(path)) {
+        refuse_path(path, "a folder");
+    }
+    const std::string part = part_of(path);
+    const std::ofstream file(part, std::ios::binary);
+    const std::string why = std::strerror(errno);
+    std::remove(part.c_str());
+    if (!file) {
+        refuse_path(path, why);
+    }
+}
+
 void write_text_file(const std::string& path, const std::string& text) {
-    // Beside the target, so that renaming replaces it in one step.
-    const std::string part = fmt::format("{}.{}.part", path, getpid());
+    const std::string part = part_of(path);
     std::ofstream file(part, std::ios::binary);
     file << text;
     file.close();
     if (!file || std::rename(part.c_str(), path.c_str()) != 0) {
         const std::string why = std::strerror(errno);
         std::remove(part.c_str());
-        throw Error(
-                {fmt::format("writing '{}'", path),
-                 fmt::format("{} bytes, {}", text.size(), why),
-                 "a path in a folder that can be written to, with room left",
-                 "choose another path"});
+        refuse_path(path, fmt::format("{} bytes, {}", text.size(), why));
     }
 }
 

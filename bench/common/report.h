@@ -28,6 +28,9 @@ std::string build_table(const SearchReport& report);
 /// Recall against queries per second, vectors visited and distances, as an SVG.
 std::string plot_svg(const SearchReport& report);
 
+/// Throws Error where write_text_file() would fail for its path: asked before hours of work.
+void require_writable(const std::string& path);
+
 /// Writes the file whole or not at all. Throws Error.
 void write_text_file(const std::string& path, const std::string& text);
 

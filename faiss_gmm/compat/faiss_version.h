@@ -7,6 +7,7 @@
 #include <memory>
 
 #include <faiss/IndexIVF.h>
+#include <faiss/impl/HNSW.h>
 #include <faiss/invlists/InvertedLists.h>
 
 #define FAISS_GMM_FAISS_AT_LEAST(major, minor)                                                     \
@@ -46,6 +47,17 @@ inline std::unique_ptr<faiss::InvertedListScanner> make_scanner(
     return std::unique_ptr<faiss::InvertedListScanner>(
             ivf.get_InvertedListScanner(false, selector));
 #endif
+}
+
+/// Distances that HNSW graphs computed, level 0: n3 before 1.8, ndis since.
+template <class Stats> auto hnsw_distances(const Stats& stats, int) -> decltype(stats.n3) {
+    return stats.n3;
+}
+template <class Stats> size_t hnsw_distances(const Stats& stats, long) {
+    return stats.ndis;
+}
+inline size_t hnsw_distances() {
+    return hnsw_distances(faiss::hnsw_stats, 0);
 }
 
 } // namespace faiss_gmm::compat

@@ -7,12 +7,13 @@
 #include "faiss_gmm/factory/index_factory.h"
 
 #include <cctype>
-#include <cstdlib>
+#include <charconv>
 #include <functional>
 #include <limits>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <typeinfo>
@@ -150,10 +151,11 @@ std::optional<Component> find_component(const FactoryString& string) {
 }
 
 std::optional<double> read_number(const std::string& text) {
-    char* end = nullptr;
-    const double value = std::strtod(text.c_str(), &end);
-    if (text.empty() || *end != '\0' || !(value >= 0) ||
-        value > static_cast<double>(std::numeric_limits<int32_t>::max())) {
+    double value = 0;
+    const char* end = text.data() + text.size();
+    const std::from_chars_result read = std::from_chars(text.data(), end, value);
+    const bool whole = read.ec == std::errc() && read.ptr == end;
+    if (!whole || !(value >= 0) || value > std::numeric_limits<int32_t>::max()) {
         return std::nullopt;
     }
     return value;
@@ -286,7 +288,13 @@ std::string names_of_keys() {
     return names;
 }
 
-void take_option(const FactoryString& string, size_t from, size_t to, IndexIVFGMM& index) {
+/// Takes key=value at [from, to); `taken` holds the keys that came before it.
+void take_option(
+        const FactoryString& string,
+        size_t from,
+        size_t to,
+        std::set<std::string>& taken,
+        IndexIVFGMM& index) {
     const std::string& text = string.text();
     const size_t equals = std::min(text.find('=', from), to);
     const std::string name = text.substr(from, equals - from);
@@ -297,6 +305,9 @@ void take_option(const FactoryString& string, size_t from, size_t to, IndexIVFGM
                 equals,
                 fmt::format("unknown key \"{}\"", name),
                 "the keys " + names_of_keys());
+    }
+    if (!taken.insert(name).second) {
+        string.refuse(from, to, fmt::format("a second {}", name), "each key once");
     }
     const std::string value = equals < to ? text.substr(equals + 1, to - equals - 1) : "";
     if (!found->second.take(value, index)) {
@@ -310,19 +321,23 @@ void take_option(const FactoryString& string, size_t from, size_t to, IndexIVFGM
 
 void take_options(const FactoryString& string, const Component& component, IndexIVFGMM& index) {
     const std::string& text = string.text();
+    std::set<std::string> taken;
     size_t from = component.options_from, depth = 0;
     for (size_t i = from; i < component.options_to + (component.options_to > 0); i++) {
         const bool at_end = i == component.options_to;
         depth += !at_end && text[i] == '(';
         depth -= !at_end && text[i] == ')';
         if (at_end || (text[i] == ',' && depth == 0)) {
-            take_option(string, from, i, index);
+            take_option(string, from, i, taken, index);
             from = i + 1;
         }
     }
+    if (taken.count("m") == 0) {
+        index.spill.m = std::max(index.spill.m, index.spill.max_lists);
+    }
     try {
-        index.spill.check();
-    } catch (const Error& error) {
+        index.check_parameters();
+    } catch (const faiss::FaissException& error) {
         string.refuse(
                 component.options_from,
                 component.options_to,

@@ -88,7 +88,7 @@ public:
                                     scratch.list_distances.data() + i * settings_.lists};
             const HomeDistances homes(codec_, all, centred);
             stats.nq++;
-            stats.means += flat_ ? nlist : settings_.lists;
+            stats.means += flat_ ? nlist : 0;
             if (probed.n > 0 && std::isfinite(probed.distance[0])) {
                 scanner->set_query(x + i * d);
                 search_lists(

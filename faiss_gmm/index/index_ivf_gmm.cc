@@ -16,6 +16,7 @@
 
 #include "faiss_gmm/index/budgeted_search.h"
 #include "faiss_gmm/index/list_search.h"
+#include "faiss_gmm/index/written_bytes.h"
 #include "faiss_gmm/runs/parallel.h"
 #include "faiss_gmm/runs/vector_ops.h"
 #include "faiss_gmm/train/estep_engine.h"
@@ -158,20 +159,33 @@ TrainingParameters IndexIVFGMM::index_training() const {
     return parameters;
 }
 
+void IndexIVFGMM::check_parameters() const {
+    at_faiss_seam([&] {
+        spill.check();
+        index_training();
+    });
+}
+
+/// Of a mixture around the means that the quantizer holds.
+TrainingParameters IndexIVFGMM::training_around_quantizer() const {
+    const faiss::IndexIVF& index = ivf();
+    TrainingParameters parameters = index_training();
+    parameters.keep_means = true;
+    parameters.means_init.resize(index.nlist * index.d);
+    index.quantizer->reconstruct_n(
+            0, static_cast<int64_t>(index.nlist), parameters.means_init.data());
+    return parameters;
+}
+
 void IndexIVFGMM::train_coarse(int64_t n, const float* x) {
     const Stopwatch watch(times_.train);
     faiss::IndexIVF& index = ivf();
     const size_t d = index.d, nlist = index.nlist;
-    spill.check();
-    TrainingParameters parameters = index_training();
+    check_parameters();
     const bool keeps_means =
             index.quantizer->is_trained && static_cast<size_t>(index.quantizer->ntotal) == nlist;
-    if (keeps_means) {
-        parameters.keep_means = true;
-        parameters.means_init.resize(nlist * d);
-        index.quantizer->reconstruct_n(
-                0, static_cast<int64_t>(nlist), parameters.means_init.data());
-    }
+    const TrainingParameters parameters =
+            keeps_means ? training_around_quantizer() : index_training();
     TrainingResult result = GMMTrainer(parameters).train(nlist, n, d, x);
     history_ = std::move(result.history);
     if (!keeps_means) {
@@ -250,13 +264,8 @@ void IndexIVFGMM::calibrate_spill(
     engine->top_responsibilities({x, n, 0}, m, top);
     std::vector<float> border(n);
     for (size_t i = 0; i < n; i++) {
-        const SpillCandidates candidates{
-                m,
-                top.component.data() + i * m,
-                top.log_responsibility.data() + i * m,
-                top.squared_distance.data() + i * m};
         border[i] = border_log_responsibility(
-                home != nullptr ? home[i] : top.component[i * m], candidates);
+                home != nullptr ? home[i] : top.component[i * m], candidates_of(top, m, i));
     }
     calibrate(state.spill, std::move(border));
 }
@@ -270,8 +279,8 @@ void IndexIVFGMM::estimate_from_lists() {
     if (static_cast<size_t>(index.quantizer->ntotal) != nlist || total < nlist) {
         return;
     }
-    const std::vector<int64_t> rows =
-            sample_rows(total, training.max_points_per_component * nlist, training.seed);
+    const size_t most = training.max_points_per_component * nlist;
+    const std::vector<int64_t> rows = sample_rows(total, most > 0 ? most : total, training.seed);
     std::vector<float> x(rows.size() * d);
     size_t list = 0, first = 0;
     for (size_t i = 0; i < rows.size(); i++) {
@@ -282,11 +291,8 @@ void IndexIVFGMM::estimate_from_lists() {
         index.reconstruct_from_offset(
                 static_cast<int64_t>(list), static_cast<int64_t>(row - first), x.data() + i * d);
     }
-    TrainingParameters parameters = index_training();
-    parameters.keep_means = true;
-    parameters.means_init.resize(nlist * d);
-    index.quantizer->reconstruct_n(0, static_cast<int64_t>(nlist), parameters.means_init.data());
-    TrainingResult result = GMMTrainer(parameters).train(nlist, rows.size(), d, x.data());
+    TrainingResult result =
+            GMMTrainer(training_around_quantizer()).train(nlist, rows.size(), d, x.data());
     learn_around(std::move(result.mixture), result.data_mean, rows.size(), x.data());
 }
 
@@ -306,11 +312,11 @@ bool IndexIVFGMM::stores_copies() const {
            runs->state().spill.storage == SpillStorage::copies;
 }
 
-void IndexIVFGMM::count_coarse(int64_t n, size_t nprobe) const {
+void IndexIVFGMM::count_coarse(int64_t n) const {
     const faiss::IndexIVF& index = ivf();
     const bool flat = dynamic_cast<const faiss::IndexFlat*>(index.quantizer) != nullptr;
     IVFGMMStats stats;
-    stats.means = static_cast<size_t>(n) * (flat ? index.nlist : std::min(nprobe, index.nlist));
+    stats.means = flat ? static_cast<size_t>(n) * index.nlist : 0;
     faiss::IndexIVFStats none; // the queries themselves were counted
     publish(stats, &none);
 }
@@ -342,13 +348,13 @@ void IndexIVFGMM::refuse_with_copies(const char* what) const {
     }
 }
 
-size_t IndexIVFGMM::distinct_members(const faiss::IDSelector* selector) const {
+size_t IndexIVFGMM::distinct_members(const faiss::IDSelector& selector) const {
     std::unordered_set<int64_t> members;
     const RunInvertedLists* runs = run_lists();
     for (size_t l = 0; l < runs->nlist; l++) {
         const faiss::InvertedLists::ScopedIds ids(runs, l);
         for (size_t i = 0; i < runs->list_size(l); i++) {
-            if (selector->is_member(ids.ids[i])) {
+            if (selector.is_member(ids.ids[i])) {
                 members.insert(ids.ids[i]);
             }
         }
@@ -382,6 +388,7 @@ void IndexIVFGMM::add_spilled(
 }
 
 /// The code of each row in every list that its own responsibilities choose; ntotal counts rows.
+/// All of them, or, where stock code throws, none.
 void IndexIVFGMM::add_copies(
         int64_t n,
         const float* x,
@@ -418,10 +425,7 @@ void IndexIVFGMM::add_copies(
                 state.mixture,
                 home,
                 squared_distance(d, row, state.mixture.means.data() + home * d),
-                {m,
-                 top.component.data() + i * m,
-                 top.log_responsibility.data() + i * m,
-                 top.squared_distance.data() + i * m},
+                candidates_of(top, m, i),
                 chosen);
         for (size_t j = 1; j < chosen.size(); j++) {
             copies.insert(copies.end(), row, row + d);
@@ -429,13 +433,25 @@ void IndexIVFGMM::add_copies(
             copy_lists.push_back(chosen[j]);
         }
     }
-    stock(n, x, own_ids.data(), homes);
-    for (size_t first = 0; first < copy_ids.size(); first += add_block) {
-        const size_t count = std::min<size_t>(add_block, copy_ids.size() - first);
-        stock(static_cast<int64_t>(count),
-              copies.data() + first * d,
-              copy_ids.data() + first,
-              copy_lists.data() + first);
+    std::vector<size_t> sizes(index.nlist);
+    for (size_t l = 0; l < index.nlist; l++) {
+        sizes[l] = index.invlists->list_size(l);
+    }
+    try {
+        stock(n, x, own_ids.data(), homes);
+        for (size_t first = 0; first < copy_ids.size(); first += add_block) {
+            const size_t count = std::min<size_t>(add_block, copy_ids.size() - first);
+            stock(static_cast<int64_t>(count),
+                  copies.data() + first * d,
+                  copy_ids.data() + first,
+                  copy_lists.data() + first);
+        }
+    } catch (...) { // a vector in some of its lists only would be found or not by chance
+        for (size_t l = 0; l < index.nlist; l++) {
+            index.invlists->resize(l, std::min(sizes[l], index.invlists->list_size(l)));
+        }
+        index.ntotal = before;
+        throw;
     }
     index.ntotal = before + n;
 }
@@ -491,16 +507,15 @@ void IndexIVFGMM::check() const {
     }
     at_faiss_seam([&] { runs->check(decoder()); });
     const faiss::IndexIVF& index = ivf();
-    size_t stored = runs->compute_ntotal();
-    if (!stores_copies() && stored != static_cast<size_t>(index.ntotal)) {
-        // Rows that stock code could not place (NaN) count in ntotal and stand nowhere.
-        if (stored > static_cast<size_t>(index.ntotal)) {
-            throw_faiss(
-                    {"checking an IVFGMM index",
-                     fmt::format("{} entries in lists, ntotal = {}", stored, index.ntotal),
-                     "each vector stored once",
-                     "rebuild the index, and report how it came to this"});
-        }
+    // Rows that stock code could not place (NaN) count in ntotal and stand nowhere.
+    const faiss::IDSelectorAll all;
+    const size_t stored = stores_copies() ? distinct_members(all) : runs->compute_ntotal();
+    if (stored > static_cast<size_t>(index.ntotal)) {
+        throw_faiss(
+                {"checking an IVFGMM index",
+                 fmt::format("{} vectors in lists, ntotal = {}", stored, index.ntotal),
+                 "each vector counted once",
+                 "rebuild the index, and report how it came to this"});
     }
     const GaussianMixture& trained = mixture();
     if (trained.K > 0 && static_cast<size_t>(index.quantizer->ntotal) != trained.K) {
@@ -560,7 +575,7 @@ MemoryUse IndexIVFGMM::memory_use() const {
         use.codes += index.invlists->list_size(l) * index.code_size;
         use.ids += index.invlists->list_size(l) * sizeof(int64_t);
     }
-    use.quantizer = static_cast<size_t>(index.quantizer->ntotal) * index.d * sizeof(float);
+    use.quantizer = written_bytes(*index.quantizer);
     if (const RunInvertedLists* runs = run_lists()) {
         const CoarseState& state = runs->state();
         use.directory = runs->directory().memory_bytes() + state.codec.memory_bytes() +
@@ -587,16 +602,32 @@ void IndexIVFGMM::search_by_runs(
         const faiss::SearchParameters* params,
         bool as_pairs) const {
     const faiss::IndexIVF& index = ivf();
+    const SearchSettings settings = resolve_settings(index, params, probe_expansion, k_factor);
+    const Labels meaning = as_pairs ? Labels::list_and_offset : Labels::ids;
+    if ((index.parallel_mode & index.PARALLEL_MODE_NO_HEAP_INIT) == 0) {
+        budgeted_search(index, *run_lists(), settings, n, x, k, distances, labels, meaning);
+        return;
+    }
+    check_result_count(k);
+    std::vector<float> own_distances(n * k);
+    std::vector<int64_t> own_labels(n * k);
     budgeted_search(
             index,
             *run_lists(),
-            resolve_settings(index, params, probe_expansion, k_factor),
+            settings,
             n,
             x,
             k,
-            distances,
-            labels,
-            as_pairs ? Labels::list_and_offset : Labels::ids);
+            own_distances.data(),
+            own_labels.data(),
+            meaning);
+    const bool inner_product = index.metric_type == faiss::METRIC_INNER_PRODUCT;
+    for (int64_t i = 0; i < n; i++) {
+        ResultHeap heap(inner_product, k, distances + i * k, labels + i * k);
+        for (int64_t j = i * k; j < (i + 1) * k && own_labels[j] >= 0; j++) {
+            heap.push(own_distances[j], own_labels[j]);
+        }
+    }
 }
 
 void IndexIVFGMM::search_and_reconstruct_by_runs(
@@ -750,7 +781,7 @@ void IndexIVFGMM::range_search_nprobe(
     std::vector<float> coarse_dis(n * nprobe);
     index.quantizer->search(
             n, x, nprobe, coarse_dis.data(), keys.data(), settings.quantizer_params);
-    count_coarse(n, settings.nprobe);
+    count_coarse(n);
     faiss::IVFSearchParameters resolved;
     resolved.nprobe = settings.nprobe;
     resolved.max_codes = settings.max_codes;

@@ -63,6 +63,8 @@ public:
     const std::vector<TrainingProgress>& training_history() const {
         return history_;
     }
+    /// Throws faiss::FaissException for values of the fields above that train() would refuse.
+    void check_parameters() const;
     /// Splits every list that is not in split form, so that what is found no longer depends on the
     /// order in which vectors were added. Throws faiss::FaissException.
     void compact();
@@ -154,12 +156,12 @@ protected:
     /// Gives what stock code wrote its runs.
     void organise();
     bool stores_copies() const;
-    /// Adds the means that n queries were compared with by the quantizer to the statistics.
-    void count_coarse(int64_t n, size_t nprobe) const;
+    /// Adds the means that a flat quantizer compared n queries with to the statistics.
+    void count_coarse(int64_t n) const;
     /// Throws where lists of the other would not mean here what they meant there.
     void check_mergeable(const faiss::Index& other) const;
     void refuse_with_copies(const char* what) const;
-    size_t distinct_members(const faiss::IDSelector* selector) const;
+    size_t distinct_members(const faiss::IDSelector& selector) const;
 
 private:
     RunInvertedLists* lists();
@@ -177,6 +179,7 @@ private:
     void bring_into_order(const std::function<std::vector<size_t>(OrganiseTimes&)>& step);
     void follow_in_direct_map(const std::vector<size_t>& lists);
     TrainingParameters index_training() const;
+    TrainingParameters training_around_quantizer() const;
 
     std::vector<TrainingProgress> history_;
     BuildTimes times_;
@@ -249,7 +252,7 @@ public:
         } else {
             const faiss::SearchParametersIVF stock = stock_parameters(params);
             Codec::search(n, x, k, distances, labels, &stock);
-            count_coarse(n, stock.nprobe);
+            count_coarse(n);
         }
     }
 
@@ -330,7 +333,7 @@ public:
         } else {
             const faiss::SearchParametersIVF stock = stock_parameters(params);
             Codec::search_and_reconstruct(n, x, k, distances, labels, recons, &stock);
-            count_coarse(n, stock.nprobe);
+            count_coarse(n);
         }
     }
 
@@ -341,7 +344,7 @@ public:
             return removed;
         }
         const int64_t before = this->ntotal;
-        const size_t distinct = distinct_members(&sel);
+        const size_t distinct = distinct_members(sel);
         Codec::remove_ids(sel);
         this->ntotal = before - static_cast<int64_t>(distinct);
         return distinct;

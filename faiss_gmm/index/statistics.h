@@ -19,7 +19,9 @@ struct IVFGMMStats {
     size_t nvisited = 0;     ///< vectors of the runs chosen, and those scanned without a run
     size_t nskipped = 0;     ///< vectors that the selector refused
     size_t bytes_scored = 0; ///< bytes of the summaries and sketches scored
-    size_t means = 0;        ///< means compared with queries: nlist each for a flat quantizer
+    /// Means compared with queries: nlist each by a flat quantizer, and those of guests' homes. What
+    /// another quantizer compares, its own statistics tell (faiss::hnsw_stats).
+    size_t means = 0;
 
     void reset();
     void add(const IVFGMMStats& other);

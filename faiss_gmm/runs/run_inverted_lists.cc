@@ -122,15 +122,21 @@ void RunInvertedLists::resize(size_t list_no, size_t new_size) {
 }
 void RunInvertedLists::reset() {
     inner_->reset();
-    set_state(state_);
+    forget_runs();
 }
 
 void RunInvertedLists::set_state(std::shared_ptr<const CoarseState> state) {
     state_ = std::move(state);
-    directory_ = RunDirectory();
-    directory_.lists.resize(nlist);
+    forget_runs();
     directory_.max_lists = state_->spill.rule == SpillRule::never ? 1 : state_->spill.max_lists;
     directory_.sketched = state_->sketched;
+}
+
+void RunInvertedLists::forget_runs() noexcept {
+    for (ListRuns& list : directory_.lists) {
+        list = ListRuns();
+    }
+    directory_.summary_range = directory_.sketch_range = ConstantRange();
 }
 
 bool RunInvertedLists::has_runs() const {
@@ -182,7 +188,7 @@ std::vector<size_t> RunInvertedLists::bring_into_order(
     try {
         return split_and_append(to_split, to_append, exact_range, decode, times);
     } catch (...) {
-        set_state(state_); // plain lists, rather than a directory half made
+        forget_runs(); // plain lists, rather than a directory half made
         throw;
     }
 }
@@ -476,18 +482,13 @@ void RunInvertedLists::place(std::vector<SplitList>& splits) {
             const size_t l = splits[owners[i].first].list;
             const float* mean = means.data() + i * d;
             const float* home_mean = state.mixture.means.data() + l * d;
-            const SpillCandidates candidates{
-                    m,
-                    top.component.data() + i * m,
-                    top.log_responsibility.data() + i * m,
-                    top.squared_distance.data() + i * m};
             thread_local std::vector<int32_t> lists;
             choose_lists(
                     state.spill,
                     state.mixture,
                     static_cast<int32_t>(l),
                     squared_distance(d, mean, home_mean),
-                    candidates,
+                    candidates_of(top, m, i),
                     lists);
             int32_t* row =
                     directory_.lists[l].further.data() + owners[i].second * directory_.stride();

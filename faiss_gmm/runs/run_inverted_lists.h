@@ -37,7 +37,7 @@ struct OrganiseTimes {
 /// the directory learns of what they wrote at the next organise().
 ///
 /// Threads: as faiss::InvertedLists (reads together; writes to different lists together);
-/// organise(), compact() and set_state() alone.
+/// organise(), compact(), set_state() and forget_runs() alone.
 class RunInvertedLists : public faiss::InvertedLists {
 public:
     /// Over empty or filled lists, owned from here on.
@@ -65,6 +65,8 @@ public:
 
     /// Takes a newly learnt state; the directory starts empty.
     void set_state(std::shared_ptr<const CoarseState> state);
+    /// Leaves plain lists, until organise().
+    void forget_runs() noexcept;
     const CoarseState& state() const {
         return *state_;
     }

@@ -79,6 +79,13 @@ void SpillPolicy::check() const {
             "call calibrate()");
 }
 
+SpillCandidates candidates_of(const TopResponsibilities& top, size_t m, size_t i) {
+    return {m,
+            top.component.data() + i * m,
+            top.log_responsibility.data() + i * m,
+            top.squared_distance.data() + i * m};
+}
+
 void calibrate(SpillPolicy& policy, std::vector<float> border_log_responsibility) {
     policy.check();
     std::vector<float>& border = border_log_responsibility;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "faiss_gmm/mixture/gaussian_mixture.h"
+#include "faiss_gmm/train/estep_engine.h"
 
 namespace faiss_gmm {
 
@@ -76,6 +77,9 @@ struct SpillCandidates {
     const float* log_responsibility = nullptr; ///< [m], natural log
     const float* squared_distance = nullptr;   ///< [m], member to mean; read by air and soar only
 };
+
+/// Row i of what an engine found, m components a row; valid while `top` is unchanged.
+SpillCandidates candidates_of(const TopResponsibilities& top, size_t m, size_t i);
 
 /// Which lists a member belongs to: home first, then the qualifying candidates by the policy's
 /// order, each once, at most policy.max_lists. `home` is the list that holds the code; it need not

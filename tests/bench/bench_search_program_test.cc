@@ -28,11 +28,13 @@ std::string text_of(const std::string& path) {
     return text.str();
 }
 
-Outcome run(const TemporaryFolder& folder, const std::string& arguments) {
+Outcome
+run(const TemporaryFolder& folder,
+    const std::string& arguments,
+    const std::string& program = BENCH_SEARCH) {
     const std::string out = folder.path() + "/stdout", err = folder.path() + "/stderr";
     const int status = std::system(
-            (std::string("'") + BENCH_SEARCH + "' " + arguments + " >'" + out + "' 2>'" + err + "'")
-                    .c_str());
+            ("'" + program + "' " + arguments + " >'" + out + "' 2>'" + err + "'").c_str());
     return {WEXITSTATUS(status), text_of(out), text_of(err)};
 }
 
@@ -92,4 +94,33 @@ TEST(BenchSearchProgram, ExitCodes) {
     EXPECT_NE(empty.err.find("no base.*"), std::string::npos);
     write_set(folder);
     EXPECT_EQ(run(folder, folder.path() + " --metric l2 --index IVF8,Nonsense").code, 1);
+    EXPECT_EQ(
+            run(folder, folder.path() + " --index IVF8,Flat").code,
+            2); // no metric is safe to guess
+}
+
+TEST(BenchSearchProgram, RefusesPathsBeforeItMeasures) {
+    const TemporaryFolder folder;
+    write_set(folder);
+    for (const char* option : {"--json", "--plot"}) {
+        for (const std::string& path : {folder.path() + "/none/o", folder.path()}) {
+            const Outcome outcome =
+                    run(folder,
+                        folder.path() + " --metric l2 --index IVF8,Flat " + option + " " + path);
+            EXPECT_EQ(outcome.code, 1);
+            EXPECT_NE(outcome.err.find("writing '" + path + "'"), std::string::npos) << outcome.err;
+            EXPECT_EQ(outcome.out, ""); // nothing was measured
+        }
+    }
+}
+
+TEST(DemoProgram, ExplainsItselfAndRefusesWhatItDoesNotKnow) {
+    const TemporaryFolder folder;
+    const auto demo = [&](const std::string& arguments) { return run(folder, arguments, DEMO); };
+    EXPECT_EQ(demo("--help").code, 0);
+    EXPECT_NE(demo("--help").out.find("--plot"), std::string::npos);
+    EXPECT_EQ(demo("--what").code, 2);
+    const Outcome nowhere = demo("--plot " + folder.path() + "/none/demo.svg");
+    EXPECT_EQ(nowhere.code, 1);
+    EXPECT_NE(nowhere.err.find("writing '"), std::string::npos);
 }

@@ -2,6 +2,8 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #include "bench/common/search_bench.h"
 
+#include <cmath>
+
 #include <gtest/gtest.h>
 
 #include "tests/bench/reports.h"
@@ -65,6 +67,18 @@ TEST(SearchBench, StockIndicesEndToEnd) {
     for (size_t i = 1; i < 3; ++i) {
         EXPECT_GE(report.rows[i].recall, report.rows[i - 1].recall);
     }
+}
+
+TEST(SearchBench, CountsTheMeansThatAGraphVisits) {
+    const SearchReport report = run(options_for({"IVF64_HNSW4,Flat", "IVFGMM64_HNSW4,Flat"}, {1}));
+    ASSERT_EQ(report.rows.size(), 2u);
+    for (const SearchRow& row : report.rows) {
+        EXPECT_GT(row.counts.bytes_read, row.counts.ndis * 4 * d) << row.index;
+    }
+    const double of_stock = report.rows[0].counts.bytes_read - report.rows[0].counts.ndis * 4 * d;
+    EXPECT_LT(
+            of_stock, 4. * d * 64 * 2); // a graph of 64 nodes, efSearch 16: not each several times
+    EXPECT_EQ(std::fmod(of_stock * nq, 4 * d), 0); // whole means
 }
 
 TEST(SearchBench, LooksBehindWrappers) {

@@ -75,6 +75,12 @@ TEST(Factory, TakesEveryKey) {
     EXPECT_EQ(ours.k_factor, 9);
 }
 
+TEST(Factory, MoreListsLookAtMoreCandidates) {
+    const auto index = made("IVFGMM64(max_lists=20),Flat");
+    EXPECT_EQ(dynamic_cast<IndexIVFGMMFlat&>(*index).spill.max_lists, 20u);
+    EXPECT_EQ(dynamic_cast<IndexIVFGMMFlat&>(*index).spill.m, 20u);
+}
+
 TEST(Factory, KeepsPrefixesAndSuffixes) {
     const auto transformed = made("PCA8,IVFGMM32,Flat");
     ASSERT_NE(dynamic_cast<faiss::IndexPreTransform*>(transformed.get()), nullptr);
@@ -151,6 +157,12 @@ INSTANTIATE_TEST_SUITE_P(
                 BadString{"IVFGMM64(covariance=full),Flat", "tied_spherical", "full)"},
                 BadString{"IVFGMM64(sketch=300),Flat", "from 1 to 256", "300)"},
                 BadString{"IVFGMM64(m=2,max_lists=3),Flat", "fit together", "m=2"},
+                BadString{"IVFGMM64(seed=1,seed=2),Flat", "each key once", "seed=2"},
+                BadString{"IVFGMM64(lambda=0x1),Flat", "a number from 0", "0x1)"},
+                BadString{"IVFGMM64(lambda= 1),Flat", "a number from 0", " 1)"},
+                BadString{"IVFGMM64(lambda=inf),Flat", "a number from 0", "inf)"},
+                BadString{"IVFGMM64_HNSW8(covariance=diagonal),Flat", "flat quantizer", "covar"},
+                BadString{"IVFGMM64_HNSW8(mixing=free),Flat", "flat quantizer", "mixing"},
                 BadString{"IVFGMM64(),Flat", "the keys", "),"},
                 BadString{"IVFGMM64(seed=1,Flat", "not closed", "(seed"},
                 BadString{"IVFGMM,Flat", "number of lists", "IVFGMM"},

@@ -283,7 +283,7 @@ INSTANTIATE_TEST_SUITE_P(
                            inner.update_entry(l, 40, id, first.data());
                        }},
                 Damage{"lists_longer_than_ntotal",
-                       "each vector stored once",
+                       "each vector counted once",
                        [](CountingIndex& index, RunDirectory&) { index.ntotal -= 1; }},
                 Damage{"quantizer_grew",
                        "means in the quantizer",

@@ -91,5 +91,54 @@ TEST_F(Copies, RefuseWhatNeedsOnePlaceAVector) {
     }
 }
 
+/// A codec whose add_core fails at one call: as if memory had run out between two blocks.
+struct FailingFlat : faiss::IndexIVFFlat {
+    using faiss::IndexIVFFlat::IndexIVFFlat;
+    size_t calls = 0, failing_call = 0; ///< from 1; 0: none
+
+    void add_core(
+            int64_t n,
+            const float* x,
+            const int64_t* xids,
+            const int64_t* precomputed_idx FAISS_GMM_CONTEXT_PARAMETER) override {
+        if (++calls == failing_call) {
+            throw std::bad_alloc();
+        }
+        faiss::IndexIVFFlat::add_core(n, x, xids, precomputed_idx FAISS_GMM_CONTEXT_ARGUMENT);
+    }
+};
+
+TEST_F(Copies, AnAddThatFailsLeavesWhatWasThere) {
+    IndexIVFGMMOf<FailingFlat> index(d, setup_.nlist);
+    setup_.apply(index);
+    index.train(rows, base_.data());
+    index.add(rows, base_.data());
+    const std::vector<float> asked = whole_rows(10, d, seed_ + 1);
+    const auto results = [&] {
+        index.nprobe = 3;
+        return search(index, asked, 5);
+    };
+    const Results before = results();
+    for (const size_t call : {1, 2}) { // the rows' homes, their copies
+        index.calls = 0;
+        index.failing_call = call;
+        EXPECT_THROW(index.add(100, base_.data()), std::exception);
+        EXPECT_EQ(index.calls, call);
+        EXPECT_EQ(index.ntotal, static_cast<int64_t>(rows));
+        EXPECT_EQ(index.invlists->compute_ntotal(), 3 * rows);
+        index.check();
+        EXPECT_EQ(results().labels, before.labels);
+    }
+    index.failing_call = 0;
+    index.add(100, base_.data());
+    EXPECT_EQ(index.ntotal, static_cast<int64_t>(rows) + 100);
+    index.check();
+}
+
+TEST_F(Copies, CheckSeesVectorsThatDoNotCount) {
+    index_->ntotal--;
+    expect_four_parts(refusal([&] { index_->check(); }), std::to_string(rows) + " vectors");
+}
+
 } // namespace
 } // namespace faiss_gmm

@@ -294,10 +294,9 @@ TEST_P(Preassigned, KeysThatDoNotExistAreRefused) {
     expect_sound(oracle_, queries_, search_keys(*index_, random_keys(3, false)));
 }
 
-TEST_P(Preassigned, EqualsIndexIVFFlatWhereNothingSpills) {
-    if (GetParam().rule != SpillRule::never) {
-        return;
-    }
+class PreassignedWithoutSpill : public Preassigned {};
+
+TEST_P(PreassignedWithoutSpill, EqualsIndexIVFFlat) {
     const size_t d = GetParam().d;
     faiss::IndexIVFFlat stock(index_->quantizer, d, GetParam().nlist, GetParam().metric);
     stock.is_trained = true;
@@ -328,6 +327,18 @@ TEST_P(Preassigned, EqualsIndexIVFFlatWhereNothingSpills) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Preassigned, testing::ValuesIn(shared_setups()), setup_name);
+
+std::vector<IndexSetup> setups_without_spill() {
+    std::vector<IndexSetup> setups;
+    for (const IndexSetup& setup : shared_setups()) {
+        if (setup.rule == SpillRule::never) {
+            setups.push_back(setup);
+        }
+    }
+    return setups;
+}
+INSTANTIATE_TEST_SUITE_P(
+        All, PreassignedWithoutSpill, testing::ValuesIn(setups_without_spill()), setup_name);
 
 } // namespace
 } // namespace faiss_gmm

@@ -9,6 +9,7 @@
 #include <faiss/IndexFlat.h>
 #include <gtest/gtest.h>
 
+#include "faiss_gmm/index/result_heap.h"
 #include "index_fixture.h"
 
 namespace faiss_gmm {
@@ -280,6 +281,30 @@ TEST_P(SearchByRuns, MoreExactDistancesAndListsFindMore) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Search, testing::ValuesIn(all_setups()), setup_name);
+TEST_P(SearchByRuns, AddsToTheCallersHeapsWhereAskedTo) {
+    build(false);
+    index_->nprobe = 3;
+    const Results plain = search(*index_, queries_, k);
+    const bool l2 = GetParam().metric == faiss::METRIC_L2;
+    const int64_t better_id = 1 << 20, worse_id = 1 << 21;
+    Results got(queries, k);
+    for (size_t i = 0; i < queries; i++) { // one result that stays, one that gives way
+        ResultHeap heap(!l2, k, got.distances.data() + i * k, got.labels.data() + i * k);
+        heap.start();
+        heap.push(l2 ? -1.0f : 1e30f, better_id);
+        heap.push(l2 ? 1e30f : -1e30f, worse_id);
+    }
+    index_->parallel_mode = index_->PARALLEL_MODE_NO_HEAP_INIT;
+    index_->search(queries, queries_.data(), k, got.distances.data(), got.labels.data());
+    for (size_t i = 0; i < queries; i++) {
+        ResultHeap(!l2, k, got.distances.data() + i * k, got.labels.data() + i * k).finish();
+        ASSERT_EQ(got.labels[i * k], better_id);
+        for (size_t j = 1; j < k; j++) {
+            ASSERT_EQ(got.distances[i * k + j], plain.distances[i * k + j - 1]) << "query " << i;
+        }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, SearchByRuns, testing::ValuesIn(shared_setups()), setup_name);
 
 TEST(SearchOfNothing, AnEmptyIndexFindsNothing) {

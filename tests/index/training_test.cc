@@ -6,6 +6,7 @@
 #include <faiss/IndexHNSW.h>
 #include <gtest/gtest.h>
 
+#include "datasets/dataset.h"
 #include "index_fixture.h"
 
 namespace faiss_gmm {
@@ -132,6 +133,34 @@ TEST(ShiftedData, HasTheSameRecall) {
     }
 }
 
+TEST(ShiftedData, OfRealVectorsHasTheSameRecall) {
+    const Dataset data = load_dataset(embedded_dataset_folder(), faiss_gmm::Metric::l2);
+    const RecallMeasure measure = data.recall_measure(k); // a shift moves no neighbour
+    const auto recalls = [&](float shift) {
+        std::vector<float> base(data.base.begin(), data.base.end());
+        std::vector<float> query(data.query.begin(), data.query.end());
+        for (auto* x : {&base, &query}) {
+            for (float& v : *x) {
+                v += shift;
+            }
+        }
+        IndexIVFGMMFlat index(data.d, 128);
+        index.train(static_cast<int64_t>(data.n), base.data());
+        index.add(static_cast<int64_t>(data.n), base.data());
+        index.check();
+        std::vector<double> all;
+        for (const size_t nprobe : {1, 2, 4, 8}) {
+            index.nprobe = nprobe;
+            all.push_back(measure.recall(search(index, query, k).labels.data()));
+        }
+        return all;
+    };
+    const std::vector<double> plain = recalls(0), shifted = recalls(1000);
+    for (size_t i = 0; i < plain.size(); i++) {
+        EXPECT_NEAR(shifted[i], plain[i], 0.005) << "nprobe " << (1 << i);
+    }
+}
+
 TEST(TooFewVectors, LeaveAPlainIVFAndSaySoToTheCallback) {
     const size_t d = 16, nlist = 4;
     const auto few = whole_rows(170, d, 3), more = whole_rows(1000, d, 4),
@@ -244,6 +273,19 @@ TEST(NeverTrained, IsAPlainIVFFirstAndHasRunsAfterEnoughAdds) {
     }
 }
 
+TEST(NeverTrained, LearnsFromAllRowsWhereNoLimitIsSet) {
+    const size_t d = 16, nlist = 8;
+    const auto base = whole_rows(1000, d, 3), means = whole_rows(nlist, d, 4);
+    CountingIndex index(d, nlist);
+    index.quantizer->add(nlist, means.data());
+    index.is_trained = true;
+    index.training.max_points_per_component = 0; // all
+    index.add(1000, base.data());
+    EXPECT_TRUE(index.run_lists()->has_runs());
+    EXPECT_EQ(index.mixture().means, means);
+    index.check();
+}
+
 TEST(FilledQuantizer, IsKeptByTrain) {
     const size_t d = 16, nlist = 8;
     const uint64_t seed = test_seed();
@@ -293,15 +335,21 @@ TEST(HNSWQuantizer, SearchesAndCountsAsOthers) {
         each->check();
     }
     ASSERT_EQ(quantizer.ntotal, static_cast<int64_t>(nlist));
+    // The graph counts as memory: at least 2 * 16 links of 4 bytes a mean.
+    EXPECT_GE(index.memory_use().quantizer, flat.memory_use().quantizer + nlist * 128);
     for (const size_t nprobe : {1, 4, 16}) {
         index.nprobe = flat.nprobe = nprobe;
         index.log->clear();
         indexIVFGMM_stats.reset();
+        const size_t graph_distances = compat::hnsw_distances();
         const Results got = search(index, asked, k);
         expect_sound(oracle, asked, got);
         index.log->expect_none_twice();
         EXPECT_EQ(index.log->total(), indexIVFGMM_stats.ndis);
+        EXPECT_GT(compat::hnsw_distances(), graph_distances);
         EXPECT_LE(indexIVFGMM_stats.nvisited, 100 * (nprobe * rows / nlist + 32));
+        // The graph's means are in its own statistics; ours are the homes of guests alone.
+        EXPECT_LT(indexIVFGMM_stats.means, 100 * nlist);
         EXPECT_NEAR(
                 recall(oracle, asked, got), recall(oracle, asked, search(flat, asked, k)), 0.02);
     }
