@@ -50,16 +50,14 @@ public:
             const faiss::IndexIVF& ivf,
             const RunInvertedLists& lists,
             const SearchSettings& settings,
-            size_t k,
-            Labels meaning)
+            const ResultArrays& results)
             : ivf_(ivf), lists_(lists), codec_(lists.state().codec), directory_(lists.directory()),
-              settings_(settings), k_(k), meaning_(meaning),
+              settings_(settings), results_(results), k_(results.k),
               budget_(settings.budget(ivf.ntotal, ivf.nlist)),
               flat_(dynamic_cast<const faiss::IndexFlat*>(ivf.quantizer) != nullptr) {}
 
-    /// n queries of one block.
-    void
-    search_block(size_t n, const float* x, float* distances, int64_t* labels, IVFGMMStats& stats) {
+    /// Queries x [n, d] of one block, the first of which has the results of query `first`.
+    void search_block(size_t first, size_t n, const float* x, IVFGMMStats& stats) const {
         thread_local Scratch scratch;
         const size_t d = codec_.d, nlist = ivf_.nlist;
         centre(n, x, scratch);
@@ -76,7 +74,7 @@ public:
         // scan_entries.
         const auto scanner = compat::make_scanner(ivf_, nullptr, settings_.codec_params);
         for (size_t i = 0; i < n; i++) {
-            ResultHeap heap(codec_.inner_product, k_, distances + i * k_, labels + i * k_);
+            ResultHeap heap = results_.heap_of(first + i, codec_.inner_product);
             heap.start();
             const float* centred = scratch.centred.data() + i * d;
             const float* all = flat_ ? scratch.means.data() + i * nlist : nullptr;
@@ -102,8 +100,8 @@ public:
             }
             stats.means += homes.computed();
             heap.finish();
-            if (meaning_ == Labels::ids) {
-                look_up_ids(labels + i * k_);
+            if (results_.meaning == Labels::ids) {
+                look_up_ids(heap.labels());
             }
         }
     }
@@ -355,11 +353,31 @@ private:
     const RunCodec& codec_;
     const RunDirectory& directory_;
     const SearchSettings& settings_;
+    const ResultArrays& results_;
     size_t k_;
-    Labels meaning_;
     size_t budget_;
     bool flat_;
 };
+
+/// The search into arrays of its own, then into the caller's heaps.
+void add_to_heaps(
+        const faiss::IndexIVF& ivf,
+        const RunInvertedLists& lists,
+        const SearchSettings& settings,
+        int64_t n,
+        const float* x,
+        const ResultArrays& heaps) {
+    std::vector<float> distances(n * heaps.k);
+    std::vector<int64_t> labels(n * heaps.k);
+    budgeted_search(
+            ivf, lists, settings, n, x, {heaps.k, distances.data(), labels.data(), heaps.meaning});
+    for (int64_t i = 0; i < n; i++) {
+        ResultHeap heap = heaps.heap_of(i, ivf.metric_type == faiss::METRIC_INNER_PRODUCT);
+        for (int64_t j = i * heaps.k; j < (i + 1) * heaps.k && labels[j] >= 0; j++) {
+            heap.push(distances[j], labels[j]);
+        }
+    }
+}
 
 } // namespace
 
@@ -443,12 +461,13 @@ void budgeted_search(
         const SearchSettings& settings,
         int64_t n,
         const float* x,
-        int64_t k,
-        float* distances,
-        int64_t* labels,
-        Labels meaning) {
-    check_result_count(k);
-    BudgetedSearch search(ivf, lists, settings, static_cast<size_t>(k), meaning);
+        const ResultArrays& results) {
+    check_result_count(results.k);
+    if (results.keep_heap) {
+        add_to_heaps(ivf, lists, settings, n, x, results);
+        return;
+    }
+    const BudgetedSearch search(ivf, lists, settings, results);
     const auto threads = static_cast<size_t>(omp_get_max_threads());
     const size_t share = (static_cast<size_t>(n) + threads - 1) / threads;
     const size_t block = std::clamp<size_t>(share, 1, queries_at_once);
@@ -460,8 +479,7 @@ void budgeted_search(
         if (faiss::InterruptCallback::is_interrupted()) {
             throw faiss::FaissException("search interrupted");
         }
-        search.search_block(
-                count, x + first * ivf.d, distances + first * k, labels + first * k, stats[b]);
+        search.search_block(first, count, x + first * ivf.d, stats[b]);
     });
     IVFGMMStats total;
     for (const IVFGMMStats& part : stats) {

@@ -7,6 +7,7 @@
 
 #include <faiss/IndexIVF.h>
 
+#include "faiss_gmm/index/result_heap.h"
 #include "faiss_gmm/index/search_parameters.h"
 #include "faiss_gmm/index/statistics.h"
 #include "faiss_gmm/runs/run_inverted_lists.h"
@@ -40,11 +41,8 @@ SearchSettings resolve_settings(
 /// Throws faiss::FaissException for k < 1, as stock does.
 void check_result_count(int64_t k);
 
-/// What the results are called.
-enum class Labels { ids, list_and_offset };
-
 /// The search of the index: runs under a budget, sketches, exact distances of the best (design:
-/// section on search). distances [n, k], labels [n, k], sorted, padded with -1.
+/// section on search). Queries x [n, d]; results sorted, padded with -1.
 ///
 /// Phases a query: 1 coarse: distances to the means, the nearest lists; 2 runs::choose_runs; 3
 /// scan_sketches; 4 the codec's own distances of the best. Entries without a run in a probed list
@@ -56,9 +54,6 @@ void budgeted_search(
         const SearchSettings& settings,
         int64_t n,
         const float* x,
-        int64_t k,
-        float* distances,
-        int64_t* labels,
-        Labels meaning);
+        const ResultArrays& results);
 
 } // namespace faiss_gmm

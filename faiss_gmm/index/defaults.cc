@@ -13,7 +13,7 @@ size_t default_lists_probed(size_t nprobe, size_t nlist) {
 }
 
 size_t default_exact_distances(size_t k) {
-    return 15 * k;
+    return 10 * k;
 }
 
 } // namespace faiss_gmm

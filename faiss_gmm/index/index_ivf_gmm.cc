@@ -584,6 +584,11 @@ MemoryUse IndexIVFGMM::memory_use() const {
     return use;
 }
 
+bool IndexIVFGMM::keeps_heaps() const {
+    const faiss::IndexIVF& index = ivf();
+    return (index.parallel_mode & index.PARALLEL_MODE_NO_HEAP_INIT) != 0;
+}
+
 bool IndexIVFGMM::searches_by_runs(const faiss::SearchParameters* params) const {
     const RunInvertedLists* runs = run_lists();
     if (runs == nullptr || !runs->has_runs()) {
@@ -596,38 +601,17 @@ bool IndexIVFGMM::searches_by_runs(const faiss::SearchParameters* params) const 
 void IndexIVFGMM::search_by_runs(
         int64_t n,
         const float* x,
-        int64_t k,
-        float* distances,
-        int64_t* labels,
-        const faiss::SearchParameters* params,
-        bool as_pairs) const {
+        ResultArrays results,
+        const faiss::SearchParameters* params) const {
     const faiss::IndexIVF& index = ivf();
-    const SearchSettings settings = resolve_settings(index, params, probe_expansion, k_factor);
-    const Labels meaning = as_pairs ? Labels::list_and_offset : Labels::ids;
-    if ((index.parallel_mode & index.PARALLEL_MODE_NO_HEAP_INIT) == 0) {
-        budgeted_search(index, *run_lists(), settings, n, x, k, distances, labels, meaning);
-        return;
-    }
-    check_result_count(k);
-    std::vector<float> own_distances(n * k);
-    std::vector<int64_t> own_labels(n * k);
+    results.keep_heap = keeps_heaps();
     budgeted_search(
             index,
             *run_lists(),
-            settings,
+            resolve_settings(index, params, probe_expansion, k_factor),
             n,
             x,
-            k,
-            own_distances.data(),
-            own_labels.data(),
-            meaning);
-    const bool inner_product = index.metric_type == faiss::METRIC_INNER_PRODUCT;
-    for (int64_t i = 0; i < n; i++) {
-        ResultHeap heap(inner_product, k, distances + i * k, labels + i * k);
-        for (int64_t j = i * k; j < (i + 1) * k && own_labels[j] >= 0; j++) {
-            heap.push(own_distances[j], own_labels[j]);
-        }
-    }
+            results);
 }
 
 void IndexIVFGMM::search_and_reconstruct_by_runs(
@@ -639,7 +623,7 @@ void IndexIVFGMM::search_and_reconstruct_by_runs(
         float* reconstructed,
         const faiss::SearchParameters* params) const {
     const faiss::IndexIVF& index = ivf();
-    search_by_runs(n, x, k, distances, labels, params, true);
+    search_by_runs(n, x, {k, distances, labels, Labels::list_and_offset}, params);
     for (int64_t i = 0; i < n * k; i++) {
         float* row = reconstructed + i * index.d;
         if (labels[i] < 0) {
@@ -654,49 +638,40 @@ void IndexIVFGMM::search_and_reconstruct_by_runs(
 }
 
 void IndexIVFGMM::search_lists(
-        int64_t n,
-        const float* x,
-        int64_t k,
-        const int64_t* keys,
-        const float* coarse_dis,
-        float* distances,
-        int64_t* labels,
-        bool store_pairs,
+        const PreassignedQueries& queries,
+        ResultArrays results,
         const faiss::IVFSearchParameters* params,
         faiss::IndexIVFStats* stats,
         const StockSearchPreassigned& stock) const {
     const faiss::IndexIVF& index = ivf();
     const RunInvertedLists* runs = run_lists();
-    const bool keep_heap = (index.parallel_mode & index.PARALLEL_MODE_NO_HEAP_INIT) != 0;
+    results.keep_heap = keeps_heaps();
     if (runs == nullptr) {
-        stock(k, distances, labels, params, stats);
-        return;
-    }
-    if (!stores_copies()) {
-        const SearchSettings settings = resolve_settings(index, params, 0, 0);
+        stock(results.k, results.distances, results.labels, params, stats);
+    } else if (stores_copies()) {
+        search_copies(queries.n, results, params, stats, stock);
+    } else {
         search_given_lists(
-                index,
-                *runs,
-                settings,
-                n,
-                x,
-                k,
-                keys,
-                coarse_dis,
-                distances,
-                labels,
-                store_pairs ? Labels::list_and_offset : Labels::ids,
-                keep_heap,
-                stats);
-        return;
+                index, *runs, resolve_settings(index, params, 0, 0), queries, results, stats);
     }
+}
+
+/// Stock search of plain lists; of a vector's copies the first stays.
+void IndexIVFGMM::search_copies(
+        int64_t n,
+        const ResultArrays& results,
+        const faiss::IVFSearchParameters* params,
+        faiss::IndexIVFStats* stats,
+        const StockSearchPreassigned& stock) const {
+    const faiss::IndexIVF& index = ivf();
+    const RunInvertedLists* runs = run_lists();
     UnorderedSelection parts;
     // A vector's copies lie in at most max_lists lists: that many times k hold k distinct ones.
-    if (keep_heap) {
+    if (results.keep_heap) {
         refuse_with_copies("adding to the caller's heaps");
     }
-    check_result_count(k);
-    const auto wide = static_cast<int64_t>(k * runs->state().spill.max_lists);
+    check_result_count(results.k);
+    const auto wide = static_cast<int64_t>(results.k * runs->state().spill.max_lists);
     std::vector<float> wide_distances(n * wide);
     std::vector<int64_t> wide_labels(n * wide);
     faiss::IndexIVFStats counted;
@@ -712,17 +687,17 @@ void IndexIVFGMM::search_lists(
     publish(ours, stats);
     const bool inner_product = index.metric_type == faiss::METRIC_INNER_PRODUCT;
     parallel_for(static_cast<size_t>(n), [&](size_t i) {
-        ResultHeap heap(inner_product, k, distances + i * k, labels + i * k);
+        ResultHeap heap = results.heap_of(i, inner_product);
         heap.start();
         std::unordered_set<int64_t> seen;
         int64_t kept = 0;
-        for (int64_t j = 0; j < wide && kept < k; j++) {
+        for (int64_t j = 0; j < wide && kept < results.k; j++) {
             const int64_t label = wide_labels[i * wide + j];
             if (label < 0) {
                 break;
             }
             const int64_t id =
-                    store_pairs
+                    results.meaning == Labels::list_and_offset
                             ? runs->get_single_id(faiss::lo_listno(label), faiss::lo_offset(label))
                             : label;
             if (seen.insert(id).second) {
@@ -735,11 +710,8 @@ void IndexIVFGMM::search_lists(
 }
 
 void IndexIVFGMM::range_search_lists(
-        int64_t n,
-        const float* x,
+        const PreassignedQueries& queries,
         float radius,
-        const int64_t* keys,
-        const float* coarse_dis,
         faiss::RangeSearchResult* result,
         bool store_pairs,
         const faiss::IVFSearchParameters* params,
@@ -757,11 +729,8 @@ void IndexIVFGMM::range_search_lists(
             index,
             *runs,
             resolve_settings(index, params, 0, 0),
-            n,
-            x,
+            queries,
             radius,
-            keys,
-            coarse_dis,
             result,
             store_pairs ? Labels::list_and_offset : Labels::ids,
             stores_copies(),
@@ -787,7 +756,7 @@ void IndexIVFGMM::range_search_nprobe(
     resolved.max_codes = settings.max_codes;
     resolved.sel = const_cast<faiss::IDSelector*>(settings.selector);
     range_search_lists(
-            n, x, radius, keys.data(), coarse_dis.data(), result, false, &resolved, nullptr);
+            {n, x, keys.data(), coarse_dis.data()}, radius, result, false, &resolved, nullptr);
 }
 
 } // namespace faiss_gmm

@@ -13,6 +13,8 @@
 #include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/index/faiss_error.h"
 #include "faiss_gmm/index/gmm_quantizer.h"
+#include "faiss_gmm/index/list_search.h"
+#include "faiss_gmm/index/result_heap.h"
 #include "faiss_gmm/index/search_parameters.h"
 #include "faiss_gmm/index/statistics.h"
 #include "faiss_gmm/runs/run_inverted_lists.h"
@@ -111,11 +113,8 @@ protected:
     void search_by_runs(
             int64_t n,
             const float* x,
-            int64_t k,
-            float* distances,
-            int64_t* labels,
-            const faiss::SearchParameters* params,
-            bool as_pairs) const;
+            ResultArrays results,
+            const faiss::SearchParameters* params) const;
     void search_and_reconstruct_by_runs(
             int64_t n,
             const float* x,
@@ -125,23 +124,14 @@ protected:
             float* reconstructed,
             const faiss::SearchParameters* params) const;
     void search_lists(
-            int64_t n,
-            const float* x,
-            int64_t k,
-            const int64_t* keys,
-            const float* coarse_dis,
-            float* distances,
-            int64_t* labels,
-            bool store_pairs,
+            const PreassignedQueries& queries,
+            ResultArrays results,
             const faiss::IVFSearchParameters* params,
             faiss::IndexIVFStats* stats,
             const StockSearchPreassigned& stock) const;
     void range_search_lists(
-            int64_t n,
-            const float* x,
+            const PreassignedQueries& queries,
             float radius,
-            const int64_t* keys,
-            const float* coarse_dis,
             faiss::RangeSearchResult* result,
             bool store_pairs,
             const faiss::IVFSearchParameters* params,
@@ -165,6 +155,13 @@ protected:
 
 private:
     RunInvertedLists* lists();
+    bool keeps_heaps() const; ///< parallel_mode asks for the caller's heaps to be added to
+    void search_copies(
+            int64_t n,
+            const ResultArrays& results,
+            const faiss::IVFSearchParameters* params,
+            faiss::IndexIVFStats* stats,
+            const StockSearchPreassigned& stock) const;
     void add_copies(
             int64_t n,
             const float* x,
@@ -248,7 +245,7 @@ public:
            int64_t* labels,
            const faiss::SearchParameters* params = nullptr) const override {
         if (searches_by_runs(params)) {
-            search_by_runs(n, x, k, distances, labels, params, false);
+            search_by_runs(n, x, {k, distances, labels}, params);
         } else {
             const faiss::SearchParametersIVF stock = stock_parameters(params);
             Codec::search(n, x, k, distances, labels, &stock);
@@ -267,15 +264,10 @@ public:
             bool store_pairs,
             const faiss::IVFSearchParameters* params = nullptr,
             faiss::IndexIVFStats* stats = nullptr) const override {
+        const Labels meaning = store_pairs ? Labels::list_and_offset : Labels::ids;
         search_lists(
-                n,
-                x,
-                k,
-                assign,
-                centroid_dis,
-                distances,
-                labels,
-                store_pairs,
+                {n, x, assign, centroid_dis},
+                {k, distances, labels, meaning},
                 params,
                 stats,
                 [&](int64_t wide_k,
@@ -317,7 +309,7 @@ public:
             const faiss::IVFSearchParameters* params = nullptr,
             faiss::IndexIVFStats* stats = nullptr) const
             FAISS_GMM_RANGE_SEARCH_PREASSIGNED_OVERRIDE {
-        range_search_lists(n, x, radius, keys, coarse_dis, result, store_pairs, params, stats);
+        range_search_lists({n, x, keys, coarse_dis}, radius, result, store_pairs, params, stats);
     }
 
     void search_and_reconstruct(

@@ -163,19 +163,17 @@ IVFGMMStats for_each_query(
         const faiss::IndexIVF& ivf,
         const RunInvertedLists& lists,
         const SearchSettings& settings,
-        int64_t n,
-        const float* x,
-        const int64_t* keys,
-        const float* coarse_dis,
+        const PreassignedQueries& queries,
         bool with_guests,
         Query query) {
-    check_keys(ivf.nlist, static_cast<size_t>(n) * settings.nprobe, keys);
+    const auto n = static_cast<size_t>(queries.n);
+    check_keys(ivf.nlist, n * settings.nprobe, queries.keys);
     const RunCodec& codec = lists.state().codec;
     const size_t d = ivf.d;
     // Blocks, so that a scanner serves several queries.
     const size_t threads = omp_in_parallel() ? 1 : static_cast<size_t>(omp_get_max_threads());
-    const size_t block = std::clamp<size_t>(static_cast<size_t>(n) / (4 * threads), 1, 64);
-    const size_t blocks = (static_cast<size_t>(n) + block - 1) / block;
+    const size_t block = std::clamp<size_t>(n / (4 * threads), 1, 64);
+    const size_t blocks = (n + block - 1) / block;
     std::vector<IVFGMMStats> stats(blocks);
     parallel_for(blocks, [&](size_t b) {
         thread_local ProbeRanks ranks;
@@ -185,13 +183,15 @@ IVFGMMStats for_each_query(
         if (faiss::InterruptCallback::is_interrupted()) {
             throw faiss::FaissException("search interrupted");
         }
-        for (size_t i = b * block; i < std::min((b + 1) * block, static_cast<size_t>(n)); i++) {
-            const float* q = x + i * d;
+        for (size_t i = b * block; i < std::min((b + 1) * block, n); i++) {
+            const float* q = queries.x + i * d;
             for (size_t t = 0; t < d; t++) {
                 centred[t] = codec.d == d ? q[t] - codec.data_mean[t] : q[t];
             }
             const ProbedLists probed{
-                    settings.nprobe, keys + i * settings.nprobe, coarse_dis + i * settings.nprobe};
+                    settings.nprobe,
+                    queries.keys + i * settings.nprobe,
+                    queries.coarse_dis + i * settings.nprobe};
             const HomeDistances homes(codec, nullptr, centred.data());
             collect_pieces(lists, probed, homes, settings.max_codes, with_guests, ranks, pieces);
             IVFGMMStats& mine = stats[b];
@@ -279,33 +279,23 @@ void search_given_lists(
         const faiss::IndexIVF& ivf,
         const RunInvertedLists& lists,
         const SearchSettings& settings,
-        int64_t n,
-        const float* x,
-        int64_t k,
-        const int64_t* keys,
-        const float* coarse_dis,
-        float* distances,
-        int64_t* labels,
-        Labels meaning,
-        bool keep_heap,
+        const PreassignedQueries& queries,
+        const ResultArrays& results,
         faiss::IndexIVFStats* stats) {
-    check_result_count(k);
+    check_result_count(results.k);
     const bool inner_product = ivf.metric_type == faiss::METRIC_INNER_PRODUCT;
     const IVFGMMStats total = for_each_query(
             ivf,
             lists,
             settings,
-            n,
-            x,
-            keys,
-            coarse_dis,
-            !keep_heap,
+            queries,
+            !results.keep_heap,
             [&](size_t i,
                 const std::vector<Piece>& pieces,
                 faiss::InvertedListScanner& scanner,
                 IVFGMMStats& mine) {
-                ResultHeap heap(inner_product, k, distances + i * k, labels + i * k);
-                if (!keep_heap) {
+                ResultHeap heap = results.heap_of(i, inner_product);
+                if (!results.keep_heap) {
                     heap.start();
                 }
                 int64_t list = -1;
@@ -321,12 +311,12 @@ void search_given_lists(
                             piece.from,
                             piece.to,
                             settings.selector,
-                            meaning,
+                            results.meaning,
                             heap);
                     mine.ndis += totals.ndis;
                     mine.nskipped += totals.skipped;
                 }
-                if (!keep_heap) {
+                if (!results.keep_heap) {
                     heap.finish();
                 }
             });
@@ -337,19 +327,16 @@ void range_search_given_lists(
         const faiss::IndexIVF& ivf,
         const RunInvertedLists& lists,
         const SearchSettings& settings,
-        int64_t n,
-        const float* x,
+        const PreassignedQueries& queries,
         float radius,
-        const int64_t* keys,
-        const float* coarse_dis,
         faiss::RangeSearchResult* result,
         Labels meaning,
         bool with_copies,
         faiss::IndexIVFStats* stats) {
     if (with_copies) {
-        faiss::RangeSearchResult all(n);
+        faiss::RangeSearchResult all(queries.n);
         range_search_given_lists(
-                ivf, lists, settings, n, x, radius, keys, coarse_dis, &all, meaning, false, stats);
+                ivf, lists, settings, queries, radius, &all, meaning, false, stats);
         keep_distinct(lists, all, meaning, *result);
         return;
     }
@@ -360,10 +347,7 @@ void range_search_given_lists(
             ivf,
             lists,
             settings,
-            n,
-            x,
-            keys,
-            coarse_dis,
+            queries,
             true,
             [&](size_t i,
                 const std::vector<Piece>& pieces,

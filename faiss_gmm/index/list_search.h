@@ -18,6 +18,14 @@ struct ScanTotals {
     size_t skipped = 0; ///< entries that the selector refused
 };
 
+/// Queries x [n, d] and the lists that each is searched in.
+struct PreassignedQueries {
+    int64_t n;
+    const float* x;
+    const int64_t* keys;     ///< [n, nprobe] lists; -1 for none; may repeat
+    const float* coarse_dis; ///< [n, nprobe] distances of the query to their means
+};
+
 /// The codec's distances of entries [from, to) of a list into the heap. The scanner has its query
 /// and list, and no selector of its own.
 ScanTotals scan_entries(
@@ -31,23 +39,14 @@ ScanTotals scan_entries(
         ResultHeap& heap);
 
 /// Exact search of given lists and of the guests they hold, each run once: what stock callers reach
-/// with their own keys. keys [n, nprobe] may hold -1 and repeat; coarse_dis [n, nprobe] distances
-/// of the query to their means. No budget but max_codes (entries scanned). Where keep_heap is set, distances and
-/// labels [n, k] hold heaps that are added to and left as heaps, and guests stay out: their homes may
-/// come in another call of the same heaps. Else they are started and sorted.
+/// with their own keys. No budget but max_codes (entries scanned). Where results.keep_heap is set,
+/// guests stay out: their homes may come in another call of the same heaps.
 void search_given_lists(
         const faiss::IndexIVF& ivf,
         const RunInvertedLists& lists,
         const SearchSettings& settings,
-        int64_t n,
-        const float* x,
-        int64_t k,
-        const int64_t* keys,
-        const float* coarse_dis,
-        float* distances,
-        int64_t* labels,
-        Labels meaning,
-        bool keep_heap,
+        const PreassignedQueries& queries,
+        const ResultArrays& results,
         faiss::IndexIVFStats* stats);
 
 /// The same by radius: every entry nearer than it (inner product: larger), in no order, each once;
@@ -56,11 +55,8 @@ void range_search_given_lists(
         const faiss::IndexIVF& ivf,
         const RunInvertedLists& lists,
         const SearchSettings& settings,
-        int64_t n,
-        const float* x,
+        const PreassignedQueries& queries,
         float radius,
-        const int64_t* keys,
-        const float* coarse_dis,
         faiss::RangeSearchResult* result,
         Labels meaning,
         bool with_copies,

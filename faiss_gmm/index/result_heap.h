@@ -65,4 +65,22 @@ private:
     int64_t* labels_;
 };
 
+/// What the results are called.
+enum class Labels { ids, list_and_offset };
+
+/// The caller's arrays [n, k] for the k best of each of n queries.
+struct ResultArrays {
+    int64_t k;
+    float* distances;
+    int64_t* labels;
+    Labels meaning = Labels::ids;
+    /// They hold heaps, which are added to and left as heaps; else they are started and sorted.
+    bool keep_heap = false;
+
+    ResultHeap heap_of(size_t query, bool inner_product) const {
+        const size_t first = query * k;
+        return {inner_product, static_cast<size_t>(k), distances + first, labels + first};
+    }
+};
+
 } // namespace faiss_gmm
