@@ -54,6 +54,10 @@ struct ListRuns {
     size_t runs() const {
         return (covered + run_size - 1) / run_size;
     }
+    /// The run that arrivals fill up: the last of the split form if it is not full, else the next.
+    size_t open_run() const {
+        return split_entries / run_size;
+    }
     /// Slots of its summaries' blocks: own runs, guests, and empty ones to the end of a block.
     size_t slots() const {
         return (runs() + guests.size() + run_size - 1) / run_size * run_size;

@@ -54,6 +54,14 @@ void resize_blocks(BlockBytes& blocks, const BlockLayout& layout, size_t count) 
     }
 }
 
+/// The mean of n rows [n, d].
+void mean_of_rows(size_t n, size_t d, const float* rows, float* mean) {
+    std::fill_n(mean, d, 0.0f);
+    for (size_t i = 0; i < n; i++) {
+        add_scaled(d, 1.0f / static_cast<float>(n), rows + i * d, mean);
+    }
+}
+
 /// The block that holds a slot.
 uint8_t* block_of(BlockBytes& blocks, const BlockLayout& layout, size_t slot) {
     return blocks.data() + slot / run_size * layout.bytes();
@@ -207,7 +215,7 @@ std::vector<size_t> RunInvertedLists::split_and_append(
     const double split_end = now();
     std::vector<size_t> first_new(to_append.size());
     for (size_t i = 0; i < to_append.size(); i++) {
-        first_new[i] = directory_.lists[to_append[i]].split_entries;
+        first_new[i] = directory_.lists[to_append[i]].open_run() * run_size;
     }
     parallel_for(to_append.size(), [&](size_t i) { append(to_append[i], decode); });
     place(splits);
@@ -279,87 +287,84 @@ void RunInvertedLists::split(
     if (spills) {
         result.run_means.assign(runs * d, 0.0f);
     }
-    std::vector<float> mean(kept);
+    std::vector<float> mean(kept), rows(run_size * kept);
     for (size_t run = 0; run < runs; run++) {
         const size_t first = run * run_size, size = list.size_of_run(run);
-        const float share = 1.0f / static_cast<float>(size);
-        std::fill(mean.begin(), mean.end(), 0.0f);
-        for (size_t i = first; i < first + size; i++) {
-            add_scaled(kept, share, y.data() + order[i] * kept, mean.data());
+        for (size_t i = 0; i < size; i++) {
+            const size_t member = order[first + i];
+            std::copy_n(y.data() + member * kept, kept, rows.data() + i * kept);
             if (spills) {
-                add_scaled(d, share, x.data() + order[i] * d, result.run_means.data() + run * d);
+                const float share = 1.0f / static_cast<float>(size);
+                add_scaled(d, share, x.data() + member * d, result.run_means.data() + run * d);
             }
         }
+        mean_of_rows(size, kept, rows.data(), mean.data());
         encode_run(l, run, mean.data());
-    }
-    if (directory_.sketched) {
-        std::vector<uint8_t> code(state.codec.summary.codes());
-        std::vector<float> decoded(kept);
-        for (size_t i = 0; i < n; i++) {
-            if (i % run_size == 0) {
-                const BlockLayout layout = state.codec.summary_layout();
-                const size_t run = i / run_size;
-                layout.get_codes(
-                        block_of(list.summaries, layout, run), run % run_size, code.data());
-                state.codec.summary.decode(kept, code.data(), decoded.data());
-            }
-            encode_sketch(l, i, y.data() + order[i] * kept, decoded.data());
-        }
+        encode_sketches(l, run, rows.data());
     }
     times.split += split_end - begin;
     times.sketch += now() - split_end;
 }
 
-/// Gives the entries that came since the last split their runs: those nearest to the last run fill it up (its
-/// summary stays, for other lists hold it too), the others are split among themselves.
+/// Gives the entries that came since the last split their runs: those nearest to the last run fill it
+/// up, the others are split among themselves. That run is coded anew: its other hosts learn of it in
+/// exchange_guests().
 void RunInvertedLists::append(size_t l, const DecodeEntries& decode) {
     const RunCodec& codec = state_->codec;
-    const BlockLayout layout = codec.summary_layout();
     const size_t d = codec.d, kept = codec.kept;
     ListRuns& list = directory_.lists[l];
-    const size_t first = list.split_entries, after = inner_->list_size(l), n = after - first;
-    std::vector<float> stored(n * d), x(n * d), y(n * kept), mean(kept), decoded(kept);
-    std::vector<uint8_t> code(codec.summary.codes());
-    const std::vector<uint32_t> by_id = order_by_id(l, first, n);
-    decode(l, first, n, stored.data());
-    for (size_t i = 0; i < n; i++) {
-        std::copy_n(stored.data() + by_id[i] * d, d, x.data() + i * d);
+    const size_t first = list.split_entries, after = inner_->list_size(l);
+    const size_t open_run = list.open_run(), begin = open_run * run_size;
+    // Entries [begin, after) as they are to stand: members of the open run, then the arrivals.
+    const size_t members = first - begin, n = after - begin, arrivals = after - first;
+    std::vector<float> stored(n * d), x(n * d), y(n * kept), mean(kept);
+    decode(l, begin, n, stored.data());
+    const std::vector<uint32_t> by_id = order_by_id(l, first, arrivals);
+    std::copy_n(stored.data(), members * d, x.data());
+    for (size_t i = 0; i < arrivals; i++) {
+        std::copy_n(stored.data() + (members + by_id[i]) * d, d, x.data() + (members + i) * d);
     }
     codec.rotate_residuals(n, x.data(), l, y.data());
+    const float* arrived = y.data() + members * kept;
 
     // The open run takes the arrivals nearest to it.
-    std::vector<uint32_t> order(n);
+    std::vector<uint32_t> order(arrivals);
     std::iota(order.begin(), order.end(), 0u);
-    const size_t open = std::min(n, (run_size - first % run_size) % run_size);
+    const size_t open = members > 0 ? std::min(arrivals, run_size - members) : 0;
     if (open > 0) {
-        const size_t run = first / run_size;
-        layout.get_codes(block_of(list.summaries, layout, run), run % run_size, code.data());
-        codec.summary.decode(kept, code.data(), decoded.data());
-        std::vector<std::pair<float, uint32_t>> nearest(n);
-        for (uint32_t i = 0; i < n; i++) {
-            const float distance = squared_distance(kept, y.data() + i * kept, decoded.data());
+        mean_of_rows(members, kept, y.data(), mean.data());
+        std::vector<std::pair<float, uint32_t>> nearest(arrivals);
+        for (uint32_t i = 0; i < arrivals; i++) {
+            const float distance = squared_distance(kept, arrived + i * kept, mean.data());
             nearest[i] = {std::isfinite(distance) ? distance : 0, i};
         }
         std::nth_element(nearest.begin(), nearest.begin() + (open - 1), nearest.end());
-        for (size_t i = 0; i < n; i++) {
+        for (size_t i = 0; i < arrivals; i++) {
             order[i] = nearest[i].second;
         }
     }
-    std::vector<float> rest((n - open) * kept);
-    for (size_t i = open; i < n; i++) {
-        std::copy_n(y.data() + order[i] * kept, kept, rest.data() + (i - open) * kept);
+    std::vector<float> rest((arrivals - open) * kept);
+    for (size_t i = open; i < arrivals; i++) {
+        std::copy_n(arrived + order[i] * kept, kept, rest.data() + (i - open) * kept);
     }
     std::vector<uint32_t> split_order;
-    balanced_split(n - open, kept, rest.data(), split_order);
+    balanced_split(arrivals - open, kept, rest.data(), split_order);
     const std::vector<uint32_t> unsplit(order.begin() + open, order.end());
-    for (size_t i = open; i < n; i++) {
+    for (size_t i = open; i < arrivals; i++) {
         order[i] = unsplit[split_order[i - open]];
     }
     reorder_entries(l, first, by_id, order);
+    std::vector<float> ordered(y.begin(), y.begin() + members * kept);
+    ordered.reserve(n * kept);
+    for (size_t i = 0; i < arrivals; i++) {
+        const float* row = arrived + order[i] * kept;
+        ordered.insert(ordered.end(), row, row + kept);
+    }
 
     list.covered = after;
     const size_t runs = list.runs();
     list.further.resize(runs * directory_.stride(), -1);
+    const BlockLayout layout = codec.summary_layout();
     resize_blocks(
             list.summaries,
             layout,
@@ -367,25 +372,28 @@ void RunInvertedLists::append(size_t l, const DecodeEntries& decode) {
     if (directory_.sketched) {
         resize_blocks(list.sketches, codec.sketch_layout(), runs);
     }
-    const size_t split_runs = blocks_for(first);
-    for (size_t run = first / run_size; run < runs; run++) {
-        const size_t begin = std::max(first, run * run_size);
-        const size_t end = std::min(after, (run + 1) * run_size);
-        if (run >= split_runs) {
-            std::fill(mean.begin(), mean.end(), 0.0f);
-            for (size_t i = begin; i < end; i++) {
-                const float share = 1.0f / static_cast<float>(end - begin);
-                add_scaled(kept, share, y.data() + order[i - first] * kept, mean.data());
-            }
-            encode_run(l, run, mean.data());
-        }
-        if (directory_.sketched) {
-            layout.get_codes(block_of(list.summaries, layout, run), run % run_size, code.data());
-            codec.summary.decode(kept, code.data(), decoded.data());
-            for (size_t i = begin; i < end; i++) {
-                encode_sketch(l, i, y.data() + order[i - first] * kept, decoded.data());
-            }
-        }
+    for (size_t run = open_run; run < runs; run++) {
+        const float* rows = ordered.data() + (run - open_run) * run_size * kept;
+        mean_of_rows(list.size_of_run(run), kept, rows, mean.data());
+        encode_run(l, run, mean.data());
+        encode_sketches(l, run, rows);
+    }
+}
+
+/// The sketches of a run whose summary is coded; rows: its members' residuals [size, kept].
+void RunInvertedLists::encode_sketches(size_t l, size_t run, const float* rows) {
+    if (!directory_.sketched) {
+        return;
+    }
+    const RunCodec& codec = state_->codec;
+    const BlockLayout layout = codec.summary_layout();
+    const ListRuns& list = directory_.lists[l];
+    std::vector<uint8_t> code(layout.codes);
+    std::vector<float> decoded(codec.kept);
+    layout.get_codes(block_of(list.summaries, layout, run), run % run_size, code.data());
+    codec.summary.decode(codec.kept, code.data(), decoded.data());
+    for (size_t i = 0; i < list.size_of_run(run); i++) {
+        encode_sketch(l, run * run_size + i, rows + i * codec.kept, decoded.data());
     }
 }
 
@@ -607,6 +615,11 @@ void RunInvertedLists::exchange_guests(
     std::vector<std::vector<Guest>> arriving(nlist);
     for (const size_t l : appended) {
         dirty[l] = 1; // its guests stand behind its own runs, and give way
+        const ListRuns& list = directory_.lists[l];
+        const int32_t* row = list.further.data() + list.open_run() * stride;
+        for (size_t j = 0; j < stride && row[j] >= 0; j++) {
+            dirty[row[j]] = 1; // holds the summary that was coded anew
+        }
     }
     for (const SplitList& s : splits) {
         was_split[s.list] = dirty[s.list] = 1;

@@ -62,31 +62,42 @@ TEST_P(Batches, DoNotShowAfterCompact) {
     }
 }
 
-/// At most this much recall is lost before compact(). Inner products of vectors of unequal length: the same
-/// few long ones are everyone's neighbours, and one of them that is missed costs every query.
+/// At most this much recall is lost before compact(), on average over data sets (one of them may lose
+/// twice that: it has 200 queries). Inner products of vectors of unequal length: the same few long ones
+/// are everyone's neighbours, and one of them that is missed costs every query.
 double allowed_loss(faiss::MetricType metric) {
-    return metric == faiss::METRIC_L2 ? 0.01 : 0.03;
+    return metric == faiss::METRIC_L2 ? 0.01 : 0.02;
 }
 
 TEST_P(Batches, WithoutCompactLoseLittle) {
-    const auto once = GetParam().trained(base_);
-    once->add(rows, base_.data());
-    once->compact();
-    const auto index = shuffled(100, seed_);
-    Oracle oracle(GetParam().d, GetParam().metric);
-    oracle.add(rows, base_.data());
-    for (const size_t nprobe : {1, 2, 4}) {
-        once->nprobe = index->nprobe = nprobe;
-        indexIVFGMM_stats.reset();
-        const double whole = recall(oracle, queries_, search(*once, queries_, k));
-        const size_t visited = indexIVFGMM_stats.nvisited;
-        indexIVFGMM_stats.reset();
-        const double appended = recall(oracle, queries_, search(*index, queries_, k));
-        EXPECT_GE(appended, whole - allowed_loss(GetParam().metric)) << "nprobe " << nprobe;
-        EXPECT_NEAR(
-                static_cast<double>(indexIVFGMM_stats.nvisited),
-                static_cast<double>(visited),
-                queries * 31.0);
+    constexpr size_t data_sets = 5;
+    std::map<size_t, double> lost;
+    for (size_t set = 0; set < data_sets; set++) {
+        base_ = float_rows(rows, GetParam().d, seed_ + 2 * set);
+        queries_ = float_rows(queries, GetParam().d, seed_ + 2 * set + 1);
+        const auto once = GetParam().trained(base_);
+        once->add(rows, base_.data());
+        once->compact();
+        const auto index = shuffled(100, seed_ + set);
+        Oracle oracle(GetParam().d, GetParam().metric);
+        oracle.add(rows, base_.data());
+        for (const size_t nprobe : {1, 2, 4}) {
+            once->nprobe = index->nprobe = nprobe;
+            indexIVFGMM_stats.reset();
+            const double whole = recall(oracle, queries_, search(*once, queries_, k));
+            const size_t visited = indexIVFGMM_stats.nvisited;
+            indexIVFGMM_stats.reset();
+            const double appended = recall(oracle, queries_, search(*index, queries_, k));
+            EXPECT_GE(appended, whole - 2 * allowed_loss(GetParam().metric)) << "nprobe " << nprobe;
+            EXPECT_NEAR(
+                    static_cast<double>(indexIVFGMM_stats.nvisited),
+                    static_cast<double>(visited),
+                    queries * 31.0);
+            lost[nprobe] += (whole - appended) / data_sets;
+        }
+    }
+    for (const auto& [nprobe, loss] : lost) {
+        EXPECT_LE(loss, allowed_loss(GetParam().metric)) << "nprobe " << nprobe;
     }
 }
 
