@@ -211,7 +211,7 @@ private:
                     codec_,
                     scratch.tables,
                     scratch.chosen,
-                    settings_.exact_distances(k_),
+                    settings_.exact_distances(k_, ivf_.ntotal),
                     settings_.selector,
                     lists_,
                     scratch.keys,
@@ -398,11 +398,20 @@ void check_result_count(int64_t k) {
     }
 }
 
-size_t SearchSettings::exact_distances(size_t k) const {
-    if (k_factor > 0) {
-        return std::max(k, static_cast<size_t>(std::lround(static_cast<double>(k) * k_factor)));
+size_t SearchSettings::exact_distances(size_t k, size_t ntotal) const {
+    if (k_factor == 0) {
+        return default_exact_distances(k);
     }
-    return default_exact_distances(k);
+    const double wanted = std::round(static_cast<double>(k) * k_factor);
+    return std::max(k, static_cast<size_t>(std::min(wanted, static_cast<double>(ntotal))));
+}
+
+faiss::IVFSearchParameters SearchSettings::stock_parameters() const {
+    faiss::IVFSearchParameters parameters;
+    parameters.nprobe = nprobe;
+    parameters.max_codes = max_codes;
+    parameters.sel = const_cast<faiss::IDSelector*>(selector);
+    return parameters;
 }
 
 SearchSettings resolve_settings(
@@ -432,8 +441,8 @@ SearchSettings resolve_settings(
         }
         if (ours != nullptr) {
             settings.codec_params = ours->codec_params;
-            probe_expansion = ours->probe_expansion > 0 ? ours->probe_expansion : probe_expansion;
-            settings.k_factor = ours->k_factor > 0 ? ours->k_factor : k_factor;
+            probe_expansion = ours->probe_expansion == 0 ? probe_expansion : ours->probe_expansion;
+            settings.k_factor = ours->k_factor == 0 ? k_factor : ours->k_factor;
         }
     }
     if (settings.nprobe == 0) {
@@ -442,6 +451,18 @@ SearchSettings resolve_settings(
                  "nprobe = 0",
                  "nprobe from 1 to nlist",
                  "set nprobe to at least 1"});
+    }
+    for (const float factor : {probe_expansion, settings.k_factor}) {
+        if (!(factor >= 0) || std::isinf(factor)) {
+            throw_faiss(
+                    {"searching an IVFGMM index",
+                     fmt::format(
+                             "probe_expansion = {}, k_factor = {}",
+                             probe_expansion,
+                             settings.k_factor),
+                     "finite numbers from 0",
+                     "use 0 for the index's own rule"});
+        }
     }
     settings.nprobe = std::min(settings.nprobe, ivf.nlist);
     const double wanted =

@@ -3,21 +3,14 @@
 #include "faiss_gmm/index/gmm_quantizer.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <vector>
 
 #include "faiss_gmm/index/faiss_error.h"
+#include "faiss_gmm/runs/vector_ops.h"
 #include "faiss_gmm/train/estep_engine.h"
 
 namespace faiss_gmm {
-namespace {
-
-bool all_finite(size_t d, const float* x) {
-    return std::all_of(x, x + d, [](float v) { return std::isfinite(v); });
-}
-
-} // namespace
 
 GMMQuantizer::GMMQuantizer(int64_t dimensions, faiss::MetricType metric)
         : faiss::IndexFlat(dimensions, metric) {}
@@ -35,7 +28,7 @@ void GMMQuantizer::assign(int64_t n, const float* x, int64_t* labels, int64_t k)
         faiss::IndexFlat::assign(n, x, labels, k);
         return;
     }
-    // Rows that hold NaN or Inf belong nowhere; stock code skips them.
+    // Rows that hold NaN or Inf belong nowhere.
     std::vector<int64_t> rows;
     for (int64_t i = 0; i < n; i++) {
         if (all_finite(d, x + i * d)) {

@@ -141,8 +141,7 @@ TrainingParameters IndexIVFGMM::index_training() const {
     parameters.unit_means = index.metric_type == faiss::METRIC_INNER_PRODUCT;
     const bool for_mixtures_only =
             training.covariance == Covariance::tied || training.covariance == Covariance::full;
-    const bool nearest_mean_only =
-            dynamic_cast<const faiss::IndexFlat*>(index.quantizer) == nullptr;
+    const bool nearest_mean_only = !is_flat();
     const bool nearest_mean =
             training.covariance == Covariance::tied_spherical && training.mixing == Mixing::uniform;
     if (for_mixtures_only || (nearest_mean_only && !nearest_mean)) {
@@ -162,8 +161,31 @@ TrainingParameters IndexIVFGMM::index_training() const {
 void IndexIVFGMM::check_parameters() const {
     at_faiss_seam([&] {
         spill.check();
-        index_training();
+        const GMMTrainer trainer(index_training());
+        if (sketch.mode == SketchParameters::Mode::fixed && (sketch.codes > 256)) {
+            throw Error(
+                    {"reading the parameters of an IVFGMM index",
+                     fmt::format("sketch.codes = {}", sketch.codes),
+                     "0 (by the dimension) to 256",
+                     "ask for fewer codes"});
+        }
     });
+}
+
+/// What is stored was placed by the old policy: its copies must mean the same under the new one.
+void IndexIVFGMM::check_stored_copies() const {
+    const RunInvertedLists* runs = run_lists();
+    if (runs == nullptr || ivf().ntotal == 0 || runs->state().mixture.K == 0) {
+        return;
+    }
+    const bool copies = spill.storage == SpillStorage::copies;
+    if (copies != stores_copies() || (copies && spill.max_lists < runs->state().spill.max_lists)) {
+        throw Error(
+                {"training an IVFGMM index that holds vectors",
+                 "another storage, or fewer max_lists than they were stored with",
+                 "the same storage, and with storage=copies at least as many max_lists",
+                 "reset() the index first, or keep spill as it was"});
+    }
 }
 
 /// Of a mixture around the means that the quantizer holds.
@@ -182,6 +204,7 @@ void IndexIVFGMM::train_coarse(int64_t n, const float* x) {
     faiss::IndexIVF& index = ivf();
     const size_t d = index.d, nlist = index.nlist;
     check_parameters();
+    check_stored_copies();
     const bool keeps_means =
             index.quantizer->is_trained && static_cast<size_t>(index.quantizer->ntotal) == nlist;
     const TrainingParameters parameters =
@@ -314,9 +337,8 @@ bool IndexIVFGMM::stores_copies() const {
 
 void IndexIVFGMM::count_coarse(int64_t n) const {
     const faiss::IndexIVF& index = ivf();
-    const bool flat = dynamic_cast<const faiss::IndexFlat*>(index.quantizer) != nullptr;
     IVFGMMStats stats;
-    stats.means = flat ? static_cast<size_t>(n) * index.nlist : 0;
+    stats.means = is_flat() ? static_cast<size_t>(n) * index.nlist : 0;
     faiss::IndexIVFStats none; // the queries themselves were counted
     publish(stats, &none);
 }
@@ -348,6 +370,19 @@ void IndexIVFGMM::refuse_with_copies(const char* what) const {
     }
 }
 
+void IndexIVFGMM::refuse_rows_not_finite(const char* what, int64_t n, const float* x) const {
+    const size_t d = ivf().d;
+    for (int64_t i = 0; i < n; i++) {
+        if (!all_finite(d, x + i * d)) {
+            throw_faiss(
+                    {what,
+                     fmt::format("row {} with NaN or Inf", i),
+                     "finite numbers",
+                     "remove or repair this row"});
+        }
+    }
+}
+
 size_t IndexIVFGMM::distinct_members(const faiss::IDSelector& selector) const {
     std::unordered_set<int64_t> members;
     const RunInvertedLists* runs = run_lists();
@@ -371,18 +406,31 @@ void IndexIVFGMM::add_spilled(
     const Stopwatch watch(times_.add);
     faiss::IndexIVF& index = ivf();
     const size_t d = index.d;
-    if (stores_copies() && !index.direct_map.no()) {
+    if (assignment == nullptr) {
+        throw_faiss(
+                {"adding vectors",
+                 "no assignment to lists",
+                 "a list a vector",
+                 "call add() or add_with_ids(), or assign by the quantizer"});
+    }
+    if (!index.direct_map.no()) {
         refuse_with_copies("adding to an index with a direct map");
     }
     for (int64_t first = 0; first < n; first += add_block) {
         const int64_t count = std::min(add_block, n - first);
         const float* block = x + first * d;
-        const int64_t* homes = assignment == nullptr ? nullptr : assignment + first;
-        if (!stores_copies()) {
-            stock(count, block, ids == nullptr ? nullptr : ids + first, homes);
-            continue;
+        const int64_t* block_ids = ids == nullptr ? nullptr : ids + first;
+        std::vector<int64_t> homes(assignment + first, assignment + first + count);
+        for (int64_t i = 0; i < count; i++) {
+            if (!all_finite(d, block + i * d)) { // belongs nowhere, whatever the quantizer says
+                homes[i] = -1;
+            }
         }
-        add_copies(count, block, ids == nullptr ? nullptr : ids + first, homes, stock);
+        if (stores_copies()) {
+            add_copies(count, block, block_ids, homes.data(), stock);
+        } else {
+            stock(count, block, block_ids, homes.data());
+        }
     }
     organise();
 }
@@ -589,13 +637,83 @@ bool IndexIVFGMM::keeps_heaps() const {
     return (index.parallel_mode & index.PARALLEL_MODE_NO_HEAP_INIT) != 0;
 }
 
+bool IndexIVFGMM::is_flat() const {
+    return dynamic_cast<const faiss::IndexFlat*>(ivf().quantizer) != nullptr;
+}
+
 bool IndexIVFGMM::searches_by_runs(const faiss::SearchParameters* params) const {
     const RunInvertedLists* runs = run_lists();
-    if (runs == nullptr || !runs->has_runs()) {
-        return false;
-    }
     const faiss::IndexIVF& index = ivf();
-    return resolve_settings(index, params, probe_expansion, k_factor).nprobe < index.nlist;
+    const SearchSettings settings = resolve_settings(index, params, probe_expansion, k_factor);
+    if (runs == nullptr || settings.nprobe == index.nlist) {
+        return runs != nullptr && !is_flat(); // a graph does not find all lists
+    }
+    return runs->has_runs();
+}
+
+/// The lists of each query, nearest first, for routes that scan them whole: all where nprobe is nlist,
+/// also where the quantizer would not find them all.
+void IndexIVFGMM::probe(
+        int64_t n,
+        const float* x,
+        const SearchSettings& settings,
+        std::vector<int64_t>& keys,
+        std::vector<float>& coarse_dis) const {
+    const faiss::IndexIVF& index = ivf();
+    const size_t nprobe = settings.nprobe, d = index.d;
+    keys.resize(n * nprobe);
+    coarse_dis.resize(n * nprobe);
+    if (nprobe < index.nlist || is_flat()) {
+        index.quantizer->search(
+                n,
+                x,
+                static_cast<int64_t>(nprobe),
+                coarse_dis.data(),
+                keys.data(),
+                settings.quantizer_params);
+        count_coarse(n);
+        return;
+    }
+    std::vector<float> means(nprobe * d);
+    index.quantizer->reconstruct_n(0, static_cast<int64_t>(nprobe), means.data());
+    const auto distance = index.metric_type == faiss::METRIC_INNER_PRODUCT ? dot : squared_distance;
+    parallel_for(static_cast<size_t>(n), [&](size_t i) {
+        for (size_t l = 0; l < nprobe; l++) {
+            keys[i * nprobe + l] = static_cast<int64_t>(l);
+            coarse_dis[i * nprobe + l] = distance(d, x + i * d, means.data() + l * d);
+        }
+    });
+    IVFGMMStats stats;
+    stats.means = static_cast<size_t>(n) * nprobe;
+    faiss::IndexIVFStats none; // the queries themselves are counted where they are searched
+    publish(stats, &none);
+}
+
+/// Search of all lists of a quantizer that does not find them all.
+void IndexIVFGMM::search_all_lists(
+        int64_t n,
+        const float* x,
+        const ResultArrays& results,
+        const SearchSettings& settings) const {
+    const faiss::IndexIVF& index = ivf();
+    constexpr int64_t at_once = 1024;
+    std::vector<int64_t> keys;
+    std::vector<float> coarse_dis;
+    const faiss::IVFSearchParameters resolved = settings.stock_parameters();
+    for (int64_t first = 0; first < n; first += at_once) {
+        const int64_t count = std::min(at_once, n - first);
+        probe(count, x + first * index.d, settings, keys, coarse_dis);
+        index.search_preassigned(
+                count,
+                x + first * index.d,
+                results.k,
+                keys.data(),
+                coarse_dis.data(),
+                results.distances + first * results.k,
+                results.labels + first * results.k,
+                results.meaning == Labels::list_and_offset,
+                &resolved);
+    }
 }
 
 void IndexIVFGMM::search_by_runs(
@@ -604,14 +722,13 @@ void IndexIVFGMM::search_by_runs(
         ResultArrays results,
         const faiss::SearchParameters* params) const {
     const faiss::IndexIVF& index = ivf();
+    const SearchSettings settings = resolve_settings(index, params, probe_expansion, k_factor);
+    if (settings.nprobe == index.nlist) {
+        search_all_lists(n, x, results, settings);
+        return;
+    }
     results.keep_heap = keeps_heaps();
-    budgeted_search(
-            index,
-            *run_lists(),
-            resolve_settings(index, params, probe_expansion, k_factor),
-            n,
-            x,
-            results);
+    budgeted_search(index, *run_lists(), settings, n, x, results);
 }
 
 void IndexIVFGMM::search_and_reconstruct_by_runs(
@@ -718,13 +835,6 @@ void IndexIVFGMM::range_search_lists(
         faiss::IndexIVFStats* stats) const {
     const faiss::IndexIVF& index = ivf();
     const RunInvertedLists* runs = run_lists();
-    if (runs == nullptr) {
-        throw_faiss(
-                {"searching by radius",
-                 "an IVFGMM index whose inverted lists were replaced",
-                 "the lists that it was built with",
-                 "use the stock class for such lists"});
-    }
     range_search_given_lists(
             index,
             *runs,
@@ -745,16 +855,10 @@ void IndexIVFGMM::range_search_nprobe(
         const faiss::SearchParameters* params) const {
     const faiss::IndexIVF& index = ivf();
     const SearchSettings settings = resolve_settings(index, params, 0, 0);
-    const auto nprobe = static_cast<int64_t>(settings.nprobe);
-    std::vector<int64_t> keys(n * nprobe);
-    std::vector<float> coarse_dis(n * nprobe);
-    index.quantizer->search(
-            n, x, nprobe, coarse_dis.data(), keys.data(), settings.quantizer_params);
-    count_coarse(n);
-    faiss::IVFSearchParameters resolved;
-    resolved.nprobe = settings.nprobe;
-    resolved.max_codes = settings.max_codes;
-    resolved.sel = const_cast<faiss::IDSelector*>(settings.selector);
+    std::vector<int64_t> keys;
+    std::vector<float> coarse_dis;
+    probe(n, x, settings, keys, coarse_dis);
+    const faiss::IVFSearchParameters resolved = settings.stock_parameters();
     range_search_lists(
             {n, x, keys.data(), coarse_dis.data()}, radius, result, false, &resolved, nullptr);
 }

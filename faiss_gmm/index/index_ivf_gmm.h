@@ -151,10 +151,25 @@ protected:
     /// Throws where lists of the other would not mean here what they meant there.
     void check_mergeable(const faiss::Index& other) const;
     void refuse_with_copies(const char* what) const;
+    /// Throws for NaN or Inf in x [n, d], naming the first row.
+    void refuse_rows_not_finite(const char* what, int64_t n, const float* x) const;
     size_t distinct_members(const faiss::IDSelector& selector) const;
 
 private:
     RunInvertedLists* lists();
+    bool is_flat() const; ///< the quantizer compares all means
+    void
+    probe(int64_t n,
+          const float* x,
+          const SearchSettings& settings,
+          std::vector<int64_t>& keys,
+          std::vector<float>& coarse_dis) const;
+    void search_all_lists(
+            int64_t n,
+            const float* x,
+            const ResultArrays& results,
+            const SearchSettings& settings) const;
+    void check_stored_copies() const;
     bool keeps_heaps() const; ///< parallel_mode asks for the caller's heaps to be added to
     void search_copies(
             int64_t n,
@@ -186,7 +201,7 @@ private:
 /// dynamic_cast.
 ///
 /// Constructed as the stock class is, or without a quantizer: then it owns a GMMQuantizer.
-/// Everything that FAISS does with a Codec it does with this; train(), add() and search() are where
+/// What FAISS does with a Codec it does with this, but write, read and clone it: those it refuses. Where
 /// they differ: train() runs EM, add() spills runs and sketches vectors, search() visits nprobe *
 /// ntotal / nlist vectors of the best runs (README, "How it works").
 template <class Codec> class IndexIVFGMMOf : public Codec, public IndexIVFGMM {
@@ -295,7 +310,11 @@ public:
             float radius,
             faiss::RangeSearchResult* result,
             const faiss::SearchParameters* params = nullptr) const override {
-        range_search_nprobe(n, x, radius, result, params);
+        if (run_lists() == nullptr) {
+            Codec::range_search(n, x, radius, result, params);
+        } else {
+            range_search_nprobe(n, x, radius, result, params);
+        }
     }
 
     void range_search_preassigned(
@@ -309,7 +328,13 @@ public:
             const faiss::IVFSearchParameters* params = nullptr,
             faiss::IndexIVFStats* stats = nullptr) const
             FAISS_GMM_RANGE_SEARCH_PREASSIGNED_OVERRIDE {
-        range_search_lists({n, x, keys, coarse_dis}, radius, result, store_pairs, params, stats);
+        if (run_lists() == nullptr) {
+            Codec::range_search_preassigned(
+                    n, x, radius, keys, coarse_dis, result, store_pairs, params, stats);
+        } else {
+            range_search_lists(
+                    {n, x, keys, coarse_dis}, radius, result, store_pairs, params, stats);
+        }
     }
 
     void search_and_reconstruct(
@@ -335,6 +360,9 @@ public:
             at_faiss_seam([&] { organise(); });
             return removed;
         }
+        if (!this->direct_map.no()) {
+            refuse_with_copies("removing from an index with a direct map");
+        }
         const int64_t before = this->ntotal;
         const size_t distinct = distinct_members(sel);
         Codec::remove_ids(sel);
@@ -344,6 +372,7 @@ public:
 
     void update_vectors(int nv, const int64_t* idx, const float* v) override {
         refuse_with_copies("updating vectors");
+        refuse_rows_not_finite("updating vectors", nv, v);
         Codec::update_vectors(nv, idx, v);
         at_faiss_seam([&] { organise(); });
     }

@@ -262,7 +262,7 @@ void RunInvertedLists::split(
     const std::vector<uint32_t> by_id = order_by_id(l, 0, n);
     std::vector<float> stored(n * d), x(n * d), y(n * kept);
     if (n > 0) {
-        decode(l, 0, n, stored.data());
+        decode_rows(l, 0, n, decode, stored.data());
     }
     for (size_t i = 0; i < n; i++) {
         std::copy_n(stored.data() + by_id[i] * d, d, x.data() + i * d);
@@ -306,6 +306,19 @@ void RunInvertedLists::split(
     times.sketch += now() - split_end;
 }
 
+/// Decodes entries [first, first + n) of a list into x [n, d]. Rows that hold NaN or Inf (stock code may
+/// have stored some) stand at their list's mean: they are nobody's neighbours, and must not spoil runs.
+void RunInvertedLists::decode_rows(
+        size_t l, size_t first, size_t n, const DecodeEntries& decode, float* x) const {
+    const size_t d = state_->codec.d;
+    decode(l, first, n, x);
+    for (size_t i = 0; i < n; i++) {
+        if (!all_finite(d, x + i * d)) {
+            std::copy_n(state_->mixture.means.data() + l * d, d, x + i * d);
+        }
+    }
+}
+
 /// Gives the entries that came since the last split their runs: those nearest to the last run fill it
 /// up, the others are split among themselves. That run is coded anew: its other hosts learn of it in
 /// exchange_guests().
@@ -318,7 +331,7 @@ void RunInvertedLists::append(size_t l, const DecodeEntries& decode) {
     // Entries [begin, after) as they are to stand: members of the open run, then the arrivals.
     const size_t members = first - begin, n = after - begin, arrivals = after - first;
     std::vector<float> stored(n * d), x(n * d), y(n * kept), mean(kept);
-    decode(l, begin, n, stored.data());
+    decode_rows(l, begin, n, decode, stored.data());
     const std::vector<uint32_t> by_id = order_by_id(l, first, arrivals);
     std::copy_n(stored.data(), members * d, x.data());
     for (size_t i = 0; i < arrivals; i++) {
@@ -862,7 +875,7 @@ void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
     std::vector<float> run_decoded(codec.kept), leftover(codec.kept), best(codec.kept),
             decoded(codec.kept);
     std::vector<uint8_t> code(std::max(summaries.codes, sketches.codes));
-    decode(l, 0, list.covered, x.data());
+    decode_rows(l, 0, list.covered, decode, x.data());
     codec.rotate_residuals(list.covered, x.data(), l, y.data());
     for (size_t i = 0; i < list.covered; i++) {
         const size_t run = i / run_size;

@@ -122,6 +122,8 @@ private:
     void make_room_for_guests(size_t list);
     void write_guests(size_t list);
     void encode_run(size_t list, size_t run, const float* mean);
+    void
+    decode_rows(size_t list, size_t first, size_t n, const DecodeEntries& decode, float* x) const;
     void encode_sketches(size_t list, size_t run, const float* rows);
     void encode_sketch(size_t list, size_t entry, const float* y, const float* decoded_run);
     void check_list(size_t list, const DecodeEntries& decode) const;

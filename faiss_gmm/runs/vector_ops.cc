@@ -5,6 +5,9 @@
 // dispatch. Not used for distances that a search returns: those are the codec's own.
 #include "faiss_gmm/runs/vector_ops.h"
 
+#include <algorithm>
+#include <cmath>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "faiss_gmm/runs/vector_ops.cc"
 #include <hwy/foreach_target.h>
@@ -89,6 +92,9 @@ float dot(size_t d, const float* a, const float* b) {
 }
 float squared_distance(size_t d, const float* a, const float* b) {
     return HWY_DYNAMIC_DISPATCH(squared_distance)(d, a, b);
+}
+bool all_finite(size_t d, const float* x) {
+    return std::all_of(x, x + d, [](float v) { return std::isfinite(v); });
 }
 void add_scaled(size_t d, float weight, const float* x, float* y) {
     HWY_DYNAMIC_DISPATCH(add_scaled)(d, weight, x, y);

@@ -14,4 +14,7 @@ float squared_distance(size_t d, const float* a, const float* b);
 /// y += weight * x, x [d], y [d].
 void add_scaled(size_t d, float weight, const float* x, float* y);
 
+/// Whether no number of x [d] is NaN or Inf.
+bool all_finite(size_t d, const float* x);
+
 } // namespace faiss_gmm

@@ -135,6 +135,31 @@ TEST_F(Copies, AnAddThatFailsLeavesWhatWasThere) {
     index.check();
 }
 
+TEST_F(Copies, RemoveIdsRefusesADirectMapThatCameLater) {
+    index_->set_direct_map_type(faiss::DirectMap::Hashtable);
+    expect_four_parts(
+            refusal([&] { index_->remove_ids(faiss::IDSelectorRange(0, 3)); }), "storage=copies");
+    EXPECT_EQ(index_->invlists->compute_ntotal(), 3 * rows);
+    EXPECT_EQ(index_->ntotal, static_cast<int64_t>(rows));
+}
+
+TEST_F(Copies, RetrainingKeepsWhatCopiesMean) {
+    const auto train = [&] { index_->train(rows, base_.data()); };
+    index_->spill.storage = SpillStorage::shared;
+    expect_four_parts(refusal(train), "another storage");
+    index_->spill.storage = SpillStorage::copies;
+    index_->spill.max_lists = 2; // three copies are stored
+    expect_four_parts(refusal(train), "fewer max_lists");
+    index_->spill.max_lists = 3;
+    EXPECT_EQ(refusal(train), "");
+    index_->check();
+    index_->reset();
+    index_->spill.storage = SpillStorage::shared;
+    EXPECT_EQ(refusal(train), "");
+    index_->add(rows, base_.data());
+    index_->check();
+}
+
 TEST_F(Copies, CheckSeesVectorsThatDoNotCount) {
     index_->ntotal--;
     expect_four_parts(refusal([&] { index_->check(); }), std::to_string(rows) + " vectors");

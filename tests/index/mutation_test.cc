@@ -134,7 +134,7 @@ TEST_P(Mutation, MergeFrom) {
     other->check();
 }
 
-TEST_P(Mutation, RowsThatAreNotFiniteAreSkippedAsByStock) {
+TEST_P(Mutation, RowsThatAreNotFiniteAreSkipped) {
     std::vector<float> broken = base_;
     const size_t d = GetParam().d;
     std::vector<size_t> bad{0, 7, 700, 701, rows - 1};
@@ -163,6 +163,18 @@ TEST_P(Mutation, RowsThatAreNotFiniteAreSkippedAsByStock) {
     }
     index_->compact();
     index_->check();
+}
+
+TEST_P(MutationOfRuns, UpdateRefusesRowsThatAreNotFinite) {
+    add(*index_);
+    index_->make_direct_map();
+    std::vector<float> broken(base_.begin(), base_.begin() + 3 * GetParam().d);
+    broken[2 * GetParam().d] = NAN;
+    const int64_t ids[] = {4, 5, 6};
+    expect_four_parts(
+            refusal([&] { index_->update_vectors(3, ids, broken.data()); }), "row 2 with NaN");
+    index_->check();
+    expect_whole(*index_);
 }
 
 TEST_P(MutationOfRuns, CopySubsetTo) {

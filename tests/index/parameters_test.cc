@@ -53,6 +53,65 @@ TEST(SearchParameters, NprobeZeroIsRefusedAndMoreThanNlistIsAll) {
     expect_exact(oracle, asked, search(*index, asked, 3, &params));
 }
 
+TEST(SearchParameters, FactorsAreFiniteAndFromZero) {
+    const IndexSetup setup;
+    const auto base = whole_rows(1000, 16, 1), asked = whole_rows(5, 16, 2);
+    const auto index = setup.trained(base);
+    index->add(1000, base.data());
+    Oracle oracle(16, faiss::METRIC_L2);
+    oracle.add(1000, base.data());
+    for (const float wrong : {-1.0f, NAN, INFINITY}) {
+        for (const bool of_index : {true, false}) {
+            IVFGMMSearchParameters params;
+            params.nprobe = 2;
+            (of_index ? index->k_factor : params.k_factor) = wrong;
+            expect_four_parts(refusal([&] { search(*index, asked, 3, &params); }), "k_factor");
+            index->k_factor = params.k_factor = 0;
+            (of_index ? index->probe_expansion : params.probe_expansion) = wrong;
+            expect_four_parts(
+                    refusal([&] { search(*index, asked, 3, &params); }), "probe_expansion");
+            index->probe_expansion = 0;
+        }
+    }
+    IVFGMMSearchParameters params;
+    params.nprobe = 2;
+    for (const float large : {1e9f, 5e18f, 1e38f}) { // all that there is
+        params.k_factor = params.probe_expansion = large;
+        expect_sound(oracle, asked, search(*index, asked, 3, &params));
+    }
+}
+
+TEST(SearchParameters, ForeignOnesAreRefusedWithCopiesToo) {
+    IndexSetup setup;
+    setup.storage = SpillStorage::copies;
+    const auto base = whole_rows(1000, 16, 1);
+    const auto index = setup.trained(base);
+    index->add(1000, base.data());
+    faiss::SearchParametersHNSW wrong;
+    expect_four_parts(
+            refusal([&] { search(*index, base, 1, &wrong); }),
+            "search parameters of another index type");
+}
+
+TEST(ReplacedLists, LeaveAPlainIVF) {
+    const IndexSetup setup;
+    const auto base = whole_rows(1000, 16, 1), asked = whole_rows(1, 16, 2);
+    const auto index = setup.trained(base);
+    index->replace_invlists(new faiss::ArrayInvertedLists(setup.nlist, index->code_size), true);
+    index->add(1000, base.data());
+    Oracle oracle(16, faiss::METRIC_L2);
+    oracle.add(1000, base.data());
+    index->nprobe = setup.nlist;
+    expect_exact(oracle, asked, search(*index, asked, 3));
+    const auto radius = static_cast<float>(oracle.sorted(asked.data())[50]);
+    faiss::RangeSearchResult range(1);
+    index->range_search(1, asked.data(), radius, &range);
+    const std::vector<double> sorted = oracle.sorted(asked.data());
+    const auto truly =
+            std::count_if(sorted.begin(), sorted.end(), [&](double v) { return v < radius; });
+    EXPECT_EQ(range.lims[1], static_cast<size_t>(truly));
+}
+
 TEST(SearchParameters, KOfZeroOrLessIsRefusedAsByStock) {
     const IndexSetup setup;
     const auto base = whole_rows(1000, 16, 1);

@@ -365,6 +365,100 @@ TEST(HNSWQuantizer, SearchesAndCountsAsOthers) {
             "a quantizer that searches by distance alone");
 }
 
+TEST(HNSWQuantizer, ScansAllListsWhereNprobeIsNlist) {
+    const size_t d = 16, nlist = 128, rows = 6000;
+    const uint64_t seed = test_seed();
+    const auto base = whole_rows(rows, d, seed, 128), asked = whole_rows(30, d, seed + 1, 128);
+    for (const auto metric : {faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT}) {
+        faiss::IndexHNSWFlat quantizer(d, 3, metric); // a graph that does not find all of its nodes
+        CountingIndex index(&quantizer, d, nlist, metric);
+        index.train(rows, base.data());
+        index.add(rows, base.data());
+        Oracle oracle(d, metric);
+        oracle.add(rows, base.data());
+        index.nprobe = nlist;
+        expect_exact(oracle, asked, search(index, asked, k));
+        const float radius = static_cast<float>(oracle.sorted(asked.data())[100]);
+        faiss::RangeSearchResult result(1);
+        index.range_search(1, asked.data(), radius, &result);
+        const std::vector<double> sorted = oracle.sorted(asked.data());
+        const auto truly = std::count_if(
+                sorted.begin(), sorted.end(), [&](double v) { return oracle.better(v, radius); });
+        EXPECT_EQ(result.lims[1], static_cast<size_t>(truly));
+    }
+}
+
+TEST(HNSWQuantizer, RowsThatAreNotFiniteAreSkipped) {
+    const size_t d = 16, nlist = 32, rows = 4000;
+    const uint64_t seed = test_seed();
+    auto base = whole_rows(rows, d, seed);
+    faiss::IndexHNSWFlat quantizer(d, 8);
+    CountingIndex index(&quantizer, d, nlist);
+    index.train(rows, base.data());
+    base[1234 * d + 3] = NAN;
+    base[17 * d] = INFINITY;
+    Oracle oracle(d, faiss::METRIC_L2);
+    oracle.add(rows, base.data());
+    oracle.rows.erase(1234);
+    oracle.rows.erase(17);
+    add_in_batches(index, base, 3000, seed);
+    const std::vector<float> again(base.begin() + 1230 * d, base.begin() + 1240 * d);
+    index.add(10, again.data()); // a few that are appended, one of them broken
+    oracle.add(10, again.data());
+    oracle.rows.erase(rows + 4);
+    index.check();
+    index.nprobe = nlist;
+    const auto asked = whole_rows(queries, d, seed + 1);
+    expect_exact(oracle, asked, search(index, asked, k));
+    EXPECT_EQ(index.remove_ids(faiss::IDSelectorRange(0, 100)), 99u);
+    index.compact();
+    index.check();
+}
+
+TEST(StoredByOthers, RowsThatAreNotFiniteDoNotSpoilRuns) {
+    const size_t d = 16, nlist = 8, rows = 2000;
+    auto base = whole_rows(rows, d, 3);
+    IndexSetup setup;
+    setup.nlist = nlist;
+    const auto index = setup.trained(base);
+    base[70 * d] = NAN;
+    std::vector<int64_t> ids(rows);
+    for (size_t i = 0; i < rows; i++) { // as a merged stock index may hold them
+        ids[i] = static_cast<int64_t>(i);
+        const auto* code = reinterpret_cast<const uint8_t*>(base.data() + i * d);
+        index->invlists->add_entry(i % nlist, ids[i], code);
+    }
+    index->ntotal = rows;
+    index->compact();
+    index->check();
+    index->add(100, base.data());
+    index->check();
+    index->nprobe = 2;
+    EXPECT_GE(search(*index, {base.begin(), base.begin() + d}, 1).labels[0], 0);
+}
+
+TEST(CheckParameters, RefusesWhatTrainWould) {
+    CountingIndex index(16, 8);
+    EXPECT_EQ(refusal([&] { index.check_parameters(); }), "");
+    const auto refused = [](auto change, const std::string& given) {
+        CountingIndex changed(16, 8);
+        change(changed);
+        expect_four_parts(refusal([&] { changed.check_parameters(); }), given);
+        const auto base = whole_rows(1000, 16, 1);
+        expect_four_parts(refusal([&] { changed.train(1000, base.data()); }), given);
+    };
+    refused([](CountingIndex& i) { i.training.reg_covar = -1; }, "reg_covar");
+    refused([](CountingIndex& i) { i.training.tol = NAN; }, "tol");
+    refused([](CountingIndex& i) { i.training.n_init = 0; }, "n_init");
+    refused([](CountingIndex& i) { i.spill.max_lists = 0; }, "max_lists");
+    refused(
+            [](CountingIndex& i) {
+                i.sketch.mode = SketchParameters::Mode::fixed;
+                i.sketch.codes = 257;
+            },
+            "sketch.codes = 257");
+}
+
 TEST(Training, RefusesCovariancesThatAreForTheMixtureAlone) {
     const auto base = whole_rows(1000, 16, 1);
     for (const auto covariance : {Covariance::tied, Covariance::full}) {
