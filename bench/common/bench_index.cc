@@ -242,6 +242,7 @@ Json BenchIndex::parameters() const {
     json["seed"] = gmm_->training.seed;
     json["spill"] = to_string(gmm_->spill);
     json["sketch"] = sketch_codes(gmm_->sketch);
+    json["exact_distances"] = gmm_->has_own_distances() ? "faiss_gmm" : "faiss";
     return json;
 }
 

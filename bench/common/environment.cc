@@ -8,12 +8,12 @@
 
 #include <cblas.h>
 #include <faiss/Index.h>
-#include <faiss/utils/utils.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <hwy/targets.h>
 #include <omp.h>
 
+#include "faiss_gmm/compat/faiss_simd.h"
 #include "git_commit.h"
 
 namespace faiss_gmm::bench {
@@ -36,25 +36,12 @@ std::string best_simd_target() {
     return hwy::TargetName(targets & -targets); // better targets have lower bits
 }
 
-/// FAISS says "OPTIMIZE AVX2", "AVX512", "GENERIC", ..., by version.
-std::string faiss_simd_level() {
-    std::string options = faiss::get_compile_options();
-    const std::string prefix = "OPTIMIZE ";
-    if (options.rfind(prefix, 0) == 0) {
-        options.erase(0, prefix.size());
-    }
-    while (!options.empty() && options.back() == ' ') {
-        options.pop_back();
-    }
-    return options.empty() || options == "GENERIC" ? "none" : options;
-}
-
 } // namespace
 
 Environment describe_environment() {
     return {fmt::format("{}.{}.{}", FAISS_VERSION_MAJOR, FAISS_VERSION_MINOR, FAISS_VERSION_PATCH),
             best_simd_target(),
-            faiss_simd_level(),
+            compat::faiss_simd_level(),
             cpu_model(),
             FAISS_GMM_GIT_COMMIT,
             fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))};

@@ -363,15 +363,15 @@ faiss::Index** slot_of_ivf(faiss::Index** slot) {
     return slot;
 }
 
-/// Our index in place of a stock one that is empty and untrained; takes over a quantizer that is
-/// not flat.
-std::unique_ptr<IndexIVFGMMFlat> made_from(faiss::IndexIVFFlat& stock) {
-    std::unique_ptr<IndexIVFGMMFlat> index;
+/// Our index in place of a stock one that is empty and untrained; takes over a quantizer that is not
+/// flat. codec: what its constructor takes behind nlist.
+template <class Ours, class... Arguments>
+std::unique_ptr<faiss::IndexIVF> take_over(faiss::IndexIVF& stock, Arguments... codec) {
+    std::unique_ptr<Ours> index;
     if (dynamic_cast<faiss::IndexFlat*>(stock.quantizer) != nullptr) {
-        index = std::make_unique<IndexIVFGMMFlat>(stock.d, stock.nlist, stock.metric_type);
+        index = std::make_unique<Ours>(stock.d, stock.nlist, codec...);
     } else {
-        index = std::make_unique<IndexIVFGMMFlat>(
-                stock.quantizer, stock.d, stock.nlist, stock.metric_type);
+        index = std::make_unique<Ours>(stock.quantizer, stock.d, stock.nlist, codec...);
         stock.own_fields = false;
         index->own_fields = true;
     }
@@ -379,6 +379,21 @@ std::unique_ptr<IndexIVFGMMFlat> made_from(faiss::IndexIVFFlat& stock) {
     index->cp = stock.cp;
     index->verbose = stock.verbose;
     return index;
+}
+
+/// Ours of the same codec; null for a codec that lists of a mixture do not hold.
+std::unique_ptr<faiss::IndexIVF> made_from(faiss::Index* stock) {
+    const auto is = [stock](const std::type_info& type) { return typeid(*stock) == type; };
+    if (is(typeid(faiss::IndexIVFFlat))) {
+        auto& flat = dynamic_cast<faiss::IndexIVFFlat&>(*stock);
+        return take_over<IndexIVFGMMFlat>(flat, flat.metric_type);
+    }
+    if (is(typeid(faiss::IndexIVFScalarQuantizer))) {
+        auto& scalar = dynamic_cast<faiss::IndexIVFScalarQuantizer&>(*stock);
+        return take_over<IndexIVFGMMScalarQuantizer>(
+                scalar, scalar.sq.qtype, scalar.metric_type, scalar.by_residual);
+    }
+    return nullptr;
 }
 
 } // namespace
@@ -403,16 +418,15 @@ faiss::Index* index_factory(int d, const char* description, faiss::MetricType me
     }
     faiss::Index* outermost = built.get();
     faiss::Index** slot = slot_of_ivf(&outermost);
-    auto* flat = dynamic_cast<faiss::IndexIVFFlat*>(*slot);
-    if (flat == nullptr || typeid(*flat) != typeid(faiss::IndexIVFFlat)) {
+    std::unique_ptr<faiss::IndexIVF> index = made_from(*slot);
+    if (!index) {
         string.refuse(
                 component->to,
                 string.text().size(),
                 "a codec that lists of a mixture cannot hold",
-                "the codec Flat");
+                "the codecs Flat and SQ4, SQ6, SQ8, SQfp16 and their like");
     }
-    std::unique_ptr<IndexIVFGMMFlat> index = made_from(*flat);
-    take_options(string, *component, *index);
+    take_options(string, *component, dynamic_cast<IndexIVFGMM&>(*index));
     const std::unique_ptr<faiss::Index> replaced(*slot);
     *slot = index.release();
     if (slot == &outermost) {

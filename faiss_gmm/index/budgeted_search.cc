@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <vector>
 
@@ -20,13 +21,16 @@
 #include "faiss_gmm/index/list_search.h"
 #include "faiss_gmm/index/result_heap.h"
 #include "faiss_gmm/runs/parallel.h"
+#include "faiss_gmm/runs/select.h"
 #include "faiss_gmm/runs/sketch_scan.h"
 #include "faiss_gmm/runs/vector_ops.h"
 
 namespace faiss_gmm {
 namespace {
 
-constexpr size_t queries_at_once = 32;    // of a thread: one matrix product with the means
+// Queries of a thread that share one matrix product with the means: as many as keep its distances in
+// 1 MiB, from 16 to 128.
+constexpr size_t product_numbers = size_t{1} << 18, least_queries = 16, most_queries = 128;
 constexpr size_t prefetched_bytes = 4096; // of rows on their way while one is compared
 
 /// What a thread keeps from query to query.
@@ -35,13 +39,17 @@ struct Scratch {
             means; // of a block of queries: [b, d], [b, kept], [b, nlist]
     std::vector<int64_t> lists;
     std::vector<float> list_distances;
+    std::vector<float> negated;
+    std::vector<int32_t> positions;
     std::vector<std::pair<float, int32_t>> nearest;
     QueryTables tables;
     ChoiceScratch choice;
     std::vector<ChosenRun> chosen;
-    std::vector<uint64_t> keys;
+    ScanScratch scan;
     std::vector<Candidate> candidates;
+    std::vector<uint64_t> places;
     std::vector<const uint8_t*> rows;
+    std::vector<float> distances;
 };
 
 class BudgetedSearch {
@@ -90,6 +98,7 @@ public:
             if (probed.n > 0 && std::isfinite(probed.distance[0])) {
                 scanner->set_query(x + i * d);
                 search_lists(
+                        x + i * d,
                         probed,
                         homes,
                         scratch.rotated.data() + i * codec_.kept,
@@ -165,15 +174,20 @@ private:
         if (!std::isfinite(all[0])) {
             return {};
         }
+        const float* values = all;
+        if (codec_.inner_product) { // the largest products are wanted
+            scratch.negated.resize(nlist);
+            std::transform(all, all + nlist, scratch.negated.begin(), std::negate<float>());
+            values = scratch.negated.data();
+        }
+        scratch.positions.resize(nlist);
+        const size_t found = select_values(values, nlist, count, scratch.positions.data());
         auto& nearest = scratch.nearest;
-        nearest.resize(nlist);
-        for (size_t l = 0; l < nlist; l++) {
-            nearest[l] = {codec_.inner_product ? -all[l] : all[l], static_cast<int32_t>(l)};
+        nearest.resize(found);
+        for (size_t i = 0; i < found; i++) {
+            nearest[i] = {values[scratch.positions[i]], scratch.positions[i]};
         }
-        if (count < nlist) {
-            std::nth_element(nearest.begin(), nearest.begin() + count, nearest.end());
-        }
-        std::sort(nearest.begin(), nearest.begin() + count);
+        std::sort(nearest.begin(), nearest.end());
         scratch.lists.resize(count);
         scratch.list_distances.resize(count);
         for (size_t p = 0; p < count; p++) {
@@ -184,6 +198,7 @@ private:
     }
 
     void search_lists(
+            const float* query,
             const ProbedLists& probed,
             const HomeDistances& homes,
             const float* rotated_query,
@@ -214,12 +229,12 @@ private:
                     settings_.exact_distances(k_, ivf_.ntotal),
                     settings_.selector,
                     lists_,
-                    scratch.keys,
+                    scratch.scan,
                     scratch.candidates);
             stats.nscored += scan.sketches;
             stats.nskipped += scan.skipped;
             stats.bytes_scored += scratch.chosen.size() * codec_.sketch_layout().bytes();
-            exact_distances(homes, scanner, scratch, heap);
+            exact_distances(query, homes, scanner, scratch, heap);
             stats.ndis += scratch.candidates.size();
         } else {
             scan_chosen_runs(homes, scanner, scratch, heap, stats);
@@ -227,14 +242,15 @@ private:
         scan_entries_without_run(probed, scanner, heap, stats);
     }
 
-    /// The codec's distances of the candidates, home by home, rows prefetched.
+    /// The codec's distances of the candidates.
     void exact_distances(
+            const float* query,
             const HomeDistances& homes,
             faiss::InvertedListScanner& scanner,
             Scratch& scratch,
             ResultHeap& heap) const {
-        // A place is list << 32 | offset, as in FAISS's pairs.
-        std::vector<uint64_t>& places = scratch.keys;
+        // A place is list << 32 | offset, as in FAISS's pairs. Home by home.
+        std::vector<uint64_t>& places = scratch.places;
         places.clear();
         for (const Candidate& candidate : scratch.candidates) {
             places.push_back(faiss::lo_build(candidate.home, candidate.entry));
@@ -253,6 +269,38 @@ private:
             }
             rows[i] = codes + faiss::lo_offset(places[i]) * code_size;
         }
+        if (settings_.own_distances) {
+            scratch.distances.resize(n);
+            row_distances(
+                    codec_.inner_product,
+                    codec_.d,
+                    query,
+                    rows.data(),
+                    n,
+                    scratch.distances.data());
+            for (size_t i = 0; i < n; i++) {
+                heap.push(scratch.distances[i], static_cast<int64_t>(places[i]));
+            }
+        } else {
+            scan_rows(places, homes, scanner, rows, heap);
+        }
+        for (size_t i = 0; i < n; i++) {
+            if (first_of_home(i)) {
+                lists_.release_codes(
+                        faiss::lo_listno(places[i]),
+                        rows[i] - faiss::lo_offset(places[i]) * code_size);
+            }
+        }
+    }
+
+    /// Distances by the codec's scanner, rows prefetched.
+    void scan_rows(
+            const std::vector<uint64_t>& places,
+            const HomeDistances& homes,
+            faiss::InvertedListScanner& scanner,
+            const std::vector<const uint8_t*>& rows,
+            ResultHeap& heap) const {
+        const size_t n = rows.size(), code_size = lists_.code_size;
         const auto prefetch = [&](size_t i) {
             if (i < n) {
                 for (size_t b = 0; b < code_size; b += 64) {
@@ -264,16 +312,15 @@ private:
         for (size_t i = 0; i < std::min(n, ahead); i++) {
             prefetch(i);
         }
+        int64_t home = -1;
         for (size_t i = 0; i < n; i++) {
             prefetch(i + ahead);
-            const size_t home = faiss::lo_listno(places[i]);
-            if (first_of_home(i)) {
-                scanner.set_list(static_cast<int64_t>(home), homes(home));
+            const auto list = static_cast<int64_t>(faiss::lo_listno(places[i]));
+            if (list != home) {
+                home = list;
+                scanner.set_list(home, homes(home));
             }
             heap.push(scanner.distance_to_code(rows[i]), static_cast<int64_t>(places[i]));
-            if (i + 1 == n || first_of_home(i + 1)) {
-                lists_.release_codes(home, rows[i] - faiss::lo_offset(places[i]) * code_size);
-            }
         }
     }
 
@@ -491,7 +538,8 @@ void budgeted_search(
     const BudgetedSearch search(ivf, lists, settings, results);
     const auto threads = static_cast<size_t>(omp_get_max_threads());
     const size_t share = (static_cast<size_t>(n) + threads - 1) / threads;
-    const size_t block = std::clamp<size_t>(share, 1, queries_at_once);
+    const size_t most = std::clamp(product_numbers / ivf.nlist, least_queries, most_queries);
+    const size_t block = std::clamp<size_t>(share, 1, most);
     const size_t blocks = (static_cast<size_t>(n) + block - 1) / block;
     std::vector<IVFGMMStats> stats(blocks);
     parallel_for(blocks, [&](size_t b) {

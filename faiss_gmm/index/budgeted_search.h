@@ -24,6 +24,9 @@ struct SearchSettings {
     const faiss::SearchParameters* quantizer_params = nullptr;
     const faiss::SearchParameters* codec_params = nullptr;
 
+    /// Exact distances by our own loops over fp32 rows: where the linked FAISS has scalar ones.
+    bool own_distances = false;
+
     /// Vectors that a query may visit: nprobe * ntotal / nlist, capped by max_codes.
     size_t budget(size_t ntotal, size_t nlist) const;
     /// Exact distances for k results, at most ntotal unless k is more.

@@ -14,6 +14,7 @@
 #include <faiss/IndexFlat.h>
 #include <faiss/impl/IDSelector.h>
 
+#include "faiss_gmm/compat/faiss_simd.h"
 #include "faiss_gmm/index/budgeted_search.h"
 #include "faiss_gmm/index/list_search.h"
 #include "faiss_gmm/index/written_bytes.h"
@@ -637,6 +638,10 @@ bool IndexIVFGMM::keeps_heaps() const {
     return (index.parallel_mode & index.PARALLEL_MODE_NO_HEAP_INIT) != 0;
 }
 
+bool IndexIVFGMM::has_own_distances() const {
+    return stores_fp32_rows() && !compat::faiss_has_simd();
+}
+
 bool IndexIVFGMM::is_flat() const {
     return dynamic_cast<const faiss::IndexFlat*>(ivf().quantizer) != nullptr;
 }
@@ -722,7 +727,8 @@ void IndexIVFGMM::search_by_runs(
         ResultArrays results,
         const faiss::SearchParameters* params) const {
     const faiss::IndexIVF& index = ivf();
-    const SearchSettings settings = resolve_settings(index, params, probe_expansion, k_factor);
+    SearchSettings settings = resolve_settings(index, params, probe_expansion, k_factor);
+    settings.own_distances = has_own_distances();
     if (settings.nprobe == index.nlist) {
         search_all_lists(n, x, results, settings);
         return;

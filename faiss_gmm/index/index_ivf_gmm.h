@@ -5,10 +5,12 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <faiss/IndexIVF.h>
 #include <faiss/IndexIVFFlat.h>
+#include <faiss/IndexScalarQuantizer.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/index/faiss_error.h"
@@ -81,6 +83,10 @@ public:
     /// index is a plain IVF).
     const RunInvertedLists* run_lists() const;
 
+    /// Whether search() computes exact distances by our own loops: over fp32 rows, where the linked FAISS
+    /// has scalar loops. Else the codec's scanner does.
+    bool has_own_distances() const;
+
     /// This index as the stock class it also is.
     virtual faiss::IndexIVF& ivf() = 0;
     virtual const faiss::IndexIVF& ivf() const = 0;
@@ -95,6 +101,8 @@ protected:
             const faiss::IVFSearchParameters* params,
             faiss::IndexIVFStats* stats)>;
 
+    /// Codes are the vectors themselves.
+    virtual bool stores_fp32_rows() const = 0;
     /// Puts the lists under RunInvertedLists; once, at construction.
     void attach();
     /// Learns mixture, rotation and quantizers, and fills the coarse quantizer unless it holds
@@ -206,17 +214,19 @@ private:
 /// ntotal / nlist vectors of the best runs (README, "How it works").
 template <class Codec> class IndexIVFGMMOf : public Codec, public IndexIVFGMM {
 public:
-    IndexIVFGMMOf(size_t d, size_t nlist, faiss::MetricType metric = faiss::METRIC_L2)
-            : Codec(new GMMQuantizer(static_cast<int64_t>(d), metric), d, nlist, metric) {
+    /// codec: what the stock constructor takes behind nlist, the metric among it.
+    template <class... Arguments>
+    IndexIVFGMMOf(size_t d, size_t nlist, Arguments... codec)
+            : Codec(new GMMQuantizer(static_cast<int64_t>(d), metric_among(codec...)),
+                    d,
+                    nlist,
+                    codec...) {
         this->own_fields = true;
         attach();
     }
-    IndexIVFGMMOf(
-            faiss::Index* quantizer,
-            size_t d,
-            size_t nlist,
-            faiss::MetricType metric = faiss::METRIC_L2)
-            : Codec(quantizer, d, nlist, metric) {
+    template <class... Arguments>
+    IndexIVFGMMOf(faiss::Index* quantizer, size_t d, size_t nlist, Arguments... codec)
+            : Codec(quantizer, d, nlist, codec...) {
         attach();
     }
 
@@ -395,7 +405,24 @@ public:
         }
     }
 
+protected:
+    bool stores_fp32_rows() const override {
+        return std::is_same_v<Codec, faiss::IndexIVFFlat>; // a class derived from it may differ
+    }
+
 private:
+    static faiss::MetricType metric_among() {
+        return faiss::METRIC_L2;
+    }
+    template <class First, class... Rest>
+    static faiss::MetricType metric_among(First first, Rest... rest) {
+        if constexpr (std::is_same_v<First, faiss::MetricType>) {
+            return first;
+        } else {
+            return metric_among(rest...);
+        }
+    }
+
     /// What stock search code understands of parameters that may be ours or plain.
     faiss::SearchParametersIVF stock_parameters(const faiss::SearchParameters* params) const {
         faiss::SearchParametersIVF stock;
@@ -412,5 +439,6 @@ private:
 };
 
 using IndexIVFGMMFlat = IndexIVFGMMOf<faiss::IndexIVFFlat>;
+using IndexIVFGMMScalarQuantizer = IndexIVFGMMOf<faiss::IndexIVFScalarQuantizer>;
 
 } // namespace faiss_gmm

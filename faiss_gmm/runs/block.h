@@ -20,27 +20,32 @@ constexpr uint16_t saturated_score = 65534;
 
 /// A block: the 4-bit codes of 32 slots, laid out for byte shuffles, and a 16-bit constant a slot.
 ///
-///   row m of codes / 2, 32 bytes: byte b holds code 2m of slot s(b) in its low half, code 2m + 1
-///   in its high half, with slot s < 16 at byte 2s and slot s >= 16 at byte 2 (s - 16) + 1; then 32
-///   uint16_t constants, in the order of the slots.
+///   row m of codes, 16 bytes: byte b holds code m of slot t(b) in its low half and of slot
+///   t(b) + 16 in its high half, where t = b / 2 for even b and 8 + b / 2 for odd; then 32 uint16_t
+///   constants, in the order of the slots.
 ///
-/// The interleaving puts slots 0..15 in the low and 16..31 in the high bytes of sixteen 16-bit
-/// lanes, so that byte sums widen with a shift and a subtraction. `codes` is a multiple of 4: four
-/// look-ups of at most 63 are added in a byte before widening.
+/// A row needs one table for both its halves, and rows stand as their tables do: a vector of any width
+/// that is a multiple of 16 bytes takes as many codes as tables at once. Even and odd bytes widen into
+/// 16-bit lanes with slots in order. `codes` is a multiple of 4: the widest vector takes four codes,
+/// and four look-ups of at most 63 are added in a byte before widening.
 struct BlockLayout {
     size_t codes = 0; ///< 4-bit codes a slot, a multiple of 4
 
-    size_t rows() const {
-        return codes / 2;
-    }
+    static constexpr size_t row_bytes = 16;
+
     size_t constants_at() const {
-        return rows() * run_size;
+        return codes * row_bytes;
     }
     size_t bytes() const {
         return constants_at() + run_size * sizeof(uint16_t);
     }
+    /// Where a slot's code stands in its row, and its shift within that byte.
     static size_t byte_of_slot(size_t slot) {
-        return slot < 16 ? 2 * slot : 2 * (slot - 16) + 1;
+        const size_t t = slot % 16;
+        return t < 8 ? 2 * t : 2 * (t - 8) + 1;
+    }
+    static unsigned shift_of_slot(size_t slot) {
+        return slot < 16 ? 0 : 4;
     }
 
     /// Marks every slot as holding nothing.
@@ -50,17 +55,18 @@ struct BlockLayout {
     }
     /// Writes the codes [codes], a byte each, of one slot; the constant stays as it is.
     void put_codes(uint8_t* block, size_t slot, const uint8_t* slot_codes) const {
-        for (size_t row = 0; row < rows(); row++) {
-            block[row * run_size + byte_of_slot(slot)] =
-                    static_cast<uint8_t>(slot_codes[2 * row] | (slot_codes[2 * row + 1] << 4));
+        const unsigned shift = shift_of_slot(slot);
+        uint8_t* byte = block + byte_of_slot(slot);
+        for (size_t m = 0; m < codes; m++, byte += row_bytes) {
+            *byte = static_cast<uint8_t>((*byte & (0xf0 >> shift)) | (slot_codes[m] << shift));
         }
     }
     /// Reads the codes [codes] of one slot.
     void get_codes(const uint8_t* block, size_t slot, uint8_t* slot_codes) const {
-        for (size_t row = 0; row < rows(); row++) {
-            const uint8_t pair = block[row * run_size + byte_of_slot(slot)];
-            slot_codes[2 * row] = pair & 15;
-            slot_codes[2 * row + 1] = pair >> 4;
+        const unsigned shift = shift_of_slot(slot);
+        const uint8_t* byte = block + byte_of_slot(slot);
+        for (size_t m = 0; m < codes; m++, byte += row_bytes) {
+            slot_codes[m] = *byte >> shift & 15;
         }
     }
     void put_constant(uint8_t* block, size_t slot, uint16_t constant) const {

@@ -5,22 +5,22 @@
 //   (1) score(run) = 16-bit |q - c_home|^2 above the least + constant + look-ups (lookup.h)
 //   (2) best first until their sizes reach the budget
 // Phases: 1 blocks of a probed list's own runs, one base; 2 blocks that hold guests, a base a slot;
-// 3 a histogram of the scores, and a counting sort of the buckets that the budget reaches; within
-// the last one an exact order.
-// Cost: a look-up of codes / 2 * 32 bytes a block; two passes over the scores. No sort but of one
-// bucket.
+// 3 the best scores by a threshold, ordered by buckets; within the last bucket an exact order.
+// Cost: a look-up of 16 codes bytes a block; a pass over the scores a step of the threshold. No sort but of
+// one bucket.
 // Determinism: integers; equal scores stand in the order of lists and slots.
 #include "faiss_gmm/runs/choose.h"
 
 #include <algorithm>
 #include <cmath>
 
+#include "faiss_gmm/runs/select.h"
 #include "faiss_gmm/runs/vector_ops.h"
 
 namespace faiss_gmm {
 namespace {
 
-constexpr size_t buckets = 1024;
+constexpr size_t buckets = 128;
 
 uint16_t scaled_base(float above_least, float scale) {
     const float scaled = above_least * scale;
@@ -78,7 +78,10 @@ public:
             ChoiceScratch& scratch)
             : directory_(directory), codec_(codec), layout_(codec.summary_layout()),
               tables_(tables), probed_(probed), distances_(distances), scratch_(scratch),
-              score_block_(score_block_kernel()), least_(probed.n > 0 ? probed.distance[0] : 0) {}
+              score_blocks_(block_kernels().score_blocks), scorer_{codec.summary.codes(),
+                                                                   tables.summary.data(),
+                                                                   tables.summary_scale},
+              least_(probed.n > 0 ? probed.distance[0] : 0) {}
 
     void score_all() {
         scratch_.blocks.clear();
@@ -99,29 +102,22 @@ public:
     }
 
     ChoiceCounts choose(size_t budget, std::vector<ChosenRun>& chosen) {
-        chosen.clear();
-        if (!count_scores()) {
-            return counts_;
-        }
-        // Runs hold at most 32: the budget is reached by these many if they are full. Where they
-        // are not, the next buckets follow.
-        const size_t wanted = budget / run_size + 1;
-        size_t bucket = 0;
-        while (counts_.vectors < budget && bucket < buckets) {
-            const size_t from = bucket;
-            size_t found = 0;
-            while (bucket < buckets && found < wanted) {
-                scratch_.bucket_start[bucket] = static_cast<uint32_t>(found);
-                found += scratch_.histogram[bucket++];
-            }
-            order_buckets(from, bucket);
-            const size_t last = found - scratch_.histogram[bucket - 1];
-            std::sort(scratch_.ordered.begin() + last, scratch_.ordered.begin() + found);
+        const size_t slots = counts_.blocks * run_size;
+        scratch_.keys.resize(slots);
+        // Runs hold at most 32: if they are full these many reach the budget, else more are looked at.
+        for (size_t want = budget / run_size + 1;; want *= 2) {
+            const size_t found =
+                    select_scores(scratch_.scores.data(), slots, want, scratch_.keys.data());
+            order(found);
+            chosen.clear();
+            counts_.vectors = 0;
             for (size_t i = 0; i < found && counts_.vectors < budget; i++) {
                 take(scratch_.ordered[i], chosen);
             }
+            if (counts_.vectors >= budget || found < want) {
+                return counts_;
+            }
         }
-        return counts_;
     }
 
 private:
@@ -152,24 +148,23 @@ private:
         return scaled_base(above, tables_.scale);
     }
 
-    /// Scores a block with one base for all its slots; its scores, to be corrected where slots
-    /// differ.
-    uint16_t* score_block(int32_t list, size_t first, uint16_t base) {
-        scratch_.blocks.push_back({list, static_cast<uint32_t>(first)});
-        const size_t slots = scratch_.blocks.size() * run_size;
-        if (scratch_.scores.size() < slots) {
-            scratch_.scores.resize(2 * slots);
+    /// Scores the blocks of a list from slot `first` on; bases as ScoreBlocks takes them.
+    void
+    score_blocks(int32_t list, size_t first, size_t count, const uint16_t* bases, bool same_bases) {
+        const size_t begin = scratch_.blocks.size() * run_size, end = begin + count * run_size;
+        for (size_t i = 0; i < count; i++) {
+            scratch_.blocks.push_back({list, static_cast<uint32_t>(first + i * run_size)});
         }
-        uint16_t* scores = scratch_.scores.data() + slots - run_size;
-        score_block_(
+        if (scratch_.scores.size() < end) {
+            scratch_.scores.resize(2 * end);
+        }
+        score_blocks_(
+                scorer_,
                 directory_.lists[list].summaries.data() + first / run_size * layout_.bytes(),
-                layout_.rows(),
-                tables_.summary.data(),
-                tables_.summary_scale,
-                base,
-                saturated_score,
-                scores);
-        return scores;
+                count,
+                bases,
+                same_bases,
+                scratch_.scores.data() + begin);
     }
 
     void score_list(size_t p) {
@@ -177,38 +172,38 @@ private:
         const ListRuns& list = directory_.lists[l];
         const uint16_t base = base_of(probed_.distance[p]);
         const size_t runs = list.runs();
-        size_t first = 0;
+        size_t unmixed = 0; // blocks that hold no guest
         if (!list.stale) {
             counts_.summaries += runs;
-            const size_t unmixed = list.guests.empty() ? runs : runs / run_size * run_size;
-            for (; first < unmixed; first += run_size) {
-                score_block(l, first, base);
-            }
+            unmixed = list.guests.empty() ? (runs + run_size - 1) / run_size : runs / run_size;
+            uint16_t bases[run_size];
+            std::fill_n(bases, run_size, base);
+            score_blocks(l, 0, unmixed, bases, true);
         }
         if (list.guests.empty()) {
             return;
         }
         // A base a slot; an empty mark for those that fall to another.
+        const size_t first = unmixed * run_size;
         std::vector<uint16_t>& bases = scratch_.bases;
-        bases.assign(list.slots(), empty_slot);
+        bases.assign(list.slots() - first, empty_slot);
         if (!list.stale) {
-            std::fill(bases.begin() + first, bases.begin() + runs, base);
+            std::fill_n(bases.begin(), runs - first, base);
         }
-        find_guest_bases(p, list, bases);
-        for (; first < bases.size(); first += run_size) {
-            const uint16_t* of_block = bases.data() + first;
+        find_guest_bases(p, list, bases.data() + (runs - first));
+        for (size_t slot = 0; slot < bases.size(); slot += run_size) {
+            const uint16_t* of_block = bases.data() + slot;
             const bool all_elsewhere = std::all_of(
                     of_block, of_block + run_size, [](uint16_t b) { return b == empty_slot; });
             if (!all_elsewhere) {
-                add_bases(of_block, score_block(l, first, 0));
+                score_blocks(l, first + slot, 1, of_block, true);
             }
         }
     }
 
-    void find_guest_bases(size_t p, const ListRuns& list, std::vector<uint16_t>& bases) {
+    void find_guest_bases(size_t p, const ListRuns& list, uint16_t* bases) {
         int32_t home = -1;
         uint16_t home_base = 0;
-        const size_t runs = list.runs();
         for_each_guest(
                 directory_,
                 list,
@@ -222,55 +217,37 @@ private:
                         __builtin_prefetch(&list.guests[guest]);
                         __builtin_prefetch(&directory_.lists[home]);
                     }
-                    bases[runs + guest] = home_base;
+                    bases[guest] = home_base;
                     counts_.summaries++;
                 });
     }
 
-    static void add_bases(const uint16_t* bases, uint16_t* scores) {
-        for (size_t s = 0; s < run_size; s++) {
-            const uint32_t score = std::min<uint32_t>(scores[s] + bases[s], saturated_score);
-            scores[s] = bases[s] == empty_slot ? empty_slot : static_cast<uint16_t>(score);
+    /// keys [n] best first into ordered: exactly at the end, where the budget cuts, else by buckets of
+    /// the score.
+    void order(size_t n) {
+        const uint64_t* keys = scratch_.keys.data();
+        uint64_t lowest = UINT64_MAX, highest = 0;
+        for (size_t i = 0; i < n; i++) {
+            lowest = std::min(lowest, keys[i] >> 32);
+            highest = std::max(highest, keys[i] >> 32);
         }
-    }
-
-    /// The histogram of the scores that are there; false if there are none.
-    bool count_scores() {
-        const size_t slots = counts_.blocks * run_size;
-        uint16_t highest = 0;
-        lowest_ = empty_slot;
-        for (size_t i = 0; i < slots; i++) {
-            const uint16_t score = scratch_.scores[i];
-            lowest_ = std::min(lowest_, score);
-            highest = std::max(highest, score == empty_slot ? uint16_t{0} : score);
+        unsigned shift = 0;
+        while (n > 0 && (highest - lowest) >> shift >= buckets) {
+            shift++;
         }
-        if (lowest_ == empty_slot) {
-            return false;
+        uint32_t starts[buckets + 1] = {};
+        for (size_t i = 0; i < n; i++) {
+            starts[(((keys[i] >> 32) - lowest) >> shift) + 1]++;
         }
-        shift_ = 0;
-        while ((static_cast<unsigned>(highest - lowest_) >> shift_) >= buckets) {
-            shift_++;
+        for (size_t b = 0; b < buckets; b++) {
+            starts[b + 1] += starts[b];
         }
-        scratch_.histogram.assign(buckets + 1, 0);
-        for (size_t i = 0; i < slots; i++) {
-            const uint16_t score = scratch_.scores[i];
-            scratch_.histogram[score == empty_slot ? buckets : (score - lowest_) >> shift_]++;
+        const size_t last = n > 0 ? starts[(highest - lowest) >> shift] : 0;
+        scratch_.ordered.resize(n);
+        for (size_t i = 0; i < n; i++) {
+            scratch_.ordered[starts[((keys[i] >> 32) - lowest) >> shift]++] = keys[i];
         }
-        scratch_.ordered.resize(slots);
-        scratch_.bucket_start.resize(buckets);
-        return true;
-    }
-
-    /// Counting sort of the slots whose scores lie in buckets [from, to).
-    void order_buckets(size_t from, size_t to) {
-        for (size_t i = 0; i < counts_.blocks * run_size; i++) {
-            const uint16_t score = scratch_.scores[i];
-            const size_t bucket = static_cast<uint16_t>(score - lowest_) >> shift_;
-            if (score != empty_slot && bucket >= from && bucket < to) {
-                scratch_.ordered[scratch_.bucket_start[bucket]++] =
-                        static_cast<uint64_t>(score) << 32 | i;
-            }
-        }
+        std::sort(scratch_.ordered.begin() + last, scratch_.ordered.end());
     }
 
     void take(uint64_t scored_slot, std::vector<ChosenRun>& chosen) {
@@ -302,11 +279,10 @@ private:
     const ProbedLists& probed_;
     const HomeDistances& distances_;
     ChoiceScratch& scratch_;
-    const ScoreBlock score_block_;
+    const ScoreBlocks score_blocks_;
+    const BlockScorer scorer_;
     const float least_; ///< distance of the nearest list
     ChoiceCounts counts_;
-    uint16_t lowest_ = empty_slot;
-    unsigned shift_ = 0;
 };
 
 } // namespace

@@ -115,9 +115,8 @@ struct ChoiceScratch {
         uint32_t first; ///< number of its first slot among the list's
     };
     std::vector<ScoredBlock> blocks;
-    std::vector<uint16_t> bases; ///< of a list's slots; empty_slot: left to another
-    std::vector<uint32_t> histogram, bucket_start;
-    std::vector<uint64_t> ordered; ///< score << 32 | slot
+    std::vector<uint16_t> bases;         ///< of a list's slots; empty_slot: left to another
+    std::vector<uint64_t> keys, ordered; ///< score << 32 | slot
 };
 
 struct ChoiceCounts {

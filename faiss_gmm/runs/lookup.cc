@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// Scores of a block of 32 codes by byte shuffles.
+// Scores of blocks of 32 codes by byte shuffles.
 //   (1) score(s) = base + sum_m T_m[code_m(s)] + floor(k(s) f / 2^16), saturating at 65,534
 // T_m [16] bytes of at most 63: four of them add in a byte. k(s) 16-bit constant, 65,535 marks an
 // empty slot.
 // Source: Andre, Kermarrec, Le Scouarnec, "Cache locality is not enough", VLDB 2015 (4-bit look-ups
 // in registers); the layout is BlockLayout's.
-// Phases: 1 look-ups, two rows (four codes) a step, added in bytes; 2 even bytes and odd bytes
-// gathered in 16-bit lanes: even + 256 odd in one sum, odd in another, one subtraction parts them;
-// 3 base and constants; 4 comparison with the threshold.
-// Cost: codes / 2 * 32 + 64 bytes read, 2 shuffles a row and 16-byte half.
+// Phases a block: 1 look-ups of as many codes as 16-byte rows fit a vector, low and high halves apart,
+// four vectors added in bytes; 2 even and odd bytes gathered in 16-bit lanes: even + 256 odd in one sum,
+// odd in another, one subtraction parts them; 3 the vector's 16-byte pieces, each the sum of other codes,
+// added up; 4 base and constants; 5 comparison with the threshold.
+// Cost a block: 16 codes + 64 bytes read; a vector of codes takes 2 loads, 2 shuffles and 5 other
+// instructions.
 // Determinism: integers only, the same on every target.
-// Caller promises: see ScoreBlock in the header.
-// Reference: score_block_reference; test: tests/runs/lookup_test.cc, on every target of the
-// machine.
+// Caller promises: see BlockScorer in the header.
+// Reference: reference_block_kernels(); test: tests/runs/lookup_test.cc, on every target of the machine.
 #include "faiss_gmm/runs/lookup.h"
+
+#include <cstring>
+#include <vector>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "faiss_gmm/runs/lookup.cc"
@@ -25,85 +29,188 @@
 HWY_BEFORE_NAMESPACE();
 namespace faiss_gmm {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET == HWY_SCALAR // one lane: nothing to shuffle
-uint32_t score_block(
-        const uint8_t* block,
-        size_t rows,
-        const uint8_t* tables,
-        uint16_t constant_scale,
-        uint16_t base,
-        uint16_t threshold,
+void score_blocks(
+        const BlockScorer& scorer,
+        const uint8_t* blocks,
+        size_t n,
+        const uint16_t* bases,
+        bool same_bases,
         uint16_t* out) {
-    return score_block_reference(block, rows, tables, constant_scale, base, threshold, out);
+    reference_block_kernels().score_blocks(scorer, blocks, n, bases, same_bases, out);
+}
+size_t collect_slots(
+        const BlockScorer& scorer,
+        const BasedBlock* blocks,
+        size_t n,
+        size_t readable,
+        uint16_t threshold,
+        uint64_t first_number,
+        uint64_t* keys) {
+    return reference_block_kernels().collect_slots(
+            scorer, blocks, n, readable, threshold, first_number, keys);
 }
 #else
-uint32_t score_block(
-        const uint8_t* HWY_RESTRICT block,
-        size_t rows,
-        const uint8_t* HWY_RESTRICT tables,
-        uint16_t constant_scale,
-        uint16_t base,
-        uint16_t threshold,
-        uint16_t* HWY_RESTRICT out) {
-    // 32 bytes at most: a row is 32 bytes, and narrower targets take it in pieces.
-    const hn::CappedTag<uint8_t, run_size> bytes;
-    const hn::Repartition<uint16_t, decltype(bytes)> words;
-    const size_t width = hn::Lanes(bytes);
-    const size_t lanes = hn::Lanes(words);
-    const auto low_half = hn::Set(bytes, 15);
-    const uint16_t* constants = reinterpret_cast<const uint16_t*>(block + rows * run_size);
+namespace hn = hwy::HWY_NAMESPACE;
 
-    const auto finish = [&](auto sum, size_t slot) HWY_ATTR {
-        const auto constant = hn::LoadU(words, constants + slot);
-        const auto scaled = hn::MulHigh(constant, hn::Set(words, constant_scale));
-        sum = hn::SaturatedAdd(sum, hn::SaturatedAdd(scaled, hn::Set(words, base)));
-        sum = hn::Min(sum, hn::Set(words, saturated_score));
-        const auto empty = hn::Eq(constant, hn::Set(words, empty_slot));
-        sum = hn::IfThenElse(empty, constant, sum);
-        hn::StoreU(sum, words, out + slot);
-        uint8_t bits[8] = {};
-        // sum <= threshold, in the one form that all targets have for unsigned lanes
-        const auto below = hn::Eq(hn::Min(sum, hn::Set(words, threshold)), sum);
-        hn::StoreMaskBits(words, below, bits);
-        uint32_t mask = 0;
-        for (size_t i = 0; i < (lanes + 7) / 8; i++) {
-            mask |= static_cast<uint32_t>(bits[i]) << (8 * i);
-        }
-        return mask << slot;
-    };
+// Scalable targets take 16 bytes: their vectors cannot be cut into pieces of 16 at compile time.
+#if HWY_HAVE_SCALABLE
+constexpr size_t width = 16;
+#else
+constexpr size_t width = HWY_MAX_BYTES < 64 ? HWY_MAX_BYTES : 64;
+#endif
+using Bytes = hn::FixedTag<uint8_t, width>;
+using Words = hn::FixedTag<uint16_t, width / 2>;
+using ByteVector = hn::Vec<Bytes>;
+using WordVector = hn::Vec<Words>;
 
-    uint32_t mask = 0;
-    for (size_t piece = 0; piece < run_size; piece += width) {
-        auto both = hn::Zero(words); // even bytes + 256 * odd bytes, modulo 2^16
-        auto odd = hn::Zero(words);
-        const uint8_t* row = block + piece;
-        const uint8_t* table = tables;
-        for (size_t r = 0; r < rows; r += 2, row += 2 * run_size, table += 64) {
-            const auto c0 = hn::LoadU(bytes, row);
-            const auto c1 = hn::LoadU(bytes, row + run_size);
-            const auto s0 =
-                    hn::TableLookupBytes(hn::LoadDup128(bytes, table), hn::And(c0, low_half));
-            const auto s1 = hn::TableLookupBytes(
-                    hn::LoadDup128(bytes, table + 16),
-                    hn::And(hn::BitCast(bytes, hn::ShiftRight<4>(hn::BitCast(words, c0))),
-                            low_half));
-            const auto s2 =
-                    hn::TableLookupBytes(hn::LoadDup128(bytes, table + 32), hn::And(c1, low_half));
-            const auto s3 = hn::TableLookupBytes(
-                    hn::LoadDup128(bytes, table + 48),
-                    hn::And(hn::BitCast(bytes, hn::ShiftRight<4>(hn::BitCast(words, c1))),
-                            low_half));
-            const auto sum = hn::BitCast(words, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
-            both = hn::Add(both, sum);
-            odd = hn::Add(odd, hn::ShiftRight<8>(sum));
-        }
-        const auto even = hn::Sub(both, hn::ShiftLeft<8>(odd));
-        mask |= finish(even, piece / 2);
-        mask |= finish(odd, piece / 2 + 16);
+constexpr size_t prefetch_ahead = 8; // blocks
+
+/// Sums of look-ups in 16-bit lanes: those of a block's low and high halves, even and odd bytes.
+struct HalfSums {
+    WordVector both; ///< even + 256 odd, modulo 2^16
+    WordVector odd;
+
+    HWY_INLINE void add(ByteVector look_ups) {
+        const auto words = hn::BitCast(Words(), look_ups);
+        both = hn::Add(both, words);
+        odd = hn::Add(odd, hn::ShiftRight<8>(words));
     }
-    return mask;
+    HWY_INLINE WordVector even() const {
+        return hn::Sub(both, hn::ShiftLeft<8>(odd));
+    }
+};
+
+/// Calls take(sums, first slot) for the sums of look-ups of all slots, a vector at a time.
+template <class Take>
+HWY_INLINE void
+sum_look_ups(const BlockScorer& scorer, const uint8_t* HWY_RESTRICT block, Take take) {
+    const Bytes bytes;
+    const Words words;
+    const auto low_half = hn::Set(bytes, 15);
+    HalfSums low{hn::Zero(words), hn::Zero(words)}, high = low;
+    const uint8_t* HWY_RESTRICT table = scorer.tables;
+    const uint8_t* const end = block + scorer.codes * BlockLayout::row_bytes;
+    const auto look_up = [&](size_t at, ByteVector& l, ByteVector& h) HWY_ATTR {
+        const auto codes = hn::LoadU(bytes, block + at);
+        const auto entries = hn::LoadU(bytes, table + at);
+        const auto upper = hn::BitCast(bytes, hn::ShiftRight<4>(hn::BitCast(words, codes)));
+        l = hn::TableLookupBytes(entries, hn::And(codes, low_half));
+        h = hn::TableLookupBytes(entries, hn::And(upper, low_half));
+    };
+    for (; block + 4 * width <= end; block += 4 * width, table += 4 * width) {
+        ByteVector l0, l1, l2, l3, h0, h1, h2, h3;
+        look_up(0, l0, h0);
+        look_up(width, l1, h1);
+        look_up(2 * width, l2, h2);
+        look_up(3 * width, l3, h3);
+        low.add(hn::Add(hn::Add(l0, l1), hn::Add(l2, l3)));
+        high.add(hn::Add(hn::Add(h0, h1), hn::Add(h2, h3)));
+    }
+    for (; block < end; block += width, table += width) {
+        ByteVector l, h;
+        look_up(0, l, h);
+        low.add(l);
+        high.add(h);
+    }
+    // a, b, c, d: slots 0, 8, 16, 24 and the seven that follow, in every 16-byte piece.
+    const auto a = low.even(), b = low.odd, c = high.even(), d = high.odd;
+    if constexpr (width == 64) {
+        const auto ac =
+                hn::Add(hn::ConcatLowerLower(words, c, a), hn::ConcatUpperUpper(words, c, a));
+        const auto bd =
+                hn::Add(hn::ConcatLowerLower(words, d, b), hn::ConcatUpperUpper(words, d, b));
+        take(hn::Add(hn::OddEvenBlocks(bd, ac), hn::SwapAdjacentBlocks(hn::OddEvenBlocks(ac, bd))),
+             0);
+    } else if constexpr (width == 32) {
+        take(hn::Add(hn::ConcatLowerLower(words, b, a), hn::ConcatUpperUpper(words, b, a)), 0);
+        take(hn::Add(hn::ConcatLowerLower(words, d, c), hn::ConcatUpperUpper(words, d, c)), 16);
+    } else {
+        take(a, 0);
+        take(b, 8);
+        take(c, 16);
+        take(d, 24);
+    }
+}
+
+/// Scores from sums: base and constants added, empty slots marked.
+HWY_INLINE WordVector
+score(WordVector sums, const uint16_t* HWY_RESTRICT constants, WordVector scale, WordVector base) {
+    const Words words;
+    const auto constant = hn::LoadU(words, constants);
+    const auto above = hn::SaturatedAdd(hn::MulHigh(constant, scale), base);
+    const auto sum = hn::Min(hn::SaturatedAdd(sums, above), hn::Set(words, saturated_score));
+    return hn::IfThenElse(hn::Eq(constant, hn::Set(words, empty_slot)), constant, sum);
+}
+
+void score_blocks(
+        const BlockScorer& scorer,
+        const uint8_t* HWY_RESTRICT blocks,
+        size_t n,
+        const uint16_t* HWY_RESTRICT bases,
+        bool same_bases,
+        uint16_t* HWY_RESTRICT out) {
+    const Words words;
+    const auto scale = hn::Set(words, scorer.constant_scale), none = hn::Set(words, empty_slot);
+    const size_t base_stride = same_bases ? 0 : run_size;
+    const BlockLayout layout{scorer.codes};
+    const size_t bytes = layout.bytes(), constants_at = layout.constants_at();
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t* block = blocks + i * bytes;
+        const auto* constants = reinterpret_cast<const uint16_t*>(block + constants_at);
+        sum_look_ups(scorer, block, [&](WordVector sums, size_t slot) HWY_ATTR {
+            const auto base = hn::LoadU(words, bases + i * base_stride + slot);
+            const auto scores = score(sums, constants + slot, scale, base);
+            hn::StoreU(
+                    hn::IfThenElse(hn::Eq(base, none), none, scores),
+                    words,
+                    out + i * run_size + slot);
+        });
+    }
+}
+
+size_t collect_slots(
+        const BlockScorer& scorer,
+        const BasedBlock* blocks,
+        size_t n,
+        size_t readable,
+        uint16_t threshold,
+        uint64_t first_number,
+        uint64_t* HWY_RESTRICT keys) {
+    const Words words;
+    const auto scale = hn::Set(words, scorer.constant_scale), most = hn::Set(words, threshold);
+    const BlockLayout layout{scorer.codes};
+    const size_t bytes = layout.bytes(), constants_at = layout.constants_at();
+    alignas(64) uint16_t scores[run_size];
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (i + prefetch_ahead < readable) {
+            const uint8_t* next = blocks[i + prefetch_ahead].block;
+            for (size_t b = 0; b < bytes; b += 64) {
+                __builtin_prefetch(next + b);
+            }
+        }
+        const uint8_t* block = blocks[i].block;
+        const auto* constants = reinterpret_cast<const uint16_t*>(block + constants_at);
+        const auto base = hn::Set(words, blocks[i].base);
+        uint32_t below = 0;
+        sum_look_ups(scorer, block, [&](WordVector sums, size_t slot) HWY_ATTR {
+            const auto s = score(sums, constants + slot, scale, base);
+            hn::Store(s, words, scores + slot);
+            // s <= threshold, in the one form that all targets have for unsigned lanes
+            uint8_t bits[8] = {};
+            hn::StoreMaskBits(words, hn::Eq(hn::Min(s, most), s), bits);
+            uint32_t mask = 0;
+            std::memcpy(&mask, bits, sizeof mask);
+            below |= mask << slot;
+        });
+        for (; below != 0; below &= below - 1) {
+            const auto slot = static_cast<unsigned>(__builtin_ctz(below));
+            keys[count++] = slot_key(scores[slot], first_number + i, slot);
+        }
+    }
+    return count;
 }
 #endif
 
@@ -113,63 +220,88 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace faiss_gmm {
-HWY_EXPORT(score_block);
+HWY_EXPORT(score_blocks);
+HWY_EXPORT(collect_slots);
 
-ScoreBlock score_block_kernel() {
-    // The first call through the table finds the machine's targets and replaces itself.
-    static const bool chosen = [] {
-        hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-        return true;
-    }();
-    static_cast<void>(chosen);
-    return &HWY_DYNAMIC_DISPATCH(score_block);
+namespace {
+
+BlockKernels kernels_of(int64_t target) {
+    hwy::GetChosenTarget().Update(target);
+    const int64_t best = target & -target; // the lowest bit is the best target
+    return {hwy::TargetName(best),
+            &HWY_DYNAMIC_DISPATCH(score_blocks),
+            &HWY_DYNAMIC_DISPATCH(collect_slots)};
 }
 
-std::vector<NamedScoreBlock> score_block_kernels() {
-    std::vector<NamedScoreBlock> kernels;
-    const int64_t supported = hwy::SupportedTargets();
-    for (int64_t target = supported & HWY_TARGETS; target != 0; target &= target - 1) {
-        const int64_t one = target & -target;
-        hwy::SetSupportedTargetsForTest(one);
-        hwy::GetChosenTarget().Update(one);
-        kernels.push_back({hwy::TargetName(one), &HWY_DYNAMIC_DISPATCH(score_block)});
+/// The score of one slot, as it is defined.
+uint16_t
+reference_score(const BlockScorer& scorer, const uint8_t* block, size_t slot, uint16_t base) {
+    const BlockLayout layout{scorer.codes};
+    const uint32_t constant = layout.get_constant(block, slot);
+    if (constant == empty_slot) {
+        return empty_slot;
     }
-    hwy::SetSupportedTargetsForTest(0);
+    std::vector<uint8_t> codes(layout.codes);
+    layout.get_codes(block, slot, codes.data());
+    uint32_t score = base + (constant * scorer.constant_scale >> 16);
+    for (size_t m = 0; m < layout.codes; m++) {
+        score += scorer.tables[m * 16 + codes[m]];
+    }
+    return static_cast<uint16_t>(score < saturated_score ? score : saturated_score);
+}
+
+} // namespace
+
+const BlockKernels& block_kernels() {
+    static const BlockKernels best = kernels_of(hwy::SupportedTargets() & HWY_TARGETS);
+    return best;
+}
+
+std::vector<BlockKernels> all_block_kernels() {
+    std::vector<BlockKernels> kernels;
+    for (int64_t rest = hwy::SupportedTargets() & HWY_TARGETS; rest != 0; rest &= rest - 1) {
+        kernels.push_back(kernels_of(rest & -rest));
+    }
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
     return kernels;
 }
 
-const char* simd_target() {
-    const int64_t usable = hwy::SupportedTargets() & HWY_TARGETS;
-    return hwy::TargetName(usable & -usable); // the lowest bit is the best target
-}
-
-uint32_t score_block_reference(
-        const uint8_t* block,
-        size_t rows,
-        const uint8_t* tables,
-        uint16_t constant_scale,
-        uint16_t base,
-        uint16_t threshold,
-        uint16_t* out) {
-    const BlockLayout layout{2 * rows};
-    std::vector<uint8_t> codes(layout.codes);
-    uint32_t mask = 0;
-    for (size_t slot = 0; slot < run_size; slot++) {
-        const uint32_t constant = layout.get_constant(block, slot);
-        uint32_t score = empty_slot;
-        if (constant != empty_slot) {
-            layout.get_codes(block, slot, codes.data());
-            score = base + (constant * constant_scale >> 16);
-            for (size_t m = 0; m < layout.codes; m++) {
-                score += tables[m * 16 + codes[m]];
-            }
-            score = score < saturated_score ? score : saturated_score;
-        }
-        out[slot] = static_cast<uint16_t>(score);
-        mask |= static_cast<uint32_t>(score <= threshold) << slot;
-    }
-    return mask;
+BlockKernels reference_block_kernels() {
+    return {"reference",
+            [](const BlockScorer& scorer,
+               const uint8_t* blocks,
+               size_t n,
+               const uint16_t* bases,
+               bool same_bases,
+               uint16_t* out) {
+                const size_t bytes = BlockLayout{scorer.codes}.bytes();
+                for (size_t i = 0; i < n * run_size; i++) {
+                    const uint8_t* block = blocks + i / run_size * bytes;
+                    const uint16_t base = bases[same_bases ? i % run_size : i];
+                    out[i] = base == empty_slot
+                                     ? base
+                                     : reference_score(scorer, block, i % run_size, base);
+                }
+            },
+            [](const BlockScorer& scorer,
+               const BasedBlock* blocks,
+               size_t n,
+               size_t,
+               uint16_t threshold,
+               uint64_t first_number,
+               uint64_t* keys) {
+                size_t count = 0;
+                for (size_t i = 0; i < n; i++) {
+                    for (unsigned slot = 0; slot < run_size; slot++) {
+                        const uint16_t score =
+                                reference_score(scorer, blocks[i].block, slot, blocks[i].base);
+                        if (score <= threshold) {
+                            keys[count++] = slot_key(score, first_number + i, slot);
+                        }
+                    }
+                }
+                return count;
+            }};
 }
 
 } // namespace faiss_gmm

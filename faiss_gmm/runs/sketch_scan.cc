@@ -3,9 +3,10 @@
 //
 // The vectors worth an exact distance.
 //   (1) score(x) = score(its run) + constant + look-ups, 16 bits (lookup.h)
-// Phases: 1 a block a run, prefetched ahead; slots that reach the threshold go into a buffer; 2 a
-// full buffer (4 times what is kept) is cut to the best, whose worst is the new threshold.
-// Cost: codes / 2 * 32 + 64 bytes a run; the cuts are O(candidates).
+// Phases: 1 some blocks, one a run; slots that reach the threshold go into a buffer; 2 those that the
+// selector refuses leave it; 3 counts of the scores lower the threshold to that of the best so far; 4 the
+// best of the buffer.
+// Cost: codes / 2 * 32 + 64 bytes a run; the rest is O(what reached the threshold).
 // Determinism: integers; equal scores by the order of visit.
 #include "faiss_gmm/runs/sketch_scan.h"
 
@@ -14,14 +15,51 @@
 namespace faiss_gmm {
 namespace {
 
-constexpr size_t prefetch_ahead = 4; // runs; measured on lists of 1,000
+constexpr size_t blocks_at_once = 8; // between two looks at the threshold
 
-/// The `keep` smallest keys at the front; returns the score that a further one must stay below.
-uint16_t cut(std::vector<uint64_t>& keys, size_t keep) {
-    std::nth_element(keys.begin(), keys.begin() + (keep - 1), keys.end());
-    const auto worst = static_cast<uint16_t>(keys[keep - 1] >> 48);
-    keys.resize(keep);
-    return worst;
+/// The threshold that the `keep` best scores seen so far stay at or below, by counts of the scores.
+class RunningThreshold {
+public:
+    /// No score is below `floor`.
+    RunningThreshold(size_t keep, uint16_t floor, std::vector<uint32_t>& counts)
+            : keep_(keep), floor_(floor), counts_(counts) {
+        counts_.assign(buckets, 0);
+    }
+
+    void count(uint16_t score) {
+        counts_[std::min<size_t>((score - floor_) / width, buckets - 1)]++;
+        seen_++;
+    }
+    /// Its value after what was counted.
+    uint16_t lower() {
+        while (top_ > 0 && seen_ - counts_[top_] >= keep_) {
+            seen_ -= counts_[top_--];
+        }
+        const size_t most = floor_ + (top_ + 1) * width - 1;
+        return top_ == buckets - 1 || most > saturated_score ? saturated_score
+                                                             : static_cast<uint16_t>(most);
+    }
+
+private:
+    static constexpr size_t buckets = 4096, width = 2;
+    size_t keep_, seen_ = 0, top_ = buckets - 1;
+    uint16_t floor_;
+    std::vector<uint32_t>& counts_;
+};
+
+/// Takes those of keys [n] out whose vectors the selector refuses; returns how many stay.
+size_t drop_refused(
+        const faiss::IDSelector& selector,
+        const faiss::InvertedLists& lists,
+        const std::vector<ChosenRun>& chosen,
+        uint64_t* keys,
+        size_t n) {
+    const auto refused = [&](uint64_t key) {
+        const ChosenRun& run = chosen[block_of_key(key)];
+        return !selector.is_member(
+                lists.get_single_id(run.home, run.run * run_size + slot_of_key(key)));
+    };
+    return std::remove_if(keys, keys + n, refused) - keys;
 }
 
 } // namespace
@@ -34,75 +72,63 @@ ScanCounts scan_sketches(
         size_t keep,
         const faiss::IDSelector* selector,
         const faiss::InvertedLists& lists,
-        std::vector<uint64_t>& keys,
+        ScanScratch& scratch,
         std::vector<Candidate>& candidates) {
     ScanCounts counts;
     candidates.clear();
-    keys.clear();
     if (keep == 0) {
         return counts;
     }
-    const ScoreBlock score_block = score_block_kernel();
-    const BlockLayout layout = codec.sketch_layout();
-    const size_t bytes = layout.bytes();
-    const auto block_of = [&](const ChosenRun& run) {
-        return directory.lists[run.home].sketches.data() + run.run * bytes;
-    };
-    const auto prefetch = [&](size_t i) {
-        if (i < chosen.size()) {
-            const uint8_t* block = block_of(chosen[i]);
-            for (size_t b = 0; b < bytes; b += 64) {
-                __builtin_prefetch(block + b);
-            }
-        }
-    };
-    for (size_t i = 0; i < prefetch_ahead; i++) {
-        prefetch(i);
-    }
-    alignas(64) uint16_t scores[run_size];
-    uint16_t threshold = saturated_score;
-    const size_t full = 4 * keep;
-    // A key is score << 48 | number of the chosen run << 5 | slot.
-    for (size_t i = 0; i < chosen.size(); i++) {
-        prefetch(i + prefetch_ahead);
-        const ChosenRun& run = chosen[i];
+    const CollectSlots collect_slots = block_kernels().collect_slots;
+    const BlockScorer scorer{codec.sketch.codes(), tables.sketch.data(), tables.sketch_scale};
+    const size_t bytes = codec.sketch_layout().bytes();
+    std::vector<BasedBlock>& blocks = scratch.blocks;
+    std::vector<uint64_t>& keys = scratch.keys;
+    blocks.clear();
+    for (const ChosenRun& run : chosen) {
+        blocks.push_back({directory.lists[run.home].sketches.data() + run.run * bytes, run.score});
         counts.sketches += run.size;
-        uint32_t below = score_block(
-                block_of(run),
-                layout.rows(),
-                tables.sketch.data(),
-                tables.sketch_scale,
-                run.score,
-                threshold,
-                scores);
-        if (selector != nullptr && below != 0) {
-            const faiss::InvertedLists::ScopedIds ids(&lists, run.home);
-            for (uint32_t rest = below; rest != 0; rest &= rest - 1) {
-                const unsigned slot = __builtin_ctz(rest);
-                if (!selector->is_member(ids.ids[run.run * run_size + slot])) {
-                    below &= ~(1u << slot);
-                    counts.skipped++;
-                }
-            }
-        }
-        for (; below != 0; below &= below - 1) {
-            const unsigned slot = __builtin_ctz(below);
-            keys.push_back(static_cast<uint64_t>(scores[slot]) << 48 | i << 5 | slot);
-        }
-        if (keys.size() >= full) {
-            threshold = cut(keys, keep);
-        }
     }
-    if (keys.size() > keep) {
-        cut(keys, keep);
+    uint16_t floor = saturated_score;
+    for (const ChosenRun& run : chosen) {
+        floor = std::min(floor, run.score);
     }
+    RunningThreshold running(keep, floor, scratch.counts);
+    uint16_t threshold = saturated_score;
+    size_t found = 0;
+    for (size_t first = 0; first < blocks.size(); first += blocks_at_once) {
+        const size_t n = std::min(blocks_at_once, blocks.size() - first);
+        if (keys.size() < found + n * run_size) {
+            keys.resize(2 * (found + n * run_size));
+        }
+        uint64_t* added = keys.data() + found;
+        size_t more = collect_slots(
+                scorer, blocks.data() + first, n, blocks.size() - first, threshold, first, added);
+        if (selector != nullptr) {
+            const size_t selected = drop_refused(*selector, lists, chosen, added, more);
+            counts.skipped += more - selected;
+            more = selected;
+        }
+        for (size_t i = 0; i < more; i++) {
+            running.count(score_of_key(added[i]));
+        }
+        threshold = running.lower();
+        found += more;
+    }
+    const auto end = std::remove_if(keys.begin(), keys.begin() + found, [&](uint64_t key) {
+        return score_of_key(key) > threshold;
+    });
+    if (static_cast<size_t>(end - keys.begin()) > keep) {
+        std::nth_element(keys.begin(), keys.begin() + (keep - 1), end);
+    }
+    keys.resize(std::min<size_t>(keep, end - keys.begin()));
     candidates.reserve(keys.size());
     for (const uint64_t key : keys) {
-        const ChosenRun& run = chosen[(key & 0xffffffffffff) >> 5];
+        const ChosenRun& run = chosen[block_of_key(key)];
         candidates.push_back(
                 {run.home,
-                 run.run * static_cast<uint32_t>(run_size) + static_cast<uint32_t>(key & 31),
-                 static_cast<uint16_t>(key >> 48)});
+                 run.run * static_cast<uint32_t>(run_size) + slot_of_key(key),
+                 score_of_key(key)});
     }
     return counts;
 }

@@ -20,6 +20,13 @@ struct Candidate {
     uint16_t score = 0;
 };
 
+/// What a thread keeps between queries for scanning.
+struct ScanScratch {
+    std::vector<BasedBlock> blocks; ///< of the chosen runs
+    std::vector<uint32_t> counts;   ///< of scores, in buckets
+    std::vector<uint64_t> keys;     ///< as slot_key(): what reached the threshold
+};
+
 struct ScanCounts {
     size_t sketches = 0; ///< scored
     size_t skipped = 0;  ///< refused by the selector
@@ -36,7 +43,7 @@ ScanCounts scan_sketches(
         size_t keep,
         const faiss::IDSelector* selector,
         const faiss::InvertedLists& lists,
-        std::vector<uint64_t>& scratch,
+        ScanScratch& scratch,
         std::vector<Candidate>& candidates);
 
 } // namespace faiss_gmm

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// Dot products and sums of short vectors for splitting and coding, by Highway with run-time
-// dispatch. Not used for distances that a search returns: those are the codec's own.
+// Dot products, distances and sums of short vectors by Highway with run-time dispatch. A search returns
+// distances from here only where the linked FAISS has no SIMD (compat::faiss_has_simd): else the codec's.
 #include "faiss_gmm/runs/vector_ops.h"
 
 #include <algorithm>
@@ -77,6 +77,34 @@ void add_scaled(size_t d, float weight, const float* HWY_RESTRICT x, float* HWY_
     }
 }
 
+constexpr size_t prefetched_bytes = 4096; // of rows on their way while one is compared
+
+void row_distances(
+        bool products,
+        size_t d,
+        const float* HWY_RESTRICT q,
+        const uint8_t* const* HWY_RESTRICT rows,
+        size_t n,
+        float* HWY_RESTRICT out) {
+    const size_t bytes = d * sizeof(float);
+    const size_t ahead = prefetched_bytes / bytes + 1;
+    const auto prefetch = [&](size_t i) {
+        if (i < n) {
+            for (size_t b = 0; b < bytes; b += 64) {
+                __builtin_prefetch(rows[i] + b);
+            }
+        }
+    };
+    for (size_t i = 0; i < ahead; i++) {
+        prefetch(i);
+    }
+    for (size_t i = 0; i < n; i++) {
+        prefetch(i + ahead);
+        const auto* row = reinterpret_cast<const float*>(rows[i]);
+        out[i] = products ? dot(d, q, row) : squared_distance(d, q, row);
+    }
+}
+
 } // namespace HWY_NAMESPACE
 } // namespace faiss_gmm
 HWY_AFTER_NAMESPACE();
@@ -86,12 +114,17 @@ namespace faiss_gmm {
 HWY_EXPORT(dot);
 HWY_EXPORT(squared_distance);
 HWY_EXPORT(add_scaled);
+HWY_EXPORT(row_distances);
 
 float dot(size_t d, const float* a, const float* b) {
     return HWY_DYNAMIC_DISPATCH(dot)(d, a, b);
 }
 float squared_distance(size_t d, const float* a, const float* b) {
     return HWY_DYNAMIC_DISPATCH(squared_distance)(d, a, b);
+}
+void row_distances(
+        bool products, size_t d, const float* q, const uint8_t* const* rows, size_t n, float* out) {
+    HWY_DYNAMIC_DISPATCH(row_distances)(products, d, q, rows, n, out);
 }
 bool all_finite(size_t d, const float* x) {
     return std::all_of(x, x + d, [](float v) { return std::isfinite(v); });

@@ -175,7 +175,7 @@ INSTANTIATE_TEST_SUITE_P(
                 BadString{"IVFGMM64_HNSW99999999999,Flat", "too many links", "_HNSW9"},
                 BadString{"IVF256(IVFGMM16,Flat),Flat", "inside another component", "IVFGMM16"},
                 BadString{"IVFGMM64,Nonsense", "stock factory refuses", "IVFGMM64"},
-                BadString{"IVFGMM64,PQ4", "the codec Flat", ",PQ4"}));
+                BadString{"IVFGMM64,PQ4", "the codecs Flat", ",PQ4"}));
 
 TEST(Factory, BuiltIndicesTrainAddAndSearch) {
     constexpr int n = 2000, d = 16;
@@ -192,6 +192,9 @@ TEST(Factory, BuiltIndicesTrainAddAndSearch) {
           "IVFGMM8_HNSW8,Flat",
           "IVFGMM8(storage=copies,spill=threshold(1/K)),Flat",
           "IVFGMM8(sketch=none),Flat",
+          "IVFGMM8,SQ8",
+          "IVFGMM8,SQfp16",
+          "IVFGMM8_HNSW8,SQ8,RFlat",
           "IVFGMM8(spill=fraction(0.3)),Flat",
           "IVFGMM8(covariance=diagonal,mixing=free),Flat"}) {
         for (const auto metric : {faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT}) {

@@ -206,7 +206,7 @@ TEST_P(Choose, ScoresFollowTheDistancesOfTheVectors) {
                 1000000,
                 scratch,
                 chosen);
-        std::vector<uint64_t> keys_of_scan;
+        ScanScratch scan_scratch;
         std::vector<Candidate> candidates;
         scan_sketches(
                 lists_.lists->directory(),
@@ -216,7 +216,7 @@ TEST_P(Choose, ScoresFollowTheDistancesOfTheVectors) {
                 1000000,
                 nullptr,
                 *lists_.lists,
-                keys_of_scan,
+                scan_scratch,
                 candidates);
         size_t visited = 0;
         for (const ChosenRun& run : chosen) {
@@ -299,7 +299,7 @@ TEST_P(Choose, SketchScanKeepsTheBestSelected) {
             }
             std::sort(truth.begin(), truth.end());
             for (const size_t keep : {1, 7, 100, 5000}) {
-                std::vector<uint64_t> scan_keys;
+                ScanScratch scan_scratch;
                 std::vector<Candidate> candidates;
                 const ScanCounts counts = scan_sketches(
                         directory,
@@ -309,7 +309,7 @@ TEST_P(Choose, SketchScanKeepsTheBestSelected) {
                         keep,
                         selector,
                         *lists_.lists,
-                        scan_keys,
+                        scan_scratch,
                         candidates);
                 EXPECT_EQ(counts.sketches, visited);
                 EXPECT_EQ(counts.skipped > 0, selector != nullptr);

@@ -42,7 +42,8 @@ TEST(Lookup, EveryTargetEqualsTheDefinition) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     RecordProperty("seed", std::to_string(seed));
     std::mt19937 random(seed);
-    const auto kernels = score_block_kernels();
+    const auto kernels = all_block_kernels();
+    const BlockKernels reference = reference_block_kernels();
     ASSERT_FALSE(kernels.empty());
     size_t checked = 0;
     for (const size_t codes : {4, 8, 12, 32, 96, 100, 256}) {
@@ -54,30 +55,38 @@ TEST(Lookup, EveryTargetEqualsTheDefinition) {
                     static_cast<uint16_t>(random() % 65535),
                     repeat % 4 * 30,
                     repeat % 5 == 0};
-            BlockBytes block, tables;
-            fill(c, random, block, tables);
-            alignas(64) uint16_t expected[run_size], got[run_size];
-            const uint32_t expected_mask = score_block_reference(
-                    block.data(),
-                    codes / 2,
-                    tables.data(),
-                    c.constant_scale,
-                    c.base,
-                    c.threshold,
-                    expected);
-            for (const NamedScoreBlock& kernel : kernels) {
-                const uint32_t mask = kernel.kernel(
-                        block.data(),
-                        codes / 2,
-                        tables.data(),
-                        c.constant_scale,
-                        c.base,
-                        c.threshold,
-                        got);
-                ASSERT_EQ(mask, expected_mask) << kernel.target << ", codes " << codes;
-                for (size_t s = 0; s < run_size; s++) {
+            constexpr size_t n = 3;
+            BlockBytes blocks, block, tables;
+            for (size_t i = 0; i < n; i++) {
+                fill(c, random, block, tables);
+                blocks.insert(blocks.end(), block.begin(), block.end());
+            }
+            const BlockScorer scorer{codes, tables.data(), c.constant_scale};
+            alignas(64) uint16_t expected[n * run_size], got[n * run_size];
+            std::vector<uint64_t> expected_keys(n * run_size), keys(n * run_size);
+            std::vector<BasedBlock> based;
+            for (size_t i = 0; i < n; i++) { // last first: they may stand anywhere
+                based.push_back(
+                        {blocks.data() + (n - 1 - i) * block.size(),
+                         static_cast<uint16_t>(c.base + i)});
+            }
+            std::vector<uint16_t> bases(n * run_size, c.base);
+            for (size_t s = 0; s < bases.size() && repeat % 2 == 0; s++) {
+                bases[s] = random() % 3 == 0 ? empty_slot : static_cast<uint16_t>(c.base + s);
+            }
+            const bool same = repeat % 4 == 0; // for all blocks
+            reference.score_blocks(scorer, blocks.data(), n, bases.data(), same, expected);
+            expected_keys.resize(reference.collect_slots(
+                    scorer, based.data(), n, n, c.threshold, 1000, expected_keys.data()));
+            for (const BlockKernels& kernel : kernels) {
+                kernel.score_blocks(scorer, blocks.data(), n, bases.data(), same, got);
+                for (size_t s = 0; s < n * run_size; s++) {
                     ASSERT_EQ(got[s], expected[s]) << kernel.target << ", slot " << s;
                 }
+                keys.resize(n * run_size);
+                keys.resize(kernel.collect_slots(
+                        scorer, based.data(), n, n, c.threshold, 1000, keys.data()));
+                ASSERT_EQ(keys, expected_keys) << kernel.target << ", codes " << codes;
                 checked++;
             }
         }
@@ -90,12 +99,16 @@ TEST(Lookup, SaturatesBelowTheEmptyMark) {
     BlockBytes block(layout.bytes()), tables(256 * 16, 63);
     layout.clear(block.data());
     layout.put_constant(block.data(), 5, 65534);
+    const BlockScorer scorer{256, tables.data(), 65535};
     alignas(64) uint16_t scores[run_size];
-    const uint32_t mask = score_block_kernel()(
-            block.data(), layout.rows(), tables.data(), 65535, 65000, saturated_score, scores);
-    EXPECT_EQ(mask, 1u << 5);
+    const std::vector<uint16_t> bases(run_size, 65000);
+    block_kernels().score_blocks(scorer, block.data(), 1, bases.data(), true, scores);
     EXPECT_EQ(scores[5], saturated_score);
     EXPECT_EQ(scores[6], empty_slot);
+    const BasedBlock based{block.data(), 65000};
+    uint64_t keys[run_size];
+    ASSERT_EQ(block_kernels().collect_slots(scorer, &based, 1, 1, saturated_score, 7, keys), 1u);
+    EXPECT_EQ(keys[0], slot_key(saturated_score, 7, 5));
 }
 
 TEST(Lookup, ReferenceIsTheFormula) {
@@ -109,8 +122,19 @@ TEST(Lookup, ReferenceIsTheFormula) {
         tables[i] = static_cast<uint8_t>(i);
     }
     alignas(64) uint16_t scores[run_size];
-    score_block_reference(block.data(), 2, tables.data(), 1000, 7, saturated_score, scores);
+    const std::vector<uint16_t> bases(run_size, 7);
+    reference_block_kernels().score_blocks(
+            {4, tables.data(), 1000}, block.data(), 1, bases.data(), true, scores);
     EXPECT_EQ(scores[20], 7 + 500 + 1 + (16 + 2) + (32 + 3) + (48 + 15));
+    EXPECT_EQ(scores[19], empty_slot);
+}
+
+TEST(SlotKey, GivesBackWhatItHolds) {
+    const uint64_t key = slot_key(54321, uint64_t{1} << 42, 31);
+    EXPECT_EQ(score_of_key(key), 54321);
+    EXPECT_EQ(block_of_key(key), uint64_t{1} << 42);
+    EXPECT_EQ(slot_of_key(key), 31u);
+    EXPECT_LT(slot_key(1, 99, 31), slot_key(2, 0, 0));
 }
 
 TEST(Block, CodesAndConstantsOfASlotAreItsOwn) {

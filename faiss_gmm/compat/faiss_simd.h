@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+#include <string>
+
+namespace faiss_gmm::compat {
+
+/// Instruction sets that the linked FAISS was compiled for, or chose at run time, in its own words
+/// ("AVX2", "AVX512", ...); "none" where its loops are scalar, as in Debian's packages.
+std::string faiss_simd_level();
+
+/// faiss_simd_level() is not "none"; asked once.
+bool faiss_has_simd();
+
+} // namespace faiss_gmm::compat
