@@ -67,20 +67,16 @@ using WordVector = hn::Vec<Words>;
 
 constexpr size_t prefetch_ahead = 8; // blocks
 
-/// Sums of look-ups in 16-bit lanes: those of a block's low and high halves, even and odd bytes.
-struct HalfSums {
-    WordVector both; ///< even + 256 odd, modulo 2^16
-    WordVector odd;
-
-    HWY_INLINE void add(ByteVector look_ups) {
-        const auto words = hn::BitCast(Words(), look_ups);
-        both = hn::Add(both, words);
-        odd = hn::Add(odd, hn::ShiftRight<8>(words));
-    }
-    HWY_INLINE WordVector even() const {
-        return hn::Sub(both, hn::ShiftLeft<8>(odd));
-    }
-};
+/// Adds look-ups to sums in 16-bit lanes: both = even bytes + 256 odd bytes, modulo 2^16; odd.
+/// (No struct of the two: scalable vectors cannot be members.)
+HWY_INLINE void add_look_ups(ByteVector look_ups, WordVector& both, WordVector& odd) {
+    const auto words = hn::BitCast(Words(), look_ups);
+    both = hn::Add(both, words);
+    odd = hn::Add(odd, hn::ShiftRight<8>(words));
+}
+HWY_INLINE WordVector even_sums(WordVector both, WordVector odd) {
+    return hn::Sub(both, hn::ShiftLeft<8>(odd));
+}
 
 /// Calls take(sums, first slot) for the sums of look-ups of all slots, a vector at a time.
 template <class Take>
@@ -89,7 +85,8 @@ sum_look_ups(const BlockScorer& scorer, const uint8_t* HWY_RESTRICT block, Take 
     const Bytes bytes;
     const Words words;
     const auto low_half = hn::Set(bytes, 15);
-    HalfSums low{hn::Zero(words), hn::Zero(words)}, high = low;
+    auto low_both = hn::Zero(words), low_odd = hn::Zero(words);
+    auto high_both = hn::Zero(words), high_odd = hn::Zero(words);
     const uint8_t* HWY_RESTRICT table = scorer.tables;
     const uint8_t* const end = block + scorer.codes * BlockLayout::row_bytes;
     const auto look_up = [&](size_t at, ByteVector& l, ByteVector& h) HWY_ATTR {
@@ -105,17 +102,18 @@ sum_look_ups(const BlockScorer& scorer, const uint8_t* HWY_RESTRICT block, Take 
         look_up(width, l1, h1);
         look_up(2 * width, l2, h2);
         look_up(3 * width, l3, h3);
-        low.add(hn::Add(hn::Add(l0, l1), hn::Add(l2, l3)));
-        high.add(hn::Add(hn::Add(h0, h1), hn::Add(h2, h3)));
+        add_look_ups(hn::Add(hn::Add(l0, l1), hn::Add(l2, l3)), low_both, low_odd);
+        add_look_ups(hn::Add(hn::Add(h0, h1), hn::Add(h2, h3)), high_both, high_odd);
     }
     for (; block < end; block += width, table += width) {
         ByteVector l, h;
         look_up(0, l, h);
-        low.add(l);
-        high.add(h);
+        add_look_ups(l, low_both, low_odd);
+        add_look_ups(h, high_both, high_odd);
     }
     // a, b, c, d: slots 0, 8, 16, 24 and the seven that follow, in every 16-byte piece.
-    const auto a = low.even(), b = low.odd, c = high.even(), d = high.odd;
+    const auto a = even_sums(low_both, low_odd), b = low_odd;
+    const auto c = even_sums(high_both, high_odd), d = high_odd;
     if constexpr (width == 64) {
         const auto ac =
                 hn::Add(hn::ConcatLowerLower(words, c, a), hn::ConcatUpperUpper(words, c, a));

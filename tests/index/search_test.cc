@@ -9,6 +9,7 @@
 #include <faiss/IndexFlat.h>
 #include <gtest/gtest.h>
 
+#include "faiss_gmm/compat/faiss_simd.h"
 #include "faiss_gmm/index/result_heap.h"
 #include "index_fixture.h"
 
@@ -306,6 +307,35 @@ TEST_P(SearchByRuns, AddsToTheCallersHeapsWhereAskedTo) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SearchByRuns, testing::ValuesIn(shared_setups()), setup_name);
+
+TEST(OwnDistances, EqualTheScannersBitForBitOnWholeNumbers) {
+    const uint64_t seed = test_seed();
+    for (const size_t d : {1, 7, 16, 25, 70}) {
+        for (const auto metric : {faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT}) {
+            const auto base = whole_rows(rows, d, seed), asked = whole_rows(queries, d, seed + 1);
+            CountingIndex by_scanner(d, 16, metric); // a codec that is not the stock one
+            IndexIVFGMMFlat own(d, 16, metric);
+            ASSERT_FALSE(by_scanner.has_own_distances());
+            ASSERT_EQ(own.has_own_distances(), !compat::faiss_has_simd());
+            for (faiss::IndexIVF* index :
+                 {static_cast<faiss::IndexIVF*>(&by_scanner),
+                  static_cast<faiss::IndexIVF*>(&own)}) {
+                index->train(rows, base.data());
+                index->add(rows, base.data());
+                index->nprobe = 3;
+            }
+            indexIVFGMM_stats.reset();
+            const Results expected = search(by_scanner, asked, k);
+            const size_t ndis = indexIVFGMM_stats.ndis;
+            EXPECT_EQ(by_scanner.log->total(), ndis);
+            indexIVFGMM_stats.reset();
+            const Results got = search(own, asked, k);
+            EXPECT_EQ(indexIVFGMM_stats.ndis, ndis);
+            EXPECT_EQ(got.distances, expected.distances) << "d = " << d;
+            EXPECT_EQ(got.labels, expected.labels) << "d = " << d;
+        }
+    }
+}
 
 TEST(SearchOfNothing, AnEmptyIndexFindsNothing) {
     const IndexSetup setup;
