@@ -20,14 +20,17 @@ constexpr size_t blocks_at_once = 8; // between two looks at the threshold
 /// The threshold that the `keep` best scores seen so far stay at or below, by counts of the scores.
 class RunningThreshold {
 public:
-    /// No score is below `floor`.
-    RunningThreshold(size_t keep, uint16_t floor, std::vector<uint32_t>& counts)
+    /// No score is below `floor`; those that matter are at most `range` above it.
+    RunningThreshold(size_t keep, uint16_t floor, size_t range, std::vector<uint32_t>& counts)
             : keep_(keep), floor_(floor), counts_(counts) {
         counts_.assign(buckets, 0);
+        while (range >> shift_ >= buckets) {
+            shift_++;
+        }
     }
 
     void count(uint16_t score) {
-        counts_[std::min<size_t>((score - floor_) / width, buckets - 1)]++;
+        counts_[std::min<size_t>((score - floor_) >> shift_, buckets - 1)]++;
         seen_++;
     }
     /// Its value after what was counted.
@@ -35,13 +38,14 @@ public:
         while (top_ > 0 && seen_ - counts_[top_] >= keep_) {
             seen_ -= counts_[top_--];
         }
-        const size_t most = floor_ + (top_ + 1) * width - 1;
+        const size_t most = floor_ + ((top_ + 1) << shift_) - 1;
         return top_ == buckets - 1 || most > saturated_score ? saturated_score
                                                              : static_cast<uint16_t>(most);
     }
 
 private:
-    static constexpr size_t buckets = 4096, width = 2;
+    static constexpr size_t buckets = 4096;
+    unsigned shift_ = 0;
     size_t keep_, seen_ = 0, top_ = buckets - 1;
     uint16_t floor_;
     std::vector<uint32_t>& counts_;
@@ -93,7 +97,9 @@ ScanCounts scan_sketches(
     for (const ChosenRun& run : chosen) {
         floor = std::min(floor, run.score);
     }
-    RunningThreshold running(keep, floor, scratch.counts);
+    // What look-ups (63 each at most) and a constant add to a run's score.
+    const size_t range = 63 * scorer.codes + scorer.constant_scale;
+    RunningThreshold running(keep, floor, range, scratch.counts);
     uint16_t threshold = saturated_score;
     size_t found = 0;
     for (size_t first = 0; first < blocks.size(); first += blocks_at_once) {
