@@ -25,17 +25,9 @@
 
 #include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/index/index_ivf_gmm.h"
+#include "tests/seed.h"
 
 namespace faiss_gmm {
-
-/// FAISS_GMM_TEST_SEED, or a random one; printed, so that a failure can be had again.
-inline uint64_t test_seed() {
-    const char* given = std::getenv("FAISS_GMM_TEST_SEED");
-    const uint64_t seed =
-            given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device()();
-    std::cout << "FAISS_GMM_TEST_SEED=" << seed << "\n";
-    return seed;
-}
 
 /// n rows x [n, d] around some centres: whole numbers, so small that fp32 distances are exact.
 inline std::vector<float> whole_rows(size_t n, size_t d, uint64_t seed, size_t centres = 20) {

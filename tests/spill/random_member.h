@@ -13,15 +13,13 @@
 #include <vector>
 
 #include "faiss_gmm/spill/spill_policy.h"
+#include "tests/seed.h"
 
 namespace faiss_gmm::testing {
 
 /// FAISS_GMM_TEST_SEED, or a fixed one; printed, so that a failure can be repeated.
 inline uint64_t test_seed() {
-    const char* given = std::getenv("FAISS_GMM_TEST_SEED");
-    const uint64_t seed = given ? std::strtoull(given, nullptr, 10) : 20260107;
-    std::printf("FAISS_GMM_TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
-    return seed;
+    return seed_or(20260107);
 }
 
 /// One member x [d] of a tied spherical mixture and its row of candidates.

@@ -33,6 +33,19 @@ using testing::test_seed;
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 constexpr float inf = std::numeric_limits<float>::infinity();
 
+/// body(parameters) for every covariance and mixing.
+template <class Body> void for_each_setup(Body body) {
+    for (const Covariance covariance : all_covariances) {
+        for (const Mixing mixing : {Mixing::uniform, Mixing::free, Mixing::balanced}) {
+            SCOPED_TRACE(::testing::Message() << name_of(covariance) << " " << int(mixing));
+            TrainingParameters p;
+            p.covariance = covariance;
+            p.mixing = mixing;
+            body(p);
+        }
+    }
+}
+
 template <class A, class B>
 double relative_distance(const std::vector<A>& a, const std::vector<B>& b) {
     EXPECT_EQ(a.size(), b.size());
@@ -469,28 +482,22 @@ TEST(GMMTrainer, BadParametersAreRefused) {
 TEST(GMMTrainer, AsManyRowsAsComponents) {
     const size_t n = 7, d = 3;
     const std::vector<float> x = draw(random_mixture(Covariance::tied, 1, d, 0, 2, 701), n, 702);
-    for (const Covariance covariance : all_covariances) {
-        for (const Mixing mixing : {Mixing::uniform, Mixing::free, Mixing::balanced}) {
-            SCOPED_TRACE(::testing::Message() << name_of(covariance) << " " << int(mixing));
-            TrainingParameters p;
-            p.covariance = covariance;
-            p.mixing = mixing;
-            const TrainingResult result = GMMTrainer(p).train(n, n, d, x.data());
-            EXPECT_NO_THROW(result.mixture.check());
-            EXPECT_TRUE(std::isfinite(result.mixture.score(n, x.data())));
-            if (covariance != Covariance::tied_spherical) {
-                continue;
-            }
-            // The Lloyd steps start with the rows as means, and there is nothing better.
-            std::vector<int64_t> home(n);
-            result.mixture.predict(n, x.data(), home.data());
-            std::sort(home.begin(), home.end());
-            for (size_t i = 0; i < n; ++i) {
-                EXPECT_EQ(home[i], int64_t(i));
-            }
-            EXPECT_NEAR(result.mixture.covariances[0], p.reg_covar, 1e-9);
+    for_each_setup([&](TrainingParameters p) {
+        const TrainingResult result = GMMTrainer(p).train(n, n, d, x.data());
+        EXPECT_NO_THROW(result.mixture.check());
+        EXPECT_TRUE(std::isfinite(result.mixture.score(n, x.data())));
+        if (p.covariance != Covariance::tied_spherical) {
+            return;
         }
-    }
+        // The Lloyd steps start with the rows as means, and there is nothing better.
+        std::vector<int64_t> home(n);
+        result.mixture.predict(n, x.data(), home.data());
+        std::sort(home.begin(), home.end());
+        for (size_t i = 0; i < n; ++i) {
+            EXPECT_EQ(home[i], int64_t(i));
+        }
+        EXPECT_NEAR(result.mixture.covariances[0], p.reg_covar, 1e-9);
+    });
 }
 
 TEST(GMMTrainer, OneComponentHasTheSampleMeanAndVariance) {
@@ -528,22 +535,16 @@ TEST(GMMTrainer, OnlyDuplicates) {
         x.push_back(1.5f);
         x.push_back(-40.25f);
     }
-    for (const Covariance covariance : all_covariances) {
-        for (const Mixing mixing : {Mixing::uniform, Mixing::free, Mixing::balanced}) {
-            SCOPED_TRACE(::testing::Message() << name_of(covariance) << " " << int(mixing));
-            TrainingParameters p;
-            p.covariance = covariance;
-            p.mixing = mixing;
-            const TrainingResult result = GMMTrainer(p).train(K, n, d, x.data());
-            EXPECT_NO_THROW(result.mixture.check());
-            for (size_t k = 0; k < K; ++k) {
-                EXPECT_NEAR(result.mixture.means[k * d], 1.5, 0.02);
-                EXPECT_NEAR(result.mixture.means[k * d + 1], -40.25, 0.02);
-                EXPECT_GE(entry(result.mixture, k, 0, 0), p.reg_covar);
-                EXPECT_LE(entry(result.mixture, k, 0, 0), 1e-3);
-            }
+    for_each_setup([&](TrainingParameters p) {
+        const TrainingResult result = GMMTrainer(p).train(K, n, d, x.data());
+        EXPECT_NO_THROW(result.mixture.check());
+        for (size_t k = 0; k < K; ++k) {
+            EXPECT_NEAR(result.mixture.means[k * d], 1.5, 0.02);
+            EXPECT_NEAR(result.mixture.means[k * d + 1], -40.25, 0.02);
+            EXPECT_GE(entry(result.mixture, k, 0, 0), p.reg_covar);
+            EXPECT_LE(entry(result.mixture, k, 0, 0), 1e-3);
         }
-    }
+    });
 }
 
 TEST(GMMTrainer, ConstantDimensionsGetTheFloor) {
@@ -847,30 +848,24 @@ TEST(GMMTrainer, RegCovarIsAFloorOfVariances) {
 TEST(GMMTrainer, DeadComponentsAreSeededAnew) {
     const size_t K = 4, d = 3, n = 1000;
     const std::vector<float> x = draw(random_mixture(Covariance::tied, 3, d, 4, 0, 1801), n, 1802);
-    for (const Covariance covariance : all_covariances) {
-        for (const Mixing mixing : {Mixing::uniform, Mixing::free, Mixing::balanced}) {
-            SCOPED_TRACE(::testing::Message() << name_of(covariance) << " " << int(mixing));
-            TrainingParameters p;
-            p.covariance = covariance;
-            p.mixing = mixing;
-            p.max_iter = 15;
-            p.tol = 0;
-            p.means_init = first_rows(x, K * d);
-            p.means_init[4] = 1e4f; // component 1 is far from every row
-            const TrainingResult result = GMMTrainer(p).train(K, n, d, x.data());
-            size_t reseeded = 0;
-            for (const TrainingProgress& progress : result.history) {
-                reseeded += progress.reseeded;
-            }
-            EXPECT_GT(reseeded, 0u);
-            EXPECT_LT(result.history[0].smallest_N_k, 0.1);
-            EXPECT_NO_THROW(result.mixture.check());
-            for (const double N : masses(result.mixture, x)) {
-                EXPECT_GT(N, 1);
-            }
-            EXPECT_LT(std::abs(result.mixture.means[4]), 100);
+    for_each_setup([&](TrainingParameters p) {
+        p.max_iter = 15;
+        p.tol = 0;
+        p.means_init = first_rows(x, K * d);
+        p.means_init[4] = 1e4f; // component 1 is far from every row
+        const TrainingResult result = GMMTrainer(p).train(K, n, d, x.data());
+        size_t reseeded = 0;
+        for (const TrainingProgress& progress : result.history) {
+            reseeded += progress.reseeded;
         }
-    }
+        EXPECT_GT(reseeded, 0u);
+        EXPECT_LT(result.history[0].smallest_N_k, 0.1);
+        EXPECT_NO_THROW(result.mixture.check());
+        for (const double N : masses(result.mixture, x)) {
+            EXPECT_GT(N, 1);
+        }
+        EXPECT_LT(std::abs(result.mixture.means[4]), 100);
+    });
 }
 
 TEST(GMMTrainer, CallbackIsToldOncePerIterationAndMayStop) {

@@ -8,6 +8,7 @@
 
 #include "faiss_gmm/mixture/gaussian_mixture.h"
 #include "faiss_gmm/mixture/random.h"
+#include "tests/seed.h"
 
 namespace faiss_gmm::testing {
 
@@ -25,8 +26,7 @@ inline const char* name_of(Covariance covariance) {
 
 /// Seed of the property tests: FAISS_GMM_TEST_SEED, or a fixed one.
 inline uint64_t test_seed() {
-    const char* given = std::getenv("FAISS_GMM_TEST_SEED");
-    return given ? std::strtoull(given, nullptr, 10) : 20260101;
+    return seed_or(20260101);
 }
 
 /// A mixture whose means spread `spread` around `offset` and whose variances lie near 1.
