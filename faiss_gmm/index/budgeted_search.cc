@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <numeric>
 #include <vector>
 
 #include <cblas.h>
@@ -21,6 +20,7 @@
 #include "faiss_gmm/index/list_search.h"
 #include "faiss_gmm/index/result_heap.h"
 #include "faiss_gmm/runs/parallel.h"
+#include "faiss_gmm/runs/prefetch.h"
 #include "faiss_gmm/runs/select.h"
 #include "faiss_gmm/runs/sketch_scan.h"
 #include "faiss_gmm/runs/vector_ops.h"
@@ -31,7 +31,6 @@ namespace {
 // Queries of a thread that share one matrix product with the means: as many as keep its distances in
 // 1 MiB, from 16 to 128.
 constexpr size_t product_numbers = size_t{1} << 18, least_queries = 16, most_queries = 128;
-constexpr size_t prefetched_bytes = 4096; // of rows on their way while one is compared
 
 /// What a thread keeps from query to query.
 struct Scratch {
@@ -300,28 +299,15 @@ private:
             faiss::InvertedListScanner& scanner,
             const std::vector<const uint8_t*>& rows,
             ResultHeap& heap) const {
-        const size_t n = rows.size(), code_size = lists_.code_size;
-        const auto prefetch = [&](size_t i) {
-            if (i < n) {
-                for (size_t b = 0; b < code_size; b += 64) {
-                    __builtin_prefetch(rows[i] + b);
-                }
-            }
-        };
-        const size_t ahead = std::max<size_t>(1, prefetched_bytes / std::max<size_t>(code_size, 1));
-        for (size_t i = 0; i < std::min(n, ahead); i++) {
-            prefetch(i);
-        }
         int64_t home = -1;
-        for (size_t i = 0; i < n; i++) {
-            prefetch(i + ahead);
+        for_each_row_prefetched(rows.data(), rows.size(), lists_.code_size, [&](size_t i) {
             const auto list = static_cast<int64_t>(faiss::lo_listno(places[i]));
             if (list != home) {
                 home = list;
                 scanner.set_list(home, homes(home));
             }
             heap.push(scanner.distance_to_code(rows[i]), static_cast<int64_t>(places[i]));
-        }
+        });
     }
 
     /// From list and offset, which results are known by until they are final, to ids.

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "faiss_gmm/index/faiss_error.h"
-#include "faiss_gmm/runs/vector_ops.h"
 #include "faiss_gmm/train/estep_engine.h"
+#include "faiss_gmm/train/finite_rows.h"
 
 namespace faiss_gmm {
 

@@ -21,6 +21,7 @@
 #include "faiss_gmm/runs/parallel.h"
 #include "faiss_gmm/runs/vector_ops.h"
 #include "faiss_gmm/train/estep_engine.h"
+#include "faiss_gmm/train/finite_rows.h"
 
 namespace faiss_gmm {
 namespace {
@@ -337,10 +338,15 @@ bool IndexIVFGMM::stores_copies() const {
 }
 
 void IndexIVFGMM::count_coarse(int64_t n) const {
-    const faiss::IndexIVF& index = ivf();
+    if (is_flat()) {
+        count_means(static_cast<size_t>(n) * ivf().nlist);
+    }
+}
+
+void IndexIVFGMM::count_means(size_t means) const {
     IVFGMMStats stats;
-    stats.means = is_flat() ? static_cast<size_t>(n) * index.nlist : 0;
-    faiss::IndexIVFStats none; // the queries themselves were counted
+    stats.means = means;
+    faiss::IndexIVFStats none; // the queries themselves are counted where their lists are scanned
     publish(stats, &none);
 }
 
@@ -372,15 +378,13 @@ void IndexIVFGMM::refuse_with_copies(const char* what) const {
 }
 
 void IndexIVFGMM::refuse_rows_not_finite(const char* what, int64_t n, const float* x) const {
-    const size_t d = ivf().d;
-    for (int64_t i = 0; i < n; i++) {
-        if (!all_finite(d, x + i * d)) {
-            throw_faiss(
-                    {what,
-                     fmt::format("row {} with NaN or Inf", i),
-                     "finite numbers",
-                     "remove or repair this row"});
-        }
+    const size_t bad = first_bad_row(static_cast<size_t>(n), ivf().d, x);
+    if (bad < static_cast<size_t>(n)) {
+        throw_faiss(
+                {what,
+                 fmt::format("row {} with NaN or Inf", bad),
+                 "finite numbers",
+                 "remove or repair this row"});
     }
 }
 
@@ -688,10 +692,7 @@ void IndexIVFGMM::probe(
             coarse_dis[i * nprobe + l] = distance(d, x + i * d, means.data() + l * d);
         }
     });
-    IVFGMMStats stats;
-    stats.means = static_cast<size_t>(n) * nprobe;
-    faiss::IndexIVFStats none; // the queries themselves are counted where they are searched
-    publish(stats, &none);
+    count_means(static_cast<size_t>(n) * nprobe);
 }
 
 /// Search of all lists of a quantizer that does not find them all.

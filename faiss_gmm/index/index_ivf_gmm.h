@@ -165,6 +165,7 @@ protected:
 
 private:
     RunInvertedLists* lists();
+    void count_means(size_t means) const;
     bool is_flat() const; ///< the quantizer compares all means
     void
     probe(int64_t n,

@@ -5,15 +5,17 @@
 //   (1) score(run) = 16-bit |q - c_home|^2 above the least + constant + look-ups (lookup.h)
 //   (2) best first until their sizes reach the budget
 // Phases: 1 blocks of a probed list's own runs, one base; 2 blocks that hold guests, a base a slot;
-// 3 the best scores by a threshold, ordered by buckets; within the last bucket an exact order.
+// 3 the best scores by a threshold, ordered by buckets; where the budget may end, exactly.
 // Cost: a look-up of 16 codes bytes a block; a pass over the scores a step of the threshold. No sort but of
-// one bucket.
+// the runs past the budget and of one bucket.
 // Determinism: integers; equal scores stand in the order of lists and slots.
 #include "faiss_gmm/runs/choose.h"
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
+#include "faiss_gmm/runs/prefetch.h"
 #include "faiss_gmm/runs/select.h"
 #include "faiss_gmm/runs/vector_ops.h"
 
@@ -105,10 +107,11 @@ public:
         const size_t slots = counts_.blocks * run_size;
         scratch_.keys.resize(slots);
         // Runs hold at most 32: if they are full these many reach the budget, else more are looked at.
-        for (size_t want = budget / run_size + 1;; want *= 2) {
+        const size_t full = budget / run_size;
+        for (size_t want = full + 1;; want *= 2) {
             const size_t found =
                     select_scores(scratch_.scores.data(), slots, want, scratch_.keys.data());
-            order(found);
+            order(found, full > 0 ? full - 1 : 0); // no earlier run can be the last
             chosen.clear();
             counts_.vectors = 0;
             for (size_t i = 0; i < found && counts_.vectors < budget; i++) {
@@ -124,20 +127,15 @@ private:
     static constexpr size_t lists_ahead = 4;  // prefetched: the list's own numbers,
     static constexpr size_t blocks_ahead = 2; // and its summaries
 
-    static void prefetch_lines(const void* from, size_t bytes) {
-        for (size_t b = 0; b < bytes; b += 64) {
-            __builtin_prefetch(static_cast<const char*>(from) + b);
-        }
-    }
     void prefetch_list(size_t p) const {
         if (p < probed_.n && probed_.list[p] >= 0) {
-            prefetch_lines(&directory_.lists[probed_.list[p]], sizeof(ListRuns));
+            prefetch_bytes(&directory_.lists[probed_.list[p]], sizeof(ListRuns));
         }
     }
     void prefetch_blocks(size_t p) const {
         if (p < probed_.n && probed_.list[p] >= 0) {
             const ListRuns& list = directory_.lists[probed_.list[p]];
-            prefetch_lines(
+            prefetch_bytes(
                     list.summaries.data(), std::min(list.summaries.size(), 2 * layout_.bytes()));
             __builtin_prefetch(list.guest_groups.data());
         }
@@ -148,9 +146,8 @@ private:
         return scaled_base(above, tables_.scale);
     }
 
-    /// Scores the blocks of a list from slot `first` on; bases as ScoreBlocks takes them.
-    void
-    score_blocks(int32_t list, size_t first, size_t count, const uint16_t* bases, bool same_bases) {
+    /// Scores the blocks of a list from slot `first` on; bases [32] of every block's slots.
+    void score_blocks(int32_t list, size_t first, size_t count, const uint16_t* bases) {
         const size_t begin = scratch_.blocks.size() * run_size, end = begin + count * run_size;
         for (size_t i = 0; i < count; i++) {
             scratch_.blocks.push_back({list, static_cast<uint32_t>(first + i * run_size)});
@@ -163,7 +160,6 @@ private:
                 directory_.lists[list].summaries.data() + first / run_size * layout_.bytes(),
                 count,
                 bases,
-                same_bases,
                 scratch_.scores.data() + begin);
     }
 
@@ -178,7 +174,7 @@ private:
             unmixed = list.guests.empty() ? (runs + run_size - 1) / run_size : runs / run_size;
             uint16_t bases[run_size];
             std::fill_n(bases, run_size, base);
-            score_blocks(l, 0, unmixed, bases, true);
+            score_blocks(l, 0, unmixed, bases);
         }
         if (list.guests.empty()) {
             return;
@@ -196,7 +192,7 @@ private:
             const bool all_elsewhere = std::all_of(
                     of_block, of_block + run_size, [](uint16_t b) { return b == empty_slot; });
             if (!all_elsewhere) {
-                score_blocks(l, first + slot, 1, of_block, true);
+                score_blocks(l, first + slot, 1, of_block);
             }
         }
     }
@@ -222,32 +218,32 @@ private:
                 });
     }
 
-    /// keys [n] best first into ordered: exactly at the end, where the budget cuts, else by buckets of
-    /// the score.
-    void order(size_t n) {
-        const uint64_t* keys = scratch_.keys.data();
-        uint64_t lowest = UINT64_MAX, highest = 0;
-        for (size_t i = 0; i < n; i++) {
-            lowest = std::min(lowest, keys[i] >> 32);
-            highest = std::max(highest, keys[i] >> 32);
+    /// keys [n] best first into ordered: by buckets of the score, and exactly from the bucket of number
+    /// `exact_from` on.
+    void order(size_t n, size_t exact_from) {
+        scratch_.ordered.resize(n);
+        if (n == 0) {
+            return;
         }
+        const uint64_t* keys = scratch_.keys.data();
+        const auto [least, largest] = std::minmax_element(keys, keys + n);
+        const uint64_t lowest = *least >> 32;
         unsigned shift = 0;
-        while (n > 0 && (highest - lowest) >> shift >= buckets) {
+        while (((*largest >> 32) - lowest) >> shift >= buckets) {
             shift++;
         }
+        const auto bucket_of = [&](uint64_t key) { return ((key >> 32) - lowest) >> shift; };
         uint32_t starts[buckets + 1] = {};
         for (size_t i = 0; i < n; i++) {
-            starts[(((keys[i] >> 32) - lowest) >> shift) + 1]++;
+            starts[bucket_of(keys[i]) + 1]++;
         }
-        for (size_t b = 0; b < buckets; b++) {
-            starts[b + 1] += starts[b];
-        }
-        const size_t last = n > 0 ? starts[(highest - lowest) >> shift] : 0;
-        scratch_.ordered.resize(n);
+        std::partial_sum(starts, starts + buckets + 1, starts);
+        const uint32_t exact =
+                *(std::upper_bound(starts, starts + buckets + 1, std::min(exact_from, n - 1)) - 1);
         for (size_t i = 0; i < n; i++) {
-            scratch_.ordered[starts[((keys[i] >> 32) - lowest) >> shift]++] = keys[i];
+            scratch_.ordered[starts[bucket_of(keys[i])]++] = keys[i];
         }
-        std::sort(scratch_.ordered.begin() + last, scratch_.ordered.end());
+        std::sort(scratch_.ordered.begin() + exact, scratch_.ordered.end());
     }
 
     void take(uint64_t scored_slot, std::vector<ChosenRun>& chosen) {

@@ -21,6 +21,8 @@
 #include <cstring>
 #include <vector>
 
+#include "faiss_gmm/runs/prefetch.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "faiss_gmm/runs/lookup.cc"
 #include <hwy/foreach_target.h>
@@ -36,9 +38,8 @@ void score_blocks(
         const uint8_t* blocks,
         size_t n,
         const uint16_t* bases,
-        bool same_bases,
         uint16_t* out) {
-    reference_block_kernels().score_blocks(scorer, blocks, n, bases, same_bases, out);
+    reference_block_kernels().score_blocks(scorer, blocks, n, bases, out);
 }
 size_t collect_slots(
         const BlockScorer& scorer,
@@ -147,18 +148,16 @@ void score_blocks(
         const uint8_t* HWY_RESTRICT blocks,
         size_t n,
         const uint16_t* HWY_RESTRICT bases,
-        bool same_bases,
         uint16_t* HWY_RESTRICT out) {
     const Words words;
     const auto scale = hn::Set(words, scorer.constant_scale), none = hn::Set(words, empty_slot);
-    const size_t base_stride = same_bases ? 0 : run_size;
     const BlockLayout layout{scorer.codes};
     const size_t bytes = layout.bytes(), constants_at = layout.constants_at();
     for (size_t i = 0; i < n; i++) {
         const uint8_t* block = blocks + i * bytes;
         const auto* constants = reinterpret_cast<const uint16_t*>(block + constants_at);
         sum_look_ups(scorer, block, [&](WordVector sums, size_t slot) HWY_ATTR {
-            const auto base = hn::LoadU(words, bases + i * base_stride + slot);
+            const auto base = hn::LoadU(words, bases + slot);
             const auto scores = score(sums, constants + slot, scale, base);
             hn::StoreU(
                     hn::IfThenElse(hn::Eq(base, none), none, scores),
@@ -184,10 +183,7 @@ size_t collect_slots(
     size_t count = 0;
     for (size_t i = 0; i < n; i++) {
         if (i + prefetch_ahead < readable) {
-            const uint8_t* next = blocks[i + prefetch_ahead].block;
-            for (size_t b = 0; b < bytes; b += 64) {
-                __builtin_prefetch(next + b);
-            }
+            prefetch_bytes(blocks[i + prefetch_ahead].block, bytes);
         }
         const uint8_t* block = blocks[i].block;
         const auto* constants = reinterpret_cast<const uint16_t*>(block + constants_at);
@@ -270,12 +266,11 @@ BlockKernels reference_block_kernels() {
                const uint8_t* blocks,
                size_t n,
                const uint16_t* bases,
-               bool same_bases,
                uint16_t* out) {
                 const size_t bytes = BlockLayout{scorer.codes}.bytes();
                 for (size_t i = 0; i < n * run_size; i++) {
                     const uint8_t* block = blocks + i / run_size * bytes;
-                    const uint16_t base = bases[same_bases ? i % run_size : i];
+                    const uint16_t base = bases[i % run_size];
                     out[i] = base == empty_slot
                                      ? base
                                      : reference_score(scorer, block, i % run_size, base);

@@ -25,15 +25,13 @@ struct BasedBlock {
     uint16_t base;
 };
 
-/// out [n, 32] = the scores of n blocks that stand one behind the other. bases [n, 32]: what each slot
-/// starts from, 65535 where it is to count as empty; [32], for all blocks, where same_bases is set. out on
-/// a 64-byte boundary.
+/// out [n, 32] = the scores of n blocks that stand one behind the other. bases [32]: what each slot of
+/// every block starts from, 65535 where it is to count as empty. out on a 64-byte boundary.
 using ScoreBlocks = void (*)(
         const BlockScorer& scorer,
         const uint8_t* blocks,
         size_t n,
         const uint16_t* bases,
-        bool same_bases,
         uint16_t* out);
 
 /// Appends to keys, for the blocks 0 .. n - 1 in order and their slots of score <= threshold, what

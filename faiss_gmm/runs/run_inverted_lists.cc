@@ -29,6 +29,7 @@
 #include "faiss_gmm/runs/split.h"
 #include "faiss_gmm/runs/vector_ops.h"
 #include "faiss_gmm/train/estep_engine.h"
+#include "faiss_gmm/train/finite_rows.h"
 
 namespace faiss_gmm {
 namespace {

@@ -5,8 +5,7 @@
 // distances from here only where the linked FAISS has no SIMD (compat::faiss_has_simd): else the codec's.
 #include "faiss_gmm/runs/vector_ops.h"
 
-#include <algorithm>
-#include <cmath>
+#include "faiss_gmm/runs/prefetch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "faiss_gmm/runs/vector_ops.cc"
@@ -77,8 +76,6 @@ void add_scaled(size_t d, float weight, const float* HWY_RESTRICT x, float* HWY_
     }
 }
 
-constexpr size_t prefetched_bytes = 4096; // of rows on their way while one is compared
-
 void row_distances(
         bool products,
         size_t d,
@@ -86,23 +83,10 @@ void row_distances(
         const uint8_t* const* HWY_RESTRICT rows,
         size_t n,
         float* HWY_RESTRICT out) {
-    const size_t bytes = d * sizeof(float);
-    const size_t ahead = prefetched_bytes / bytes + 1;
-    const auto prefetch = [&](size_t i) {
-        if (i < n) {
-            for (size_t b = 0; b < bytes; b += 64) {
-                __builtin_prefetch(rows[i] + b);
-            }
-        }
-    };
-    for (size_t i = 0; i < ahead; i++) {
-        prefetch(i);
-    }
-    for (size_t i = 0; i < n; i++) {
-        prefetch(i + ahead);
+    for_each_row_prefetched(rows, n, d * sizeof(float), [&](size_t i) HWY_ATTR {
         const auto* row = reinterpret_cast<const float*>(rows[i]);
         out[i] = products ? dot(d, q, row) : squared_distance(d, q, row);
-    }
+    });
 }
 
 } // namespace HWY_NAMESPACE
@@ -125,9 +109,6 @@ float squared_distance(size_t d, const float* a, const float* b) {
 void row_distances(
         bool products, size_t d, const float* q, const uint8_t* const* rows, size_t n, float* out) {
     HWY_DYNAMIC_DISPATCH(row_distances)(products, d, q, rows, n, out);
-}
-bool all_finite(size_t d, const float* x) {
-    return std::all_of(x, x + d, [](float v) { return std::isfinite(v); });
 }
 void add_scaled(size_t d, float weight, const float* x, float* y) {
     HWY_DYNAMIC_DISPATCH(add_scaled)(d, weight, x, y);

@@ -18,7 +18,5 @@ void add_scaled(size_t d, float weight, const float* x, float* y);
 /// out [n] = |q - row|^2 (products: <q, row>) of fp32 rows [d] anywhere, prefetched ahead.
 void row_distances(
         bool products, size_t d, const float* q, const uint8_t* const* rows, size_t n, float* out);
-/// Whether no number of x [d] is NaN or Inf.
-bool all_finite(size_t d, const float* x);
 
 } // namespace faiss_gmm

@@ -24,6 +24,7 @@
 
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/mixture/random.h"
+#include "faiss_gmm/train/finite_rows.h"
 #include "faiss_gmm/train/maximization.h"
 
 namespace faiss_gmm {
@@ -57,23 +58,6 @@ std::vector<int64_t> random_rows(size_t n, size_t count, Random& random) {
     return rows;
 }
 
-/// First row that holds NaN or Inf; n: none.
-size_t first_bad_row(size_t n, size_t d, const float* x) {
-    size_t first = n;
-#pragma omp parallel for reduction(min : first) if (n * d > 65536)
-    for (int64_t i = 0; i < static_cast<int64_t>(n); ++i) {
-        // 0 * x is NaN for NaN and Inf, else 0: a sum without branches.
-        float sum = 0;
-        for (size_t j = 0; j < d; ++j) {
-            sum += 0 * x[i * d + j];
-        }
-        if (!(sum == 0)) {
-            first = std::min(first, static_cast<size_t>(i));
-        }
-    }
-    return first;
-}
-
 [[noreturn]] void refuse_bad_row(size_t row) {
     refuse(fmt::format("row {} with NaN or Inf", row),
            "finite numbers",
@@ -104,7 +88,7 @@ public:
                        "sources in host memory",
                        "copy the rows to the host, or give means_init");
             }
-            if (first_bad_row(1, d, one.x) == 0) {
+            if (!all_finite(d, one.x)) {
                 refuse_first_bad_row(rows_[first + i]);
             }
             std::copy_n(one.x, d, buffer_.begin() + i * d);
@@ -120,7 +104,7 @@ private:
     /// `known` is bad; rows before it that were not chosen may be so too.
     [[noreturn]] void refuse_first_bad_row(size_t known) {
         size_t row = 0;
-        while (row < known && first_bad_row(1, dimensions(), whole_.read(row, 1).x) > 0) {
+        while (row < known && all_finite(dimensions(), whole_.read(row, 1).x)) {
             ++row;
         }
         refuse_bad_row(row);

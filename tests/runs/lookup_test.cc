@@ -70,16 +70,15 @@ TEST(Lookup, EveryTargetEqualsTheDefinition) {
                         {blocks.data() + (n - 1 - i) * block.size(),
                          static_cast<uint16_t>(c.base + i)});
             }
-            std::vector<uint16_t> bases(n * run_size, c.base);
+            std::vector<uint16_t> bases(run_size, c.base);
             for (size_t s = 0; s < bases.size() && repeat % 2 == 0; s++) {
                 bases[s] = random() % 3 == 0 ? empty_slot : static_cast<uint16_t>(c.base + s);
             }
-            const bool same = repeat % 4 == 0; // for all blocks
-            reference.score_blocks(scorer, blocks.data(), n, bases.data(), same, expected);
+            reference.score_blocks(scorer, blocks.data(), n, bases.data(), expected);
             expected_keys.resize(reference.collect_slots(
                     scorer, based.data(), n, n, c.threshold, 1000, expected_keys.data()));
             for (const BlockKernels& kernel : kernels) {
-                kernel.score_blocks(scorer, blocks.data(), n, bases.data(), same, got);
+                kernel.score_blocks(scorer, blocks.data(), n, bases.data(), got);
                 for (size_t s = 0; s < n * run_size; s++) {
                     ASSERT_EQ(got[s], expected[s]) << kernel.target << ", slot " << s;
                 }
@@ -102,7 +101,7 @@ TEST(Lookup, SaturatesBelowTheEmptyMark) {
     const BlockScorer scorer{256, tables.data(), 65535};
     alignas(64) uint16_t scores[run_size];
     const std::vector<uint16_t> bases(run_size, 65000);
-    block_kernels().score_blocks(scorer, block.data(), 1, bases.data(), true, scores);
+    block_kernels().score_blocks(scorer, block.data(), 1, bases.data(), scores);
     EXPECT_EQ(scores[5], saturated_score);
     EXPECT_EQ(scores[6], empty_slot);
     const BasedBlock based{block.data(), 65000};
@@ -124,7 +123,7 @@ TEST(Lookup, ReferenceIsTheFormula) {
     alignas(64) uint16_t scores[run_size];
     const std::vector<uint16_t> bases(run_size, 7);
     reference_block_kernels().score_blocks(
-            {4, tables.data(), 1000}, block.data(), 1, bases.data(), true, scores);
+            {4, tables.data(), 1000}, block.data(), 1, bases.data(), scores);
     EXPECT_EQ(scores[20], 7 + 500 + 1 + (16 + 2) + (32 + 3) + (48 + 15));
     EXPECT_EQ(scores[19], empty_slot);
 }
