@@ -41,9 +41,9 @@ struct SpillPolicy {
     SpillOrder order = SpillOrder::responsibility;
     /// Weight of the angle in air and soar, >= 0: more spreads lists around x, 0 is nearest first.
     float lambda = 0.5f;
-    /// Which candidates qualify: more memberships buy recall at equal probes for memory. The
-    /// default, a fifth of the members, is the most that costs under 5% of the queries per second
-    /// at equal recall where probing a list is cheap (bench/results/spill-default.md).
+    /// Which candidates qualify: more memberships buy recall at equal probes for memory and, where
+    /// probing a list is cheap, for queries per second: what shares cost is measured in
+    /// bench/results/spill-default.md.
     SpillRule rule = SpillRule::fraction;
     /// Rule threshold: responsibility to exceed, in [0, 1]; 0 means 1 / K, the paper's. Lower
     /// spills more.
