@@ -50,7 +50,7 @@ struct SpillPolicy {
     float tau = 0;
     /// Rule fraction: share of members that spill, in [0, 1]; bounds the memory at
     /// 1 + fraction * (max_lists - 1) memberships a member.
-    float fraction = 0.2f;
+    float fraction = 0.05f;
     /// Lists a member belongs to, home included, >= 1: recall at equal probes against memory.
     size_t max_lists = 2;
     /// Candidates looked at a member, >= max_lists: choice for air and soar against time in add.

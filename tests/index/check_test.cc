@@ -36,6 +36,25 @@ uint8_t* slot_block(CountingIndex& index, ListRuns& list, size_t slot) {
            slot / run_size * index.run_lists()->state().codec.summary_layout().bytes();
 }
 
+/// Calls act(block, slot) for the summary of a run at its home and at every list it is a guest of:
+/// so damaged the copies agree, and which list is checked first does not matter.
+void for_every_copy(
+        CountingIndex& index,
+        RunDirectory& directory,
+        ListRuns& home,
+        uint32_t run,
+        const std::function<void(uint8_t* block, size_t slot)>& act) {
+    act(slot_block(index, home, run), run % run_size);
+    for (ListRuns& list : directory.lists) {
+        for (size_t g = 0; g < list.guests.size(); g++) {
+            if (&directory.lists[list.guests[g].home] == &home && list.guests[g].run == run) {
+                const size_t slot = list.runs() + g;
+                act(slot_block(index, list, slot), slot % run_size);
+            }
+        }
+    }
+}
+
 class Check : public testing::TestWithParam<Damage> {};
 
 TEST_P(Check, SeesTheDamage) {
@@ -189,9 +208,16 @@ INSTANTIATE_TEST_SUITE_P(
                 Damage{"run_slot_emptied",
                        "is empty",
                        [](CountingIndex& index, RunDirectory& directory) {
-                           ListRuns& list = host(directory);
-                           index.run_lists()->state().codec.summary_layout().put_constant(
-                                   slot_block(index, list, 1), 1, empty_slot);
+                           const BlockLayout layout =
+                                   index.run_lists()->state().codec.summary_layout();
+                           for_every_copy(
+                                   index,
+                                   directory,
+                                   host(directory),
+                                   1,
+                                   [&](uint8_t* block, size_t slot) {
+                                       layout.put_constant(block, slot, empty_slot);
+                                   });
                        }},
                 Damage{"spare_slot_taken",
                        "is taken",
@@ -216,8 +242,15 @@ INSTANTIATE_TEST_SUITE_P(
                        [](CountingIndex& index, RunDirectory& directory) {
                            const BlockLayout layout =
                                    index.run_lists()->state().codec.summary_layout();
-                           uint8_t* block = slot_block(index, host(directory), 1);
-                           layout.put_constant(block, 1, layout.get_constant(block, 1) ^ 1);
+                           for_every_copy(
+                                   index,
+                                   directory,
+                                   host(directory),
+                                   1,
+                                   [&](uint8_t* block, size_t slot) {
+                                       const uint16_t sound = layout.get_constant(block, slot);
+                                       layout.put_constant(block, slot, sound ^ 1);
+                                   });
                        }},
                 Damage{"sketch_constant",
                        "a sketch's constant",

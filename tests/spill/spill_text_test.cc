@@ -88,7 +88,7 @@ TEST(SpillText, PolicyIsWrittenAsKeys) {
     SpillPolicy policy;
     EXPECT_EQ(
             to_string(policy),
-            "order=responsibility,lambda=0.5,spill=fraction(0.2),max_lists=2,m=16,storage=shared");
+            "order=responsibility,lambda=0.5,spill=fraction(0.05),max_lists=2,m=16,storage=shared");
     policy.order = SpillOrder::air;
     policy.lambda = 0.75f;
     policy.rule = SpillRule::threshold;
