@@ -32,23 +32,68 @@ namespace {
 // 1 MiB, from 16 to 128.
 constexpr size_t product_numbers = size_t{1} << 18, least_queries = 16, most_queries = 128;
 
+/// Lists' codes as a block of queries asks for them, each list's once, and all given back at its end.
+class HeldCodes {
+public:
+    struct Scratch {
+        std::vector<const uint8_t*> of_list; ///< [nlist], null outside of a call
+        std::vector<size_t> held;
+    };
+    HeldCodes(const faiss::InvertedLists& lists, Scratch& scratch)
+            : lists_(lists), scratch_(scratch) {
+        scratch_.of_list.resize(lists.nlist, nullptr);
+        scratch_.held.reserve(lists.nlist);
+    }
+    HeldCodes(const HeldCodes&) = delete;
+    HeldCodes& operator=(const HeldCodes&) = delete;
+    ~HeldCodes() {
+        for (const size_t list : scratch_.held) {
+            lists_.release_codes(list, scratch_.of_list[list]);
+            scratch_.of_list[list] = nullptr;
+        }
+        scratch_.held.clear();
+    }
+
+    const uint8_t* operator[](size_t list) {
+        if (scratch_.of_list[list] == nullptr) {
+            scratch_.of_list[list] = lists_.get_codes(list);
+            scratch_.held.push_back(list);
+        }
+        return scratch_.of_list[list];
+    }
+
+private:
+    const faiss::InvertedLists& lists_;
+    Scratch& scratch_;
+};
+
+/// One query on its way.
+struct Query {
+    size_t number = 0;        ///< in its block
+    const float* x = nullptr; ///< [d]
+    ProbedLists probed;
+    std::vector<int64_t> lists; ///< probed, where they are our own choice
+    std::vector<float> list_distances;
+    std::vector<ChosenRun> chosen;
+    std::vector<uint64_t> places; ///< of the candidates: list << 32 | offset, as in FAISS's pairs
+    std::vector<const uint8_t*> rows;
+};
+
 /// What a thread keeps from query to query.
 struct Scratch {
     std::vector<float> centred, rotated,
-            means; // of a block of queries: [b, d], [b, kept], [b, nlist]
-    std::vector<int64_t> lists;
+            means;              // of a block of queries: [b, d], [b, kept], [b, nlist]
+    std::vector<int64_t> lists; // [b, lists], where a quantizer finds them
     std::vector<float> list_distances;
     std::vector<float> negated;
     std::vector<int32_t> positions;
-    std::vector<std::pair<float, int32_t>> nearest;
     QueryTables tables;
     ChoiceScratch choice;
-    std::vector<ChosenRun> chosen;
     ScanScratch scan;
     std::vector<Candidate> candidates;
-    std::vector<uint64_t> places;
-    std::vector<const uint8_t*> rows;
-    std::vector<float> distances;
+    Query query;
+    HeldCodes::Scratch codes;
+    RowDistances row_distances;
 };
 
 class BudgetedSearch {
@@ -66,7 +111,6 @@ public:
     /// Queries x [n, d] of one block, the first of which has the results of query `first`.
     void search_block(size_t first, size_t n, const float* x, IVFGMMStats& stats) const {
         thread_local Scratch scratch;
-        const size_t d = codec_.d, nlist = ivf_.nlist;
         centre(n, x, scratch);
         scratch.rotated.resize(n * codec_.kept);
         codec_.rotate_queries(n, scratch.centred.data(), scratch.rotated.data());
@@ -80,33 +124,22 @@ public:
         // The scanner tests no selector: what it is handed has passed, or is tested by
         // scan_entries.
         const auto scanner = compat::make_scanner(ivf_, nullptr, settings_.codec_params);
+        HeldCodes codes(lists_, scratch.codes);
+        Query& query = scratch.query;
         for (size_t i = 0; i < n; i++) {
+            query.number = i;
+            query.x = x + i * codec_.d;
             ResultHeap heap = results_.heap_of(first + i, codec_.inner_product);
             heap.start();
-            const float* centred = scratch.centred.data() + i * d;
-            const float* all = flat_ ? scratch.means.data() + i * nlist : nullptr;
-            const ProbedLists probed =
-                    flat_ ? nearest_lists(all, scratch)
-                          : ProbedLists{
-                                    settings_.lists,
-                                    scratch.lists.data() + i * settings_.lists,
-                                    scratch.list_distances.data() + i * settings_.lists};
-            const HomeDistances homes(codec_, all, centred);
-            stats.nq++;
-            stats.means += flat_ ? nlist : 0;
-            if (probed.n > 0 && std::isfinite(probed.distance[0])) {
-                scanner->set_query(x + i * d);
-                search_lists(
-                        x + i * d,
-                        probed,
-                        homes,
-                        scratch.rotated.data() + i * codec_.kept,
-                        *scanner,
-                        scratch,
-                        heap,
-                        stats);
+            find_lists(scratch, query, stats);
+            if (query.probed.n > 0) {
+                const HomeDistances homes(
+                        codec_,
+                        flat_ ? scratch.means.data() + i * ivf_.nlist : nullptr,
+                        scratch.centred.data() + i * codec_.d);
+                search_lists(query, homes, *scanner, scratch, codes, heap, stats);
+                stats.means += homes.computed();
             }
-            stats.means += homes.computed();
             heap.finish();
             if (results_.meaning == Labels::ids) {
                 look_up_ids(heap.labels());
@@ -115,6 +148,87 @@ public:
     }
 
 private:
+    /// Phase 1: none for a query that is not finite.
+    void find_lists(Scratch& scratch, Query& query, IVFGMMStats& stats) const {
+        stats.nq++;
+        if (flat_) {
+            stats.means += ivf_.nlist;
+            find_nearest_lists(scratch.means.data() + query.number * ivf_.nlist, scratch, query);
+        } else {
+            const size_t at = query.number * settings_.lists;
+            query.probed = {
+                    settings_.lists, scratch.lists.data() + at, scratch.list_distances.data() + at};
+            if (!std::isfinite(query.probed.distance[0])) {
+                query.probed = {};
+            }
+        }
+    }
+
+    /// Phases 2 to 4.
+    void search_lists(
+            Query& query,
+            const HomeDistances& homes,
+            faiss::InvertedListScanner& scanner,
+            Scratch& scratch,
+            HeldCodes& codes,
+            ResultHeap& heap,
+            IVFGMMStats& stats) const {
+        scanner.set_query(query.x);
+        codec_.build_tables(
+                scratch.rotated.data() + query.number * codec_.kept,
+                directory_.summary_range,
+                directory_.sketch_range,
+                scratch.tables);
+        const ChoiceCounts choice = choose_runs(
+                directory_,
+                codec_,
+                scratch.tables,
+                query.probed,
+                homes,
+                budget_,
+                scratch.choice,
+                query.chosen);
+        stats.nscored += choice.summaries;
+        stats.bytes_scored += choice.blocks * codec_.summary_layout().bytes();
+        stats.nvisited += choice.vectors;
+        if (directory_.sketched) {
+            const ScanCounts scan = scan_sketches(
+                    codec_,
+                    scratch.tables,
+                    query.chosen,
+                    settings_.exact_distances(k_, ivf_.ntotal),
+                    settings_.selector,
+                    lists_,
+                    scratch.scan,
+                    scratch.candidates);
+            stats.nscored += scan.sketches;
+            stats.nskipped += scan.skipped;
+            stats.bytes_scored += query.chosen.size() * codec_.sketch_layout().bytes();
+            find_rows(scratch.candidates, codes, query);
+            exact_distances(query, homes, scanner, scratch, heap);
+            stats.ndis += scratch.candidates.size();
+        } else {
+            scan_chosen_runs(query.chosen, homes, scanner, heap, stats);
+        }
+        scan_entries_without_run(query.probed, scanner, heap, stats);
+    }
+
+    /// Where the candidates' rows stand, home by home where a home asks for preparation.
+    void find_rows(const std::vector<Candidate>& candidates, HeldCodes& codes, Query& query) const {
+        query.places.clear();
+        query.rows.clear();
+        for (const Candidate& candidate : candidates) {
+            query.places.push_back(faiss::lo_build(candidate.home, candidate.entry));
+        }
+        if (!settings_.own_distances || settings_.own_distances->residual) {
+            std::sort(query.places.begin(), query.places.end());
+        }
+        for (const uint64_t place : query.places) {
+            const uint8_t* of_list = codes[faiss::lo_listno(place)];
+            query.rows.push_back(of_list + faiss::lo_offset(place) * lists_.code_size);
+        }
+    }
+
     void centre(size_t n, const float* x, Scratch& scratch) const {
         const size_t d = codec_.d;
         scratch.centred.resize(n * d);
@@ -148,8 +262,11 @@ private:
             const float* q = scratch.centred.data() + i * d;
             const float norm = dot(d, q, q);
             float* row = scratch.means.data() + i * nlist;
-            for (size_t l = 0; l < nlist && !codec_.inner_product; l++) {
-                row[l] = std::max(0.0f, row[l] + norm + codec_.mean_norms[l]);
+            if (!codec_.inner_product) {
+                const float* mean_norms = codec_.mean_norms.data();
+                for (size_t l = 0; l < nlist; l++) {
+                    row[l] = std::max(0.0f, row[l] + norm + mean_norms[l]);
+                }
             }
             if (!std::isfinite(norm)) { // marks the query: NaN, Inf, or too large to square
                 row[0] = NAN;
@@ -167,11 +284,12 @@ private:
                 settings_.quantizer_params);
     }
 
-    /// The nearest of all lists, nearest first; none for a query that is not finite.
-    ProbedLists nearest_lists(const float* all, Scratch& scratch) const {
+    /// The nearest of all lists, the very nearest first; none for a query that is not finite.
+    void find_nearest_lists(const float* all, Scratch& scratch, Query& query) const {
         const size_t nlist = ivf_.nlist, count = settings_.lists;
+        query.probed = {};
         if (!std::isfinite(all[0])) {
-            return {};
+            return;
         }
         const float* values = all;
         if (codec_.inner_product) { // the largest products are wanted
@@ -179,135 +297,69 @@ private:
             std::transform(all, all + nlist, scratch.negated.begin(), std::negate<float>());
             values = scratch.negated.data();
         }
-        scratch.positions.resize(nlist);
-        const size_t found = select_values(values, nlist, count, scratch.positions.data());
-        auto& nearest = scratch.nearest;
-        nearest.resize(found);
-        for (size_t i = 0; i < found; i++) {
-            nearest[i] = {values[scratch.positions[i]], scratch.positions[i]};
-        }
-        std::sort(nearest.begin(), nearest.end());
-        scratch.lists.resize(count);
-        scratch.list_distances.resize(count);
-        for (size_t p = 0; p < count; p++) {
-            scratch.lists[p] = nearest[p].second;
-            scratch.list_distances[p] = all[nearest[p].second];
-        }
-        return {count, scratch.lists.data(), scratch.list_distances.data()};
-    }
-
-    void search_lists(
-            const float* query,
-            const ProbedLists& probed,
-            const HomeDistances& homes,
-            const float* rotated_query,
-            faiss::InvertedListScanner& scanner,
-            Scratch& scratch,
-            ResultHeap& heap,
-            IVFGMMStats& stats) const {
-        codec_.build_tables(
-                rotated_query, directory_.summary_range, directory_.sketch_range, scratch.tables);
-        const ChoiceCounts choice = choose_runs(
-                directory_,
-                codec_,
-                scratch.tables,
-                probed,
-                homes,
-                budget_,
-                scratch.choice,
-                scratch.chosen);
-        stats.nscored += choice.summaries;
-        stats.bytes_scored += choice.blocks * codec_.summary_layout().bytes();
-        stats.nvisited += choice.vectors;
-        if (directory_.sketched) {
-            const ScanCounts scan = scan_sketches(
-                    directory_,
-                    codec_,
-                    scratch.tables,
-                    scratch.chosen,
-                    settings_.exact_distances(k_, ivf_.ntotal),
-                    settings_.selector,
-                    lists_,
-                    scratch.scan,
-                    scratch.candidates);
-            stats.nscored += scan.sketches;
-            stats.nskipped += scan.skipped;
-            stats.bytes_scored += scratch.chosen.size() * codec_.sketch_layout().bytes();
-            exact_distances(query, homes, scanner, scratch, heap);
-            stats.ndis += scratch.candidates.size();
-        } else {
-            scan_chosen_runs(homes, scanner, scratch, heap, stats);
-        }
-        scan_entries_without_run(probed, scanner, heap, stats);
-    }
-
-    /// The codec's distances of the candidates.
-    void exact_distances(
-            const float* query,
-            const HomeDistances& homes,
-            faiss::InvertedListScanner& scanner,
-            Scratch& scratch,
-            ResultHeap& heap) const {
-        // A place is list << 32 | offset, as in FAISS's pairs. Home by home.
-        std::vector<uint64_t>& places = scratch.places;
-        places.clear();
-        for (const Candidate& candidate : scratch.candidates) {
-            places.push_back(faiss::lo_build(candidate.home, candidate.entry));
-        }
-        std::sort(places.begin(), places.end());
-        const size_t n = places.size(), code_size = lists_.code_size;
-        const auto first_of_home = [&](size_t i) {
-            return i == 0 || faiss::lo_listno(places[i]) != faiss::lo_listno(places[i - 1]);
+        std::vector<int32_t>& found = scratch.positions;
+        found.resize(nlist);
+        found.resize(select_values(values, nlist, count, found.data()));
+        const auto nearer = [values](int32_t a, int32_t b) {
+            return values[a] != values[b] ? values[a] < values[b] : a < b;
         };
-        std::vector<const uint8_t*>& rows = scratch.rows;
-        rows.resize(n);
-        const uint8_t* codes = nullptr;
-        for (size_t i = 0; i < n; i++) {
-            if (first_of_home(i)) {
-                codes = lists_.get_codes(faiss::lo_listno(places[i]));
-            }
-            rows[i] = codes + faiss::lo_offset(places[i]) * code_size;
+        if (found.size() > count) {
+            std::nth_element(found.begin(), found.begin() + (count - 1), found.end(), nearer);
         }
-        if (settings_.own_distances) {
-            scratch.distances.resize(n);
-            row_distances(
-                    codec_.inner_product,
-                    codec_.d,
-                    query,
-                    rows.data(),
-                    n,
-                    scratch.distances.data());
-            for (size_t i = 0; i < n; i++) {
-                heap.push(scratch.distances[i], static_cast<int64_t>(places[i]));
-            }
+        std::iter_swap(
+                found.begin(), std::min_element(found.begin(), found.begin() + count, nearer));
+        query.lists.assign(found.begin(), found.begin() + count);
+        query.list_distances.resize(count);
+        for (size_t p = 0; p < count; p++) {
+            query.list_distances[p] = all[found[p]];
+        }
+        query.probed = {count, query.lists.data(), query.list_distances.data()};
+    }
+
+    /// The candidates' distances by our own loops or the codec's scanner.
+    void exact_distances(
+            const Query& query,
+            const HomeDistances& homes,
+            faiss::InvertedListScanner& scanner,
+            Scratch& scratch,
+            ResultHeap& heap) const {
+        const std::optional<StoredRows>& own = settings_.own_distances;
+        if (own) {
+            RowDistances& distances = scratch.row_distances;
+            const float* centred = scratch.centred.data() + query.number * codec_.d;
+            distances.set_query(
+                    *own, codec_.inner_product, codec_.d, own->residual ? centred : query.x);
+            const auto set_home = [&](size_t home) {
+                if (own->residual) {
+                    distances.set_home(
+                            codec_.centred_means.data() + home * codec_.d,
+                            codec_.inner_product ? homes(home) : 0);
+                }
+            };
+            push_rows(query, set_home, distances, heap);
         } else {
-            scan_rows(places, homes, scanner, rows, heap);
-        }
-        for (size_t i = 0; i < n; i++) {
-            if (first_of_home(i)) {
-                lists_.release_codes(
-                        faiss::lo_listno(places[i]),
-                        rows[i] - faiss::lo_offset(places[i]) * code_size);
-            }
+            push_rows(
+                    query,
+                    [&](size_t home) { scanner.set_list(static_cast<int64_t>(home), homes(home)); },
+                    [&](const uint8_t* row) { return scanner.distance_to_code(row); },
+                    heap);
         }
     }
 
-    /// Distances by the codec's scanner, rows prefetched.
-    void scan_rows(
-            const std::vector<uint64_t>& places,
-            const HomeDistances& homes,
-            faiss::InvertedListScanner& scanner,
-            const std::vector<const uint8_t*>& rows,
-            ResultHeap& heap) const {
-        int64_t home = -1;
-        for_each_row_prefetched(rows.data(), rows.size(), lists_.code_size, [&](size_t i) {
-            const auto list = static_cast<int64_t>(faiss::lo_listno(places[i]));
-            if (list != home) {
-                home = list;
-                scanner.set_list(home, homes(home));
-            }
-            heap.push(scanner.distance_to_code(rows[i]), static_cast<int64_t>(places[i]));
-        });
+    /// Pushes distance(row) of a query's rows; set_home(list) where the list changes.
+    template <class SetHome, class Distance>
+    void push_rows(const Query& query, SetHome set_home, const Distance& distance, ResultHeap& heap)
+            const {
+        size_t home = SIZE_MAX;
+        for_each_row_prefetched(
+                query.rows.data(), query.rows.size(), lists_.code_size, [&](size_t i) {
+                    const size_t list = faiss::lo_listno(query.places[i]);
+                    if (list != home) {
+                        home = list;
+                        set_home(home);
+                    }
+                    heap.push(distance(query.rows[i]), static_cast<int64_t>(query.places[i]));
+                });
     }
 
     /// From list and offset, which results are known by until they are final, to ids.
@@ -320,12 +372,11 @@ private:
 
     /// Without sketches the codec's scanner takes the chosen runs whole.
     void scan_chosen_runs(
+            std::vector<ChosenRun>& chosen,
             const HomeDistances& homes,
             faiss::InvertedListScanner& scanner,
-            Scratch& scratch,
             ResultHeap& heap,
             IVFGMMStats& stats) const {
-        auto& chosen = scratch.chosen;
         std::sort(chosen.begin(), chosen.end(), [](const ChosenRun& a, const ChosenRun& b) {
             return a.home != b.home ? a.home < b.home : a.run < b.run;
         });

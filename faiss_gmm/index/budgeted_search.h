@@ -4,10 +4,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include <faiss/IndexIVF.h>
 
 #include "faiss_gmm/index/result_heap.h"
+#include "faiss_gmm/index/row_distances.h"
 #include "faiss_gmm/index/search_parameters.h"
 #include "faiss_gmm/index/statistics.h"
 #include "faiss_gmm/runs/run_inverted_lists.h"
@@ -24,8 +26,8 @@ struct SearchSettings {
     const faiss::SearchParameters* quantizer_params = nullptr;
     const faiss::SearchParameters* codec_params = nullptr;
 
-    /// Exact distances by our own loops over fp32 rows: where the linked FAISS has scalar ones.
-    bool own_distances = false;
+    /// Exact distances by our own loops over rows stored so; nothing: by the codec's scanner.
+    std::optional<StoredRows> own_distances;
 
     /// Vectors that a query may visit: nprobe * ntotal / nlist, capped by max_codes.
     size_t budget(size_t ntotal, size_t nlist) const;

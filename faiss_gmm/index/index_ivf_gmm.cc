@@ -643,7 +643,11 @@ bool IndexIVFGMM::keeps_heaps() const {
 }
 
 bool IndexIVFGMM::has_own_distances() const {
-    return stores_fp32_rows() && !compat::faiss_has_simd();
+    return own_distances().has_value();
+}
+
+std::optional<StoredRows> IndexIVFGMM::own_distances() const {
+    return compat::faiss_has_simd() ? std::nullopt : stored_rows();
 }
 
 bool IndexIVFGMM::is_flat() const {
@@ -729,7 +733,7 @@ void IndexIVFGMM::search_by_runs(
         const faiss::SearchParameters* params) const {
     const faiss::IndexIVF& index = ivf();
     SearchSettings settings = resolve_settings(index, params, probe_expansion, k_factor);
-    settings.own_distances = has_own_distances();
+    settings.own_distances = own_distances();
     if (settings.nprobe == index.nlist) {
         search_all_lists(n, x, results, settings);
         return;

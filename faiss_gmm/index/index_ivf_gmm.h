@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "faiss_gmm/index/gmm_quantizer.h"
 #include "faiss_gmm/index/list_search.h"
 #include "faiss_gmm/index/result_heap.h"
+#include "faiss_gmm/index/row_distances.h"
 #include "faiss_gmm/index/search_parameters.h"
 #include "faiss_gmm/index/statistics.h"
 #include "faiss_gmm/runs/run_inverted_lists.h"
@@ -83,8 +85,8 @@ public:
     /// index is a plain IVF).
     const RunInvertedLists* run_lists() const;
 
-    /// Whether search() computes exact distances by our own loops: over fp32 rows, where the linked FAISS
-    /// has scalar loops. Else the codec's scanner does.
+    /// Whether search() computes exact distances by our own loops: over rows of fp32, fp16 or 8-bit
+    /// codes, where the linked FAISS has scalar loops. Else the codec's scanner does.
     bool has_own_distances() const;
 
     /// This index as the stock class it also is.
@@ -101,8 +103,10 @@ protected:
             const faiss::IVFSearchParameters* params,
             faiss::IndexIVFStats* stats)>;
 
-    /// Codes are the vectors themselves.
-    virtual bool stores_fp32_rows() const = 0;
+    /// How codes are stored, where our own loops read them.
+    virtual std::optional<StoredRows> stored_rows() const = 0;
+    /// stored_rows() where the linked FAISS has scalar loops.
+    std::optional<StoredRows> own_distances() const;
     /// Puts the lists under RunInvertedLists; once, at construction.
     void attach();
     /// Learns mixture, rotation and quantizers, and fills the coarse quantizer unless it holds
@@ -407,11 +411,32 @@ public:
     }
 
 protected:
-    bool stores_fp32_rows() const override {
-        return std::is_same_v<Codec, faiss::IndexIVFFlat>; // a class derived from it may differ
+    std::optional<StoredRows> stored_rows() const override {
+        // These very classes: one derived from them may differ.
+        if constexpr (std::is_same_v<Codec, faiss::IndexIVFFlat>) {
+            return StoredRows();
+        } else if constexpr (std::is_same_v<Codec, faiss::IndexIVFScalarQuantizer>) {
+            return rows_of(this->sq, this->by_residual);
+        } else {
+            return {};
+        }
     }
 
 private:
+    static std::optional<StoredRows> rows_of(const faiss::ScalarQuantizer& sq, bool by_residual) {
+        switch (sq.qtype) {
+        case faiss::ScalarQuantizer::QT_fp16:
+            return StoredRows{StoredRows::Form::fp16, by_residual};
+        case faiss::ScalarQuantizer::QT_8bit:
+            return StoredRows{
+                    StoredRows::Form::bytes,
+                    by_residual,
+                    sq.trained.data(),
+                    sq.trained.data() + sq.d};
+        default:
+            return {};
+        }
+    }
     static faiss::MetricType metric_among() {
         return faiss::METRIC_L2;
     }

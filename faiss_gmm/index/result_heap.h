@@ -24,6 +24,8 @@ public:
             faiss::heap_heapify<Largest>(k_, distances_, labels_);
         }
     }
+    /// Takes a result in if it is among the k best; equal distances by label, as FAISS's heaps order
+    /// them, so what is kept does not depend on the order of calls.
     void push(float distance, int64_t label) {
         if (inner_product_) {
             push_to<Smallest>(distance, label);
@@ -54,7 +56,7 @@ private:
     using Smallest = faiss::CMin<float, int64_t>;
 
     template <class Order> void push_to(float distance, int64_t label) {
-        if (k_ > 0 && Order::cmp(distances_[0], distance)) {
+        if (k_ > 0 && Order::cmp2(distances_[0], distance, labels_[0], label)) {
             faiss::heap_replace_top<Order>(k_, distances_, labels_, distance, label);
         }
     }

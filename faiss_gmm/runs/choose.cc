@@ -83,6 +83,7 @@ public:
               score_blocks_(block_kernels().score_blocks), scorer_{codec.summary.codes(),
                                                                    tables.summary.data(),
                                                                    tables.summary_scale},
+              sketch_bytes_(codec.sketch_layout().bytes()),
               least_(probed.n > 0 ? probed.distance[0] : 0) {}
 
     void score_all() {
@@ -90,6 +91,9 @@ public:
         scratch_.ranks.set(directory_.lists.size(), probed_);
         for (size_t p = 0; p < lists_ahead; p++) {
             prefetch_list(p);
+        }
+        for (size_t p = 0; p < blocks_ahead; p++) {
+            prefetch_blocks(p);
         }
         for (size_t p = 0; p < probed_.n; p++) {
             prefetch_list(p + lists_ahead);
@@ -124,12 +128,15 @@ public:
     }
 
 private:
-    static constexpr size_t lists_ahead = 4;  // prefetched: the list's own numbers,
-    static constexpr size_t blocks_ahead = 2; // and its summaries
+    static constexpr size_t lists_ahead = 12; // prefetched: the list's own numbers,
+    static constexpr size_t blocks_ahead = 8; // and its summaries
 
     void prefetch_list(size_t p) const {
         if (p < probed_.n && probed_.list[p] >= 0) {
-            prefetch_bytes(&directory_.lists[probed_.list[p]], sizeof(ListRuns));
+            const auto* list = reinterpret_cast<const char*>(&directory_.lists[probed_.list[p]]);
+            __builtin_prefetch(list); // its own numbers, and its guests
+            __builtin_prefetch(list + 64);
+            __builtin_prefetch(list + 128);
         }
     }
     void prefetch_blocks(size_t p) const {
@@ -264,6 +271,9 @@ private:
         }
         run.size = static_cast<uint16_t>(home.size_of_run(run.run));
         run.score = static_cast<uint16_t>(scored_slot >> 32);
+        if (directory_.sketched) {
+            run.sketches = home.sketches.data() + run.run * sketch_bytes_;
+        }
         counts_.vectors += run.size;
         chosen.push_back(run);
     }
@@ -277,6 +287,7 @@ private:
     ChoiceScratch& scratch_;
     const ScoreBlocks score_blocks_;
     const BlockScorer scorer_;
+    const size_t sketch_bytes_;
     const float least_; ///< distance of the nearest list
     ChoiceCounts counts_;
 };

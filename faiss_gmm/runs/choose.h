@@ -32,7 +32,7 @@ private:
     mutable size_t computed_ = 0;
 };
 
-/// The lists of one query, nearest first. Keys of -1 are passed over.
+/// The lists of one query, the nearest at the front. Keys of -1 are passed over.
 struct ProbedLists {
     size_t n = 0;
     const int64_t* list = nullptr;   ///< [n]
@@ -45,6 +45,7 @@ struct ChosenRun {
     uint32_t run = 0;
     uint16_t size = 0;
     uint16_t score = 0;
+    const uint8_t* sketches = nullptr; ///< its block, where vectors are sketched
 };
 
 /// Rank of each list among the probed ones of the present query; -1: not probed. Kept between

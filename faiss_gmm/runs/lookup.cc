@@ -66,8 +66,6 @@ using Words = hn::FixedTag<uint16_t, width / 2>;
 using ByteVector = hn::Vec<Bytes>;
 using WordVector = hn::Vec<Words>;
 
-constexpr size_t prefetch_ahead = 8; // blocks
-
 /// Adds look-ups to sums in 16-bit lanes: both = even bytes + 256 odd bytes, modulo 2^16; odd.
 /// (No struct of the two: scalable vectors cannot be members.)
 HWY_INLINE void add_look_ups(ByteVector look_ups, WordVector& both, WordVector& odd) {
@@ -179,11 +177,12 @@ size_t collect_slots(
     const auto scale = hn::Set(words, scorer.constant_scale), most = hn::Set(words, threshold);
     const BlockLayout layout{scorer.codes};
     const size_t bytes = layout.bytes(), constants_at = layout.constants_at();
+    const size_t ahead = items_ahead(bytes);
     alignas(64) uint16_t scores[run_size];
     size_t count = 0;
     for (size_t i = 0; i < n; i++) {
-        if (i + prefetch_ahead < readable) {
-            prefetch_bytes(blocks[i + prefetch_ahead].block, bytes);
+        if (i + ahead < readable) {
+            prefetch_bytes(blocks[i + ahead].block, bytes);
         }
         const uint8_t* block = blocks[i].block;
         const auto* constants = reinterpret_cast<const uint16_t*>(block + constants_at);

@@ -3,16 +3,25 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace faiss_gmm {
 
-/// Bytes of rows on their way while one is compared.
-constexpr size_t prefetched_row_bytes = 4096;
+/// Bytes of blocks or rows on their way while one is read. They come into the second cache: the first
+/// has too few lines under way at once (bench/results/search-log.md).
+constexpr size_t prefetched_bytes = size_t{64} << 10;
 
-/// Asks for the cache lines of [from, from + bytes), one each 64 bytes.
+/// How many items of item_bytes each these are, at least one.
+constexpr size_t items_ahead(size_t item_bytes) {
+    return item_bytes > 0 ? prefetched_bytes / item_bytes + 1 : 1;
+}
+
+/// Asks for the cache lines that [from, from + bytes) touches, in the second cache.
 inline void prefetch_bytes(const void* from, size_t bytes) {
-    for (size_t b = 0; b < bytes; b += 64) {
-        __builtin_prefetch(static_cast<const char*>(from) + b);
+    constexpr size_t line = 64;
+    const auto begin = reinterpret_cast<uintptr_t>(from);
+    for (uintptr_t at = begin / line * line; at < begin + bytes; at += line) {
+        __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 2);
     }
 }
 
@@ -20,7 +29,7 @@ inline void prefetch_bytes(const void* from, size_t bytes) {
 template <class Visit>
 void for_each_row_prefetched(
         const unsigned char* const* rows, size_t n, size_t row_bytes, Visit visit) {
-    const size_t ahead = row_bytes > 0 ? prefetched_row_bytes / row_bytes + 1 : 1;
+    const size_t ahead = items_ahead(row_bytes);
     for (size_t i = 0; i < ahead && i < n; i++) {
         prefetch_bytes(rows[i], row_bytes);
     }

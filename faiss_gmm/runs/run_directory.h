@@ -4,9 +4,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "faiss_gmm/runs/block.h"
+#include "faiss_gmm/runs/large_array.h"
 #include "faiss_gmm/runs/run_codec.h"
 
 namespace faiss_gmm {
@@ -36,13 +38,14 @@ struct GuestGroup {
 /// Entries [0, covered) of the list stand in runs: run j is entries [32 j, min(32 j + 32,
 /// covered)). Entries past them, and all entries of a stale list, have no run: they are scanned
 /// whenever the list is probed.
-struct ListRuns {
+struct alignas(64) ListRuns {
+    // What every query asks of a probed list, in one cache line.
     size_t covered = 0; ///< entries in runs
-    size_t split_entries =
-            0;          ///< entries in split form; those from here to covered came later, in order
     bool stale = false; ///< entries in runs were overwritten: the runs must not be used
-    BlockBytes summaries; ///< of its own runs, then of its guests by value: slots() in blocks of 32
-    BlockBytes sketches;  ///< one block a run; none where the index has no sketches
+    Blocks summaries;   ///< of its own runs, then of its guests by value: slots() in blocks of 32
+    Blocks sketches;    ///< one block a run; none where the index has no sketches
+
+    size_t split_entries = 0; ///< in split form; those from here to covered came later, in order
     std::vector<int32_t>
             further; ///< [runs, max_lists - 1] lists that hold the run beside its home; -1: none
     std::vector<Guest> guests;            ///< ascending
@@ -82,7 +85,16 @@ struct RunDirectory {
     size_t stride() const {
         return max_lists - 1;
     }
+    /// No runs in any list.
+    void clear() noexcept;
+    /// Brings the blocks of all lists together in one large array, unless nearly all are there: so they
+    /// share huge pages.
+    void pack();
     size_t memory_bytes() const;
+
+private:
+    std::shared_ptr<uint8_t> packed_;
+    size_t packed_bytes_ = 0;
 };
 
 } // namespace faiss_gmm

@@ -47,7 +47,7 @@ size_t blocks_for(size_t slots) {
 }
 
 /// Grows an array of blocks to hold `slots`, new ones empty.
-void resize_blocks(BlockBytes& blocks, const BlockLayout& layout, size_t count) {
+void resize_blocks(Blocks& blocks, const BlockLayout& layout, size_t count) {
     const size_t before = blocks.size() / layout.bytes();
     blocks.resize(count * layout.bytes());
     for (size_t b = before; b < count; b++) {
@@ -64,10 +64,10 @@ void mean_of_rows(size_t n, size_t d, const float* rows, float* mean) {
 }
 
 /// The block that holds a slot.
-uint8_t* block_of(BlockBytes& blocks, const BlockLayout& layout, size_t slot) {
+uint8_t* block_of(Blocks& blocks, const BlockLayout& layout, size_t slot) {
     return blocks.data() + slot / run_size * layout.bytes();
 }
-const uint8_t* block_of(const BlockBytes& blocks, const BlockLayout& layout, size_t slot) {
+const uint8_t* block_of(const Blocks& blocks, const BlockLayout& layout, size_t slot) {
     return blocks.data() + slot / run_size * layout.bytes();
 }
 
@@ -142,10 +142,7 @@ void RunInvertedLists::set_state(std::shared_ptr<const CoarseState> state) {
 }
 
 void RunInvertedLists::forget_runs() noexcept {
-    for (ListRuns& list : directory_.lists) {
-        list = ListRuns();
-    }
-    directory_.summary_range = directory_.sketch_range = ConstantRange();
+    directory_.clear();
 }
 
 bool RunInvertedLists::has_runs() const {
@@ -235,6 +232,8 @@ std::vector<size_t> RunInvertedLists::split_and_append(
         exchange_guests(splits, to_append);
     }
 
+    directory_.pack();
+
     // Threads share the wall time of the first phase in the proportion of their own times.
     OrganiseTimes sums;
     for (const OrganiseTimes& t : spent) {
@@ -278,8 +277,8 @@ void RunInvertedLists::split(
     list.covered = list.split_entries = n;
     const size_t runs = list.runs();
     list.further.assign(runs * directory_.stride(), -1);
-    list.summaries = BlockBytes();
-    list.sketches = BlockBytes();
+    list.summaries = Blocks();
+    list.sketches = Blocks();
     resize_blocks(list.summaries, state.codec.summary_layout(), blocks_for(runs));
     if (directory_.sketched) {
         resize_blocks(list.sketches, state.codec.sketch_layout(), runs);
@@ -679,7 +678,6 @@ void RunInvertedLists::make_room_for_guests(size_t l) {
     const BlockLayout layout = state_->codec.summary_layout();
     ListRuns& list = directory_.lists[l];
     const size_t blocks = list.slots() / run_size;
-    list.summaries.reserve(blocks * layout.bytes());
     resize_blocks(list.summaries, layout, blocks);
 }
 
@@ -824,9 +822,7 @@ void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
             }
         }
     }
-    const auto check_slots = [&](const BlockBytes& blocks,
-                                 const BlockLayout& layout,
-                                 size_t slots) {
+    const auto check_slots = [&](const Blocks& blocks, const BlockLayout& layout, size_t slots) {
         for (size_t s = 0; s < blocks.size() / layout.bytes() * run_size; s++) {
             const bool empty = layout.get_constant(
                                        blocks.data() + s / run_size * layout.bytes(),

@@ -12,6 +12,8 @@
 
 #include <algorithm>
 
+#include "faiss_gmm/runs/prefetch.h"
+
 namespace faiss_gmm {
 namespace {
 
@@ -30,23 +32,25 @@ public:
     }
 
     void count(uint16_t score) {
-        counts_[std::min<size_t>((score - floor_) >> shift_, buckets - 1)]++;
+        const size_t bucket = std::min<size_t>((score - floor_) >> shift_, buckets - 1);
+        counts_[bucket]++;
         seen_++;
+        top_ = std::max(top_, bucket);
     }
-    /// Its value after what was counted.
+    /// Its value after what was counted: saturated until `keep` scores were.
     uint16_t lower() {
         while (top_ > 0 && seen_ - counts_[top_] >= keep_) {
             seen_ -= counts_[top_--];
         }
         const size_t most = floor_ + ((top_ + 1) << shift_) - 1;
-        return top_ == buckets - 1 || most > saturated_score ? saturated_score
-                                                             : static_cast<uint16_t>(most);
+        const bool open = seen_ < keep_ || top_ == buckets - 1 || most > saturated_score;
+        return open ? saturated_score : static_cast<uint16_t>(most);
     }
 
 private:
-    static constexpr size_t buckets = 4096;
+    static constexpr size_t buckets = 2048;
     unsigned shift_ = 0;
-    size_t keep_, seen_ = 0, top_ = buckets - 1;
+    size_t keep_, seen_ = 0, top_ = 0; // top_: the last bucket that is still counted
     uint16_t floor_;
     std::vector<uint32_t>& counts_;
 };
@@ -69,7 +73,6 @@ size_t drop_refused(
 } // namespace
 
 ScanCounts scan_sketches(
-        const RunDirectory& directory,
         const RunCodec& codec,
         const QueryTables& tables,
         const std::vector<ChosenRun>& chosen,
@@ -89,12 +92,13 @@ ScanCounts scan_sketches(
     std::vector<BasedBlock>& blocks = scratch.blocks;
     std::vector<uint64_t>& keys = scratch.keys;
     blocks.clear();
-    for (const ChosenRun& run : chosen) {
-        blocks.push_back({directory.lists[run.home].sketches.data() + run.run * bytes, run.score});
-        counts.sketches += run.size;
-    }
     uint16_t floor = saturated_score;
     for (const ChosenRun& run : chosen) {
+        if (blocks.size() < items_ahead(bytes)) { // the others are prefetched as the scan goes
+            prefetch_bytes(run.sketches, bytes);
+        }
+        blocks.push_back({run.sketches, run.score});
+        counts.sketches += run.size;
         floor = std::min(floor, run.score);
     }
     // What look-ups (63 each at most) and a constant add to a run's score.

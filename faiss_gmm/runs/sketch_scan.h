@@ -36,7 +36,6 @@ struct ScanCounts {
 /// candidates (fewer if there are fewer), in no order. What beats the running threshold is shown to
 /// the selector (null: all pass) before it is counted, so only selected vectors move the threshold.
 ScanCounts scan_sketches(
-        const RunDirectory& directory,
         const RunCodec& codec,
         const QueryTables& tables,
         const std::vector<ChosenRun>& chosen,

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// Dot products, distances and sums of short vectors by Highway with run-time dispatch. A search returns
-// distances from here only where the linked FAISS has no SIMD (compat::faiss_has_simd): else the codec's.
+// Dot products, distances and sums of short vectors by Highway with run-time dispatch.
 #include "faiss_gmm/runs/vector_ops.h"
-
-#include "faiss_gmm/runs/prefetch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "faiss_gmm/runs/vector_ops.cc"
@@ -76,19 +73,6 @@ void add_scaled(size_t d, float weight, const float* HWY_RESTRICT x, float* HWY_
     }
 }
 
-void row_distances(
-        bool products,
-        size_t d,
-        const float* HWY_RESTRICT q,
-        const uint8_t* const* HWY_RESTRICT rows,
-        size_t n,
-        float* HWY_RESTRICT out) {
-    for_each_row_prefetched(rows, n, d * sizeof(float), [&](size_t i) HWY_ATTR {
-        const auto* row = reinterpret_cast<const float*>(rows[i]);
-        out[i] = products ? dot(d, q, row) : squared_distance(d, q, row);
-    });
-}
-
 } // namespace HWY_NAMESPACE
 } // namespace faiss_gmm
 HWY_AFTER_NAMESPACE();
@@ -98,17 +82,12 @@ namespace faiss_gmm {
 HWY_EXPORT(dot);
 HWY_EXPORT(squared_distance);
 HWY_EXPORT(add_scaled);
-HWY_EXPORT(row_distances);
 
 float dot(size_t d, const float* a, const float* b) {
     return HWY_DYNAMIC_DISPATCH(dot)(d, a, b);
 }
 float squared_distance(size_t d, const float* a, const float* b) {
     return HWY_DYNAMIC_DISPATCH(squared_distance)(d, a, b);
-}
-void row_distances(
-        bool products, size_t d, const float* q, const uint8_t* const* rows, size_t n, float* out) {
-    HWY_DYNAMIC_DISPATCH(row_distances)(products, d, q, rows, n, out);
 }
 void add_scaled(size_t d, float weight, const float* x, float* y) {
     HWY_DYNAMIC_DISPATCH(add_scaled)(d, weight, x, y);

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 namespace faiss_gmm {
 
@@ -14,9 +13,5 @@ float dot(size_t d, const float* a, const float* b);
 float squared_distance(size_t d, const float* a, const float* b);
 /// y += weight * x, x [d], y [d].
 void add_scaled(size_t d, float weight, const float* x, float* y);
-
-/// out [n] = |q - row|^2 (products: <q, row>) of fp32 rows [d] anywhere, prefetched ahead.
-void row_distances(
-        bool products, size_t d, const float* q, const uint8_t* const* rows, size_t n, float* out);
 
 } // namespace faiss_gmm

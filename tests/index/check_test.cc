@@ -173,12 +173,14 @@ INSTANTIATE_TEST_SUITE_P(
                 Damage{"summaries_size",
                        "arrays of another size",
                        [](CountingIndex&, RunDirectory& directory) {
-                           host(directory).summaries.pop_back();
+                           Blocks& blocks = host(directory).summaries;
+                           blocks.resize(blocks.size() - 1);
                        }},
                 Damage{"sketches_size",
                        "arrays of another size",
                        [](CountingIndex&, RunDirectory& directory) {
-                           host(directory).sketches.pop_back();
+                           Blocks& blocks = host(directory).sketches;
+                           blocks.resize(blocks.size() - 1);
                        }},
                 Damage{"further_gap",
                        "belongs to list",

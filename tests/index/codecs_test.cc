@@ -3,8 +3,11 @@
 //
 // Codecs beside Flat: what is stored decides, and the codec's own scanner has the last word.
 #include <faiss/IndexScalarQuantizer.h>
+#include <faiss/utils/distances.h>
 #include <gtest/gtest.h>
 
+#include "faiss_gmm/compat/faiss_simd.h"
+#include "faiss_gmm/compat/faiss_version.h"
 #include "index_fixture.h"
 
 namespace faiss_gmm {
@@ -58,10 +61,10 @@ TEST_P(ScalarCodecs, AtNlistEqualTheStockClassOverTheSameMeans) {
 
 TEST_P(ScalarCodecs, FindWhatFlatFindsAndDistancesAreTheCodecsOwn) {
     EXPECT_TRUE(index_.run_lists()->directory().sketched);
-    EXPECT_FALSE(index_.has_own_distances());
+    EXPECT_EQ(index_.has_own_distances(), !compat::faiss_has_simd());
     IndexIVFGMMFlat flat(d, nlist, GetParam().metric);
     flat.train(rows, base_.data());
-    flat.add(rows, base_.data());
+    add_in_batches(flat, base_, 700, seed_); // the same runs
     for (const size_t nprobe : {1, 2, 4}) {
         index_.nprobe = flat.nprobe = nprobe;
         const Results got = search(index_, queries_, k);
@@ -76,6 +79,32 @@ TEST_P(ScalarCodecs, FindWhatFlatFindsAndDistancesAreTheCodecsOwn) {
                 const double truth = oracle_.distance(queries_.data() + i * d, id);
                 EXPECT_NEAR(got.distances[i * k + j], truth, GetParam().tolerance * 10);
             }
+        }
+    }
+}
+
+TEST_P(ScalarCodecs, DistancesAreTheStockScannersWithinRounding) {
+    index_.nprobe = 3;
+    const Results got = search(index_, queries_, k);
+    index_.set_direct_map_type(faiss::DirectMap::Array);
+    std::unique_ptr<faiss::InvertedListScanner> scanner(
+            compat::make_scanner(index_, nullptr, nullptr));
+    std::vector<float> mean(d);
+    for (size_t i = 0; i < queries; i++) {
+        const float* q = queries_.data() + i * d;
+        scanner->set_query(q);
+        for (size_t j = 0; j < k; j++) {
+            const int64_t place = index_.direct_map.get(got.labels[i * k + j]);
+            const auto list = static_cast<int64_t>(faiss::lo_listno(place));
+            index_.quantizer->reconstruct(list, mean.data());
+            scanner->set_list(
+                    list,
+                    GetParam().metric == faiss::METRIC_L2
+                            ? faiss::fvec_L2sqr(q, mean.data(), d)
+                            : faiss::fvec_inner_product(q, mean.data(), d));
+            const float theirs = scanner->distance_to_code(
+                    index_.invlists->get_single_code(list, faiss::lo_offset(place)));
+            EXPECT_NEAR(got.distances[i * k + j], theirs, 1e-5 * (1 + std::abs(theirs)));
         }
     }
 }

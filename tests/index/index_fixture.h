@@ -358,12 +358,14 @@ struct IndexSetup {
     faiss::MetricType metric = faiss::METRIC_L2;
     size_t nlist = 16;
     float tau = 0;
+    float fraction = 0.2f; ///< enough that guests are met in small sets
 
     template <class Index> void apply(Index& index) const {
         index.spill.rule = rule;
         index.spill.max_lists = max_lists;
         index.spill.order = order;
         index.spill.tau = tau;
+        index.spill.fraction = fraction;
         index.spill.storage = storage;
         index.sketch.mode = sketch;
     }

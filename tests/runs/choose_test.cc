@@ -199,7 +199,6 @@ TEST_P(Choose, ScoresFollowTheDistancesOfTheVectors) {
         ScanScratch scan_scratch;
         std::vector<Candidate> candidates;
         scan_sketches(
-                lists_.lists->directory(),
                 lists_.codec(),
                 query.tables,
                 chosen,
@@ -292,7 +291,6 @@ TEST_P(Choose, SketchScanKeepsTheBestSelected) {
                 ScanScratch scan_scratch;
                 std::vector<Candidate> candidates;
                 const ScanCounts counts = scan_sketches(
-                        directory,
                         lists_.codec(),
                         query.tables,
                         chosen,

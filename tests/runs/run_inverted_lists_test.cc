@@ -28,12 +28,16 @@ std::map<int64_t, std::vector<uint8_t>> contents(const faiss::InvertedLists& lis
     return all;
 }
 
+bool same_bytes(const Blocks& a, const Blocks& b) {
+    return std::equal(a.data(), a.data() + a.size(), b.data(), b.data() + b.size());
+}
+
 bool same_runs(const RunDirectory& a, const RunDirectory& b) {
     for (size_t l = 0; l < a.lists.size(); l++) {
         const ListRuns &x = a.lists[l], &y = b.lists[l];
         if (x.covered != y.covered || x.split_entries != y.split_entries ||
-            x.summaries != y.summaries || x.sketches != y.sketches || x.further != y.further ||
-            !(x.guests == y.guests)) {
+            !same_bytes(x.summaries, y.summaries) || !same_bytes(x.sketches, y.sketches) ||
+            x.further != y.further || !(x.guests == y.guests)) {
             return false;
         }
     }
