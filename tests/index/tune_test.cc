@@ -20,6 +20,7 @@ namespace faiss_gmm {
 namespace {
 
 constexpr size_t rows = 3000, queries = 300, k = 10;
+constexpr double near_ties = 1e-3; // what distances equal within rounding can change of a recall
 
 using Fields = std::tuple<size_t, float, float>;
 
@@ -36,6 +37,7 @@ TuningParameters target(double recall) {
     TuningParameters parameters;
     parameters.k = k;
     parameters.recall = recall;
+    parameters.max_settings = 1000; // times vary where others work: more moves than usual
     return parameters;
 }
 
@@ -87,7 +89,7 @@ TEST_P(Tune, ReportsWhatASearchWithTheFieldsDoes) {
     EXPECT_EQ(index_->nprobe, report.chosen.nprobe);
     indexIVFGMM_stats.reset();
     const Results got = search(*index_, queries_, k);
-    EXPECT_NEAR(faiss_gmm::recall(oracle_, queries_, got), report.chosen.recall, 1e-9);
+    EXPECT_NEAR(faiss_gmm::recall(oracle_, queries_, got), report.chosen.recall, near_ties);
     EXPECT_EQ(double(indexIVFGMM_stats.ndis) / queries, report.chosen.ndis);
     EXPECT_EQ(double(indexIVFGMM_stats.nscored) / queries, report.chosen.nscored);
     EXPECT_EQ(double(indexIVFGMM_stats.nvisited) / queries, report.chosen.nvisited);
@@ -104,7 +106,7 @@ TEST_P(Tune, ReportsWhatASearchWithTheFieldsDoes) {
 }
 
 TEST_P(Tune, ChoosesWhatNothingMeasuredBeatsInEveryCount) {
-    const TuningParameters parameters = target(.8);
+    const TuningParameters parameters = target(.96);
     const TuningReport report = tuned(parameters);
     const TuningPoint& chosen = report.chosen;
     size_t meeting = 0, failing = 0;
@@ -120,26 +122,20 @@ TEST_P(Tune, ChoosesWhatNothingMeasuredBeatsInEveryCount) {
 }
 
 TEST_P(Tune, AHigherTargetNeverTakesLess) {
-    const TuningPoint* before = nullptr;
     std::vector<TuningPoint> chosen;
-    for (const double recall : {.3, .6, .8, .95, 1.}) {
+    for (const double recall : {.5, .97, 1.}) {
         const TuningReport report = tuned(target(recall));
         EXPECT_TRUE(report.reached) << recall;
         chosen.push_back(report.chosen);
     }
     EXPECT_EQ(chosen.back().recall, 1.);
     EXPECT_GT(chosen.back().nprobe, chosen.front().nprobe);
-    for (const TuningPoint& point : chosen) {
-        if (before != nullptr) {
-            EXPECT_GE(point.recall, before->recall);
-            EXPECT_FALSE(
-                    point.nprobe < before->nprobe && point.lists < before->lists &&
-                    point.k_factor < before->k_factor);
-            if (GetParam().storage == SpillStorage::copies) { // there is nothing else to set
-                EXPECT_GE(point.nprobe, before->nprobe);
-            }
-        }
-        before = &point;
+    for (size_t i = 1; i < chosen.size(); i++) {
+        const TuningPoint &less = chosen[i - 1], &more = chosen[i];
+        EXPECT_GE(more.recall, less.recall);
+        EXPECT_FALSE(
+                more.nprobe <= less.nprobe && more.lists <= less.lists &&
+                more.k_factor <= less.k_factor);
     }
 }
 
@@ -149,9 +145,13 @@ TEST_P(Tune, OnItsOwnVectorsLeavesEachOutOfItsOwnResults) {
     const TuningReport report = tune(*index_, parameters);
     EXPECT_EQ(report.nq, rows);
     EXPECT_TRUE(report.reached);
-    const Results got = search(*index_, base_, k + 1);
+    // The same exact distances for one result more, each vector itself.
+    IVFGMMSearchParameters params;
+    params.nprobe = index_->nprobe;
+    params.k_factor = (k * report.chosen.k_factor + 1) / (k + 1);
+    const Results got = search(*index_, base_, k + 1, &params);
     size_t hits = 0;
-    for (size_t i = 0; i < rows; i += 10) {
+    for (size_t i = 0; i < rows; i++) {
         const float* q = base_.data() + i * GetParam().d;
         std::vector<double> truth = oracle_.sorted(q);
         truth.erase(std::find(truth.begin(), truth.end(), oracle_.distance(q, int64_t(i))));
@@ -164,8 +164,7 @@ TEST_P(Tune, OnItsOwnVectorsLeavesEachOutOfItsOwnResults) {
             }
         }
     }
-    // A tenth of the queries, and a tenth more exact distances for one more result.
-    EXPECT_NEAR(double(hits) / (rows / 10 * k), report.chosen.recall, .03);
+    EXPECT_NEAR(double(hits) / (rows * k), report.chosen.recall, near_ties);
     EXPECT_LT(report.chosen.recall, 1);
 }
 
@@ -180,7 +179,8 @@ TEST_P(Tune, SaysWhenTheTargetIsOutOfReachAndSetsTheBest) {
     }
     EXPECT_EQ(report.chosen.recall, best);
     EXPECT_LT(best, .99);
-    EXPECT_NEAR(faiss_gmm::recall(oracle_, queries_, search(*index_, queries_, k)), best, 1e-9);
+    EXPECT_NEAR(
+            faiss_gmm::recall(oracle_, queries_, search(*index_, queries_, k)), best, near_ties);
     EXPECT_EQ(index_->max_codes, 40u);
 }
 
@@ -242,7 +242,7 @@ protected:
 };
 
 TEST_F(TuneOne, MeasuresNoMoreSettingsThanAllowed) {
-    for (const size_t most : {size_t{1}, size_t{5}, size_t{64}}) {
+    for (const size_t most : {size_t{1}, size_t{5}, size_t{1000}}) {
         for (const double recall : {.5, .9, 1.}) {
             index_.searched.clear();
             TuningParameters parameters = target(recall);
@@ -253,7 +253,7 @@ TEST_F(TuneOne, MeasuresNoMoreSettingsThanAllowed) {
             EXPECT_LE(report.points.size(), most);
             EXPECT_EQ(report.points.size(), index_.searched.size());
             EXPECT_EQ(report.points.size(), called);
-            EXPECT_EQ(report.complete, most == 64) << recall;
+            EXPECT_EQ(report.complete, most == 1000) << recall;
         }
     }
 }
