@@ -73,8 +73,8 @@ TuningReport
 tune(IndexIVFGMM& index, int64_t nq, const float* queries, const TuningParameters& parameters = {});
 
 /// The same on parameters.sample vectors of the index itself, each left out of its own truth and
-/// results; needs more vectors than k. They are easier to find neighbours for than queries that the
-/// index has never seen: their runs were formed around them.
+/// results; needs more vectors than k. Where queries are like the vectors of the index both choose alike
+/// (measured: bench/results/tune.md); where they are not, only queries tell.
 TuningReport tune(IndexIVFGMM& index, const TuningParameters& parameters = {});
 
 } // namespace faiss_gmm
