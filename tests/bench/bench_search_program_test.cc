@@ -114,6 +114,26 @@ TEST(BenchSearchProgram, RefusesPathsBeforeItMeasures) {
     }
 }
 
+TEST(BenchTuneProgram, TunesToEachTargetAndRefusesWhatItCannotTune) {
+    const TemporaryFolder folder;
+    write_set(folder);
+    const auto tune = [&](const std::string& arguments) {
+        return run(folder, folder.path() + " --metric l2 --index " + arguments, BENCH_TUNE);
+    };
+    for (const char* own : {"", " --own"}) {
+        const Outcome outcome = tune(std::string("IVFGMM8,Flat --recall .5,1") + own);
+        EXPECT_EQ(outcome.code, 0) << outcome.err;
+        EXPECT_NE(outcome.out.find("recall, other half"), std::string::npos);
+        EXPECT_NE(outcome.out.find("\n0.5 "), std::string::npos) << outcome.out;
+        EXPECT_NE(outcome.out.find("\n1 "), std::string::npos) << outcome.out;
+    }
+    EXPECT_EQ(tune("IVFGMM8,Flat --recall 1.5").code, 1);
+    const Outcome stock = tune("IVF8,Flat");
+    EXPECT_EQ(stock.code, 1);
+    EXPECT_NE(stock.err.find("'IVF8,Flat'"), std::string::npos) << stock.err;
+    EXPECT_EQ(tune("").code, 2);
+}
+
 TEST(DemoProgram, ExplainsItselfAndRefusesWhatItDoesNotKnow) {
     const TemporaryFolder folder;
     const auto demo = [&](const std::string& arguments) { return run(folder, arguments, DEMO); };
