@@ -30,6 +30,7 @@ class Worker:
         self.name, self.log = name, log
         limits = {f"{library}_NUM_THREADS": str(threads)
                   for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
+        limits["OMP_WAIT_POLICY"] = "passive"  # threads whose turn it is not leave the CPU to others
         with open(log, "w") as errors:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
