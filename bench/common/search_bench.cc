@@ -14,23 +14,17 @@
 #include "bench/common/search_bench.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include <fmt/format.h>
 
+#include "bench/common/measurement.h"
 #include "bench/common/progress.h"
 #include "faiss_gmm/mixture/error.h"
 
 namespace faiss_gmm::bench {
 
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 /// One (index, lists, k_factor): a line of the plot.
 struct Series {
@@ -45,22 +39,6 @@ struct Trial {
     SearchRow row;
     std::vector<double> round_qps;
     std::vector<double> latencies_us;
-};
-
-/// Threads for the scope, then what they were.
-class ThreadScope {
-public:
-    explicit ThreadScope(int threads) : before_(default_threads()) {
-        set_threads(threads);
-    }
-    ~ThreadScope() {
-        set_threads(before_);
-    }
-    ThreadScope(const ThreadScope&) = delete;
-    ThreadScope& operator=(const ThreadScope&) = delete;
-
-private:
-    int before_;
 };
 
 void check(const SearchBenchOptions& options) {
@@ -117,83 +95,6 @@ list_series(const std::vector<BenchIndex>& indices, const SearchBenchOptions& op
     return all;
 }
 
-/// Searches queries of the set and keeps what was found.
-class Searcher {
-public:
-    explicit Searcher(const Dataset& set)
-            : set_(set), distances_(set.nq * neighbours), ids_(set.nq * neighbours) {}
-
-    void search_all(const BenchIndex& index) {
-        for (size_t first = 0; first < set_.nq; first += batch_size) {
-            search(index, first, std::min(batch_size, set_.nq - first));
-        }
-    }
-
-    void search(const BenchIndex& index, size_t first, size_t n) {
-        index.search(
-                n,
-                set_.query.data() + first * set_.d,
-                neighbours,
-                distances_.data() + first * neighbours,
-                ids_.data() + first * neighbours);
-    }
-
-    const int64_t* ids() const {
-        return ids_.data();
-    }
-
-private:
-    const Dataset& set_;
-    std::vector<float> distances_;
-    std::vector<int64_t> ids_;
-};
-
-class Measurement {
-public:
-    Measurement(const Dataset& set, const SearchBenchOptions& options)
-            : set_(set), options_(options), searcher_(set),
-              recall_(set.recall_measure(neighbours)) {}
-
-    void count(const BenchIndex& index, Trial& trial) {
-        BenchIndex::reset_counts();
-        searcher_.search_all(index);
-        trial.row.counts = index.counts(set_.nq);
-        trial.row.recall = recall_.recall(searcher_.ids());
-    }
-
-    void time_batches(const BenchIndex& index, Trial& trial) {
-        size_t passes = 0;
-        const Clock::time_point start = Clock::now();
-        double seconds = 0;
-        do {
-            searcher_.search_all(index);
-            ++passes;
-            seconds = seconds_since(start);
-        } while (seconds < options_.shortest_round_s);
-        trial.round_qps.push_back(double(passes * set_.nq) / seconds);
-    }
-
-    void time_single_queries(const BenchIndex& index, Trial& trial, size_t round) {
-        const ThreadScope one(1);
-        // The first searches after a turn find other data in the caches and are not recorded.
-        for (size_t q = 0; q < std::min<size_t>(warm_up_queries, set_.nq); ++q) {
-            searcher_.search(index, q, 1);
-        }
-        for (size_t q = round; q < set_.nq; q += timing_rounds) {
-            const Clock::time_point start = Clock::now();
-            searcher_.search(index, q, 1);
-            trial.latencies_us.push_back(1e6 * seconds_since(start));
-        }
-    }
-
-private:
-    static constexpr size_t warm_up_queries = 20;
-    const Dataset& set_;
-    const SearchBenchOptions& options_;
-    Searcher searcher_;
-    RecallMeasure recall_;
-};
-
 /// The trials of one nprobe, one a series; none twice where nprobe was cut to nlist.
 std::vector<Trial> trials_at(
         size_t nprobe,
@@ -245,7 +146,7 @@ SearchReport run_search_bench(const Dataset& set, const SearchBenchOptions& opti
             {}};
     std::vector<BenchIndex> indices = build_indices(set, options, progress);
     const std::vector<Series> series = list_series(indices, options);
-    Measurement measurement(set, options);
+    Measurement measurement(set);
     std::vector<size_t> nprobes = options.nprobe;
     std::sort(nprobes.begin(), nprobes.end());
     for (const size_t nprobe : nprobes) {
@@ -253,15 +154,23 @@ SearchReport run_search_bench(const Dataset& set, const SearchBenchOptions& opti
         for (Trial& trial : trials) {
             progress.show(fmt::format("nprobe {}: counting, {}", nprobe, trial.row.index));
             indices[trial.index].configure(trial.row.setting);
-            measurement.count(indices[trial.index], trial);
+            BenchIndex::reset_counts();
+            measurement.search_all(indices[trial.index]);
+            trial.row.counts = indices[trial.index].counts(set.nq);
+            trial.row.recall = measurement.recall();
         }
         for (size_t round = 0; round < timing_rounds; ++round) {
             progress.show(
                     fmt::format("nprobe {}: round {} of {}", nprobe, round + 1, timing_rounds));
             for (Trial& trial : trials) {
                 indices[trial.index].configure(trial.row.setting);
-                measurement.time_batches(indices[trial.index], trial);
-                measurement.time_single_queries(indices[trial.index], trial, round);
+                const BenchIndex& index = indices[trial.index];
+                trial.round_qps.push_back(
+                        measurement.time_batches(index, options.shortest_round_s).per_second());
+                const std::vector<double> latencies =
+                        measurement.time_single_queries(index, round, timing_rounds);
+                trial.latencies_us.insert(
+                        trial.latencies_us.end(), latencies.begin(), latencies.end());
             }
         }
         for (Trial& trial : trials) {
