@@ -2,7 +2,6 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #include "bench/common/environment.h"
 
-#include <cstdint>
 #include <ctime>
 #include <fstream>
 
@@ -10,10 +9,10 @@
 #include <faiss/Index.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <hwy/targets.h>
 #include <omp.h>
 
 #include "faiss_gmm/compat/faiss_simd.h"
+#include "faiss_gmm/runs/lookup.h"
 #include "git_commit.h"
 
 namespace faiss_gmm::bench {
@@ -31,16 +30,11 @@ std::string cpu_model() {
     return "unknown"; // Arm kernels name no model
 }
 
-std::string best_simd_target() {
-    const int64_t targets = hwy::SupportedTargets();
-    return hwy::TargetName(targets & -targets); // better targets have lower bits
-}
-
 } // namespace
 
 Environment describe_environment() {
     return {fmt::format("{}.{}.{}", FAISS_VERSION_MAJOR, FAISS_VERSION_MINOR, FAISS_VERSION_PATCH),
-            best_simd_target(),
+            block_kernels().target,
             compat::faiss_simd_level(),
             cpu_model(),
             FAISS_GMM_GIT_COMMIT,

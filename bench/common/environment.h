@@ -9,11 +9,11 @@ namespace faiss_gmm::bench {
 /// Where and with what numbers were measured.
 struct Environment {
     std::string faiss_version; ///< of the headers that were compiled against, e.g. "1.7.3"
-    std::string simd;          ///< our loops: the best target that Highway finds here, e.g. "AVX3"
-    std::string faiss_simd;    ///< what FAISS was compiled for; "none" for a generic build
-    std::string cpu;           ///< model name, or "unknown"
-    std::string git_commit;    ///< of the sources that were compiled, "-dirty" with changes
-    std::string date;          ///< UTC, ISO 8601
+    std::string simd;       ///< our loops: the target compiled in that fits best here, e.g. "AVX3"
+    std::string faiss_simd; ///< what FAISS was compiled for; "none" for a generic build
+    std::string cpu;        ///< model name, or "unknown"
+    std::string git_commit; ///< of the sources that were compiled, "-dirty" with changes
+    std::string date;       ///< UTC, ISO 8601
 };
 
 Environment describe_environment();

@@ -30,10 +30,10 @@ PINS = {
 PEERS = ("faiss", "symphonyqg", "scann", "hnswlib")
 OURS = "faiss_gmm"
 
-NPROBE = (1, 2, 4, 8, 16, 32, 64, 128)
+NPROBE = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 EF = (10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480)  # graphs: nodes that are kept in sight
 REFINED = {"nprobe": NPROBE, "k_factor_rf": (2, 4, 8, 16, 32)}  # k_factor_rf: exact distances / k
-LEAVES = {"leaves_to_search": (4, 8, 16, 32, 64, 128), "reorder": (20, 40, 80, 160, 320)}
+LEAVES = {"leaves_to_search": (4, 8, 16, 32, 64, 128, 256), "reorder": (20, 40, 80, 160, 320)}
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ ROWS = (
 
 # Ours, for every string of --index. lists: how many are probed, 0: by the index's rule.
 OUR_SETTINGS = {
-    "nprobe": (1, 2, 4, 8, 16, 32, 64),
-    "lists": (0, 16, 24, 32, 48, 64, 96),
-    "k_factor": (5, 7, 10, 15, 20),
+    "nprobe": (1, 2, 4, 6, 8, 12, 16, 32, 64, 128),
+    "lists": (0, 16, 24, 32, 48, 64, 96, 128, 192),
+    "k_factor": (5, 7, 10, 15, 20, 30),
 }
 OUR_DEFAULT_INDEX = "IVFGMM{lists},Flat"
 
