@@ -3,12 +3,12 @@
 //
 // bench_search: recall, counts and times of indices on one data set. See --help.
 #include <cstdio>
-#include <exception>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include "bench/common/json_lines.h"
+#include "bench/common/program.h"
 #include "bench/common/report.h"
 #include "bench/common/search_bench.h"
 #include "datasets/dataset.h"
@@ -17,8 +17,6 @@ namespace {
 
 using namespace faiss_gmm;
 using namespace faiss_gmm::bench;
-
-constexpr int failed = 1, wrong_usage = 2;
 
 struct Arguments {
     std::string data, metric, json, plot;
@@ -33,12 +31,7 @@ void describe(CLI::App& app, Arguments& arguments) {
             "indices on one data set. Indices take turns; times are medians of five rounds.");
     app.footer("Example: bench_search datasets/embedded --metric l2 --index IVF128,Flat "
                "IVFGMM128,Flat --nprobe 1,2,4,8,16 --json - --plot recall.svg");
-    app.add_option("DATA", arguments.data, "Folder with base.*, query.* and gt.ibin")
-            ->required()
-            ->check(CLI::ExistingDirectory);
-    app.add_option("--metric", arguments.metric, "l2, ip, cosine (unit length, then l2), cosine-ip")
-            ->required()
-            ->check(CLI::IsMember(metric_names()));
+    add_dataset_options(app, arguments.data, arguments.metric);
     app.add_option("--index", options.indices, "Factory strings, stock or IVFGMM, one or more")
             ->required()
             ->expected(1, -1);
@@ -99,16 +92,5 @@ int main(int argc, char** argv) {
     Arguments arguments;
     arguments.options.threads = default_threads();
     describe(app, arguments);
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : wrong_usage;
-    }
-    try {
-        run(arguments);
-    } catch (const std::exception& error) {
-        fmt::print(stderr, "bench_search: {}\n", error.what());
-        return failed;
-    }
-    return 0;
+    return run_program("bench_search", app, argc, argv, [&] { run(arguments); });
 }

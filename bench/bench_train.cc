@@ -4,7 +4,6 @@
 // One EM iteration against one iteration of faiss::Clustering: same data, threads and BLAS, in
 // turns.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <random>
@@ -22,18 +21,15 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/common/environment.h"
+#include "bench/common/program.h"
 #include "datasets/vector_file.h"
+#include "faiss_gmm/mixture/clock.h"
 #include "faiss_gmm/train/estep_engine.h"
 #include "faiss_gmm/train/gmm_trainer.h"
 
 namespace {
 
 using namespace faiss_gmm;
-
-double now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-            .count();
-}
 
 double median(std::vector<double> values) {
     std::sort(values.begin(), values.end());
@@ -99,11 +95,11 @@ double kmeans_iteration_seconds(size_t K, size_t n, size_t d, const std::vector<
 
 double em_iteration_seconds(
         EStepEngine& engine, GaussianMixture& mixture, size_t n, const std::vector<float>& x) {
-    const double begin = now();
+    const Clock::time_point begin = Clock::now();
     engine.begin(mixture);
     engine.accumulate({x.data(), n, 0});
     mixture = engine.maximize(engine.finish(), 1e-6);
-    return now() - begin;
+    return seconds_since(begin);
 }
 
 } // namespace
@@ -127,12 +123,7 @@ int main(int argc, char** argv) {
             ->capture_default_str()
             ->check(CLI::PositiveNumber);
     app.add_option("--json", json, "Append a JSON line to this file");
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : 2;
-    }
-    try {
+    return bench::run_program("error", app, argc, argv, [&] {
         bench::set_threads(threads);
         std::vector<float> x;
         if (data.empty()) {
@@ -180,9 +171,5 @@ int main(int argc, char** argv) {
         if (!json.empty()) {
             std::ofstream(json, std::ios::app) << line.dump() << "\n";
         }
-        return 0;
-    } catch (const std::exception& error) {
-        fmt::print(stderr, "error: {}\n", error.what());
-        return 1;
-    }
+    });
 }

@@ -4,7 +4,6 @@
 // bench_tune: what tune() chooses, and whether its recall holds on queries it has not seen. See --help.
 #include <algorithm>
 #include <cstdio>
-#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,6 +13,7 @@
 #include <fmt/format.h>
 
 #include "bench/common/environment.h"
+#include "bench/common/program.h"
 #include "bench/common/table.h"
 #include "datasets/dataset.h"
 #include "faiss_gmm/factory/index_factory.h"
@@ -26,7 +26,6 @@ namespace {
 using namespace faiss_gmm;
 using namespace faiss_gmm::bench;
 
-constexpr int failed = 1, wrong_usage = 2;
 constexpr size_t k = 10;
 
 struct Arguments {
@@ -40,12 +39,7 @@ void describe(CLI::App& app, Arguments& arguments) {
     app.description("Tunes an IVFGMM index to each recall on the first half of the queries, and "
                     "measures recall@10 on the second.");
     app.footer("Example: bench_tune datasets/embedded --metric l2 --index IVFGMM128,Flat");
-    app.add_option("DATA", arguments.data, "Folder with base.*, query.* and gt.ibin")
-            ->required()
-            ->check(CLI::ExistingDirectory);
-    app.add_option("--metric", arguments.metric, "l2, ip, cosine (unit length, then l2), cosine-ip")
-            ->required()
-            ->check(CLI::IsMember(metric_names()));
+    add_dataset_options(app, arguments.data, arguments.metric);
     app.add_option("--index", arguments.index, "Factory string of an IVFGMM without wrappers")
             ->required();
     app.add_option("--recall", arguments.recall, "Targets, comma-separated")
@@ -138,16 +132,5 @@ int main(int argc, char** argv) {
     CLI::App app;
     Arguments arguments;
     describe(app, arguments);
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : wrong_usage;
-    }
-    try {
-        run(arguments);
-    } catch (const std::exception& error) {
-        fmt::print(stderr, "bench_tune: {}\n", error.what());
-        return failed;
-    }
-    return 0;
+    return run_program("bench_tune", app, argc, argv, [&] { run(arguments); });
 }

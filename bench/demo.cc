@@ -3,12 +3,12 @@
 //
 // The demo: on the embedded set, a stock IVF index beside ours, in one table and one picture.
 #include <cstdio>
-#include <exception>
 #include <string>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "bench/common/program.h"
 #include "bench/common/report.h"
 #include "bench/common/search_bench.h"
 #include "datasets/dataset.h"
@@ -17,8 +17,6 @@ namespace {
 
 using namespace faiss_gmm;
 using namespace faiss_gmm::bench;
-
-constexpr int failed = 1, wrong_usage = 2;
 
 void run(const std::string& picture) {
     require_writable(picture);
@@ -44,16 +42,5 @@ int main(int argc, char** argv) {
                  "vectors, and shows side by side what their searches find and cost."};
     std::string picture = "demo.svg";
     app.add_option("--plot", picture, "The picture (SVG)")->capture_default_str();
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : wrong_usage;
-    }
-    try {
-        run(picture);
-    } catch (const std::exception& error) {
-        fmt::print(stderr, "demo: {}\n", error.what());
-        return failed;
-    }
-    return 0;
+    return run_program("demo", app, argc, argv, [&] { run(picture); });
 }

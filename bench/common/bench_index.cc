@@ -3,7 +3,6 @@
 #include "bench/common/bench_index.h"
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <numeric>
 #include <vector>
@@ -21,6 +20,7 @@
 #include "faiss_gmm/factory/index_factory.h"
 #include "faiss_gmm/index/index_ivf_gmm.h"
 #include "faiss_gmm/index/written_bytes.h"
+#include "faiss_gmm/mixture/clock.h"
 #include "faiss_gmm/mixture/error.h"
 
 namespace faiss_gmm::bench {
@@ -30,9 +30,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 double seconds_of(const std::function<void()>& work) {
-    const auto start = std::chrono::steady_clock::now();
+    const Clock::time_point start = Clock::now();
     work();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return seconds_since(start);
 }
 
 faiss::IndexRefine* find_refine(faiss::Index* index) {
@@ -217,8 +217,8 @@ QueryCounts BenchIndex::counts(size_t nq) const {
         counts.ndis = double(stats.ndis) / queries;
         counts.nvisited = double(stats.nvisited) / queries;
         counts.nscored = double(stats.nscored) / queries;
-        counts.bytes_read = counts.ndis * code_size + double(stats.bytes_scored) / queries +
-                            mean_bytes * (double(stats.means) / queries + graph_means);
+        counts.bytes_read = double(stats.bytes_read(ivf_->code_size, ivf_->d)) / queries +
+                            mean_bytes * graph_means;
     } else {
         const faiss::IndexIVFStats& stats = faiss::indexIVF_stats;
         counts.lists = double(ivf_->nprobe); // FAISS does not count them alike in every codec

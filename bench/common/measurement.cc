@@ -3,23 +3,17 @@
 #include "bench/common/measurement.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "bench/common/environment.h"
 #include "bench/common/search_bench.h"
+#include "faiss_gmm/mixture/clock.h"
 
 namespace faiss_gmm::bench {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 /// The first searches after a turn find other data in the caches and are not recorded.
 constexpr size_t warm_up_queries = 20;
-
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 } // namespace
 

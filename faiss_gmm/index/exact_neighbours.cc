@@ -17,15 +17,6 @@ namespace {
 
 constexpr size_t block = 16384; // vectors decoded at a time
 
-/// The mean of x [n, d].
-std::vector<float> mean_of(size_t n, size_t d, const float* x) {
-    std::vector<float> mean(d);
-    for (size_t i = 0; i < n; i++) {
-        add_scaled(d, 1.0f / static_cast<float>(n), x + i * d, mean.data());
-    }
-    return mean;
-}
-
 /// Subtracts a row [d] from each of x [n, d].
 void subtract(std::vector<float>& x, const std::vector<float>& row) {
     const size_t d = row.size();
@@ -76,7 +67,10 @@ ExactNeighbours exact_neighbours(
     const size_t d = ivf.d;
     const bool inner_product = ivf.metric_type == faiss::METRIC_INNER_PRODUCT;
     // FAISS takes |q|^2 - 2 <q, x> + |x|^2, which far from the origin cancels.
-    const std::vector<float> centre = inner_product ? std::vector<float>(d) : mean_of(nq, d, x);
+    std::vector<float> centre(d);
+    if (!inner_product) {
+        mean_of_rows(nq, d, x, centre.data());
+    }
     std::vector<float> queries(x, x + nq * d);
     subtract(queries, centre);
     ExactNeighbours best{std::vector<int64_t>(nq * k), std::vector<float>(nq * k)};

@@ -3,7 +3,6 @@
 #include "faiss_gmm/index/index_ivf_gmm.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <numeric>
 #include <random>
@@ -18,6 +17,7 @@
 #include "faiss_gmm/index/budgeted_search.h"
 #include "faiss_gmm/index/list_search.h"
 #include "faiss_gmm/index/written_bytes.h"
+#include "faiss_gmm/mixture/clock.h"
 #include "faiss_gmm/runs/parallel.h"
 #include "faiss_gmm/runs/vector_ops.h"
 #include "faiss_gmm/train/estep_engine.h"
@@ -33,16 +33,16 @@ constexpr size_t codec_rows_of_few_lists = 8; // at least so many times what the
 /// Adds the seconds of its life to a sum.
 class Stopwatch {
 public:
-    explicit Stopwatch(double& sum) : sum_(sum), begin_(std::chrono::steady_clock::now()) {}
+    explicit Stopwatch(double& sum) : sum_(sum) {}
     ~Stopwatch() {
-        sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+        sum_ += seconds_since(begin_);
     }
     Stopwatch(const Stopwatch&) = delete;
     Stopwatch& operator=(const Stopwatch&) = delete;
 
 private:
     double& sum_;
-    std::chrono::steady_clock::time_point begin_;
+    Clock::time_point begin_ = Clock::now();
 };
 
 /// `most` of n row numbers, ascending: a random subset.

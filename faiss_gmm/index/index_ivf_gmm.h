@@ -84,6 +84,9 @@ public:
     /// The lists with their directory; null where another kind was put in their place (then the
     /// index is a plain IVF).
     const RunInvertedLists* run_lists() const;
+    /// Whether lists hold copies of vectors (SpillStorage::copies, trained), so that an id may come
+    /// several times.
+    bool stores_copies() const;
 
     /// Whether search() computes exact distances by our own loops: over rows of fp32, fp16 or 8-bit
     /// codes, where the linked FAISS has scalar loops. Else the codec's scanner does.
@@ -157,7 +160,6 @@ protected:
             const faiss::SearchParameters* params) const;
     /// Gives what stock code wrote its runs.
     void organise();
-    bool stores_copies() const;
     /// Adds the means that a flat quantizer compared n queries with to the statistics.
     void count_coarse(int64_t n) const;
     /// Throws where lists of the other would not mean here what they meant there.

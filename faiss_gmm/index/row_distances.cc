@@ -16,6 +16,8 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "faiss_gmm/runs/sum_terms-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace faiss_gmm {
 namespace HWY_NAMESPACE {
@@ -60,28 +62,6 @@ struct ByteRow {
         return static_cast<float>(numbers[t]);
     }
 };
-
-/// Sums term(t, sum) over t < d: two accumulators over whole vectors, then the rest one by one.
-template <class VectorTerm, class ScalarTerm>
-HWY_INLINE float sum_terms(size_t d, VectorTerm vector_term, ScalarTerm scalar_term) {
-    const Floats floats;
-    const size_t lanes = hn::Lanes(floats);
-    auto first = hn::Zero(floats), second = hn::Zero(floats);
-    size_t t = 0;
-    for (; t + 2 * lanes <= d; t += 2 * lanes) {
-        first = vector_term(t, first);
-        second = vector_term(t + lanes, second);
-    }
-    if (t + lanes <= d) {
-        first = vector_term(t, first);
-        t += lanes;
-    }
-    float sum = hn::GetLane(hn::SumOfLanes(floats, hn::Add(first, second)));
-    for (; t < d; t++) {
-        sum += scalar_term(t);
-    }
-    return sum;
-}
 
 template <class Row>
 HWY_INLINE float product(size_t d, const float* HWY_RESTRICT target, const Row& row) {

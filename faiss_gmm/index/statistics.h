@@ -23,6 +23,10 @@ struct IVFGMMStats {
     /// another quantizer compares, its own statistics tell (faiss::hnsw_stats).
     size_t means = 0;
 
+    /// Bytes of codes, summaries, sketches and means that these counts come to.
+    size_t bytes_read(size_t code_size, size_t d) const {
+        return ndis * code_size + bytes_scored + means * d * sizeof(float);
+    }
     void reset();
     void add(const IVFGMMStats& other);
 };

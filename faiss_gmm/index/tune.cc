@@ -18,7 +18,6 @@
 #include "faiss_gmm/index/tune.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <deque>
 #include <iterator>
@@ -31,12 +30,11 @@
 #include "faiss_gmm/index/exact_neighbours.h"
 #include "faiss_gmm/index/faiss_error.h"
 #include "faiss_gmm/index/index_ivf_gmm.h"
+#include "faiss_gmm/mixture/clock.h"
 #include "faiss_gmm/train/finite_rows.h"
 
 namespace faiss_gmm {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 constexpr double rung_ratio = 1.125;
 constexpr float rounding = 1e-5f;
@@ -46,18 +44,9 @@ constexpr double clearly_faster = 0.97;  // on a single pass
 constexpr size_t most_finalists = 4, rounds = 5;
 constexpr double finalist_ratio = 1.3; // to the fastest, on a single pass
 
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-bool holds_copies(const IndexIVFGMM& index) {
-    const RunInvertedLists* runs = index.run_lists();
-    return runs != nullptr && runs->state().spill.storage == SpillStorage::copies;
-}
-
 std::vector<uint64_t> distinct_places(const IndexIVFGMM& index) {
     const faiss::InvertedLists& lists = *index.ivf().invlists;
-    return holds_copies(index) ? stored_places_once_an_id(lists) : stored_places(lists);
+    return index.stores_copies() ? stored_places_once_an_id(lists) : stored_places(lists);
 }
 
 /// Queries, what is true of them, and how many results are right.
@@ -221,10 +210,9 @@ private:
         point.ndis = static_cast<double>(now.ndis - before.ndis) / queries;
         point.nscored = static_cast<double>(now.nscored - before.nscored) / queries;
         point.nvisited = static_cast<double>(now.nvisited - before.nvisited) / queries;
-        const double scored = static_cast<double>(now.bytes_scored - before.bytes_scored);
-        const double means = static_cast<double>(now.means - before.means);
-        point.bytes_read = point.ndis * static_cast<double>(ivf_.code_size) +
-                           (scored + means * sizeof(float) * ivf_.d) / queries;
+        const size_t bytes =
+                now.bytes_read(ivf_.code_size, ivf_.d) - before.bytes_read(ivf_.code_size, ivf_.d);
+        point.bytes_read = static_cast<double>(bytes) / queries;
     }
     void grade(size_t nq, TuningPoint& point) const {
         const size_t results = questions_.results();

@@ -14,9 +14,9 @@
 // Determinism: a list's split form is a function of the set of its (id, code) pairs; guests stand
 // in ascending order; ranges after compact() are those of all constants.
 #include "faiss_gmm/runs/run_inverted_lists.h"
+#include "faiss_gmm/mixture/clock.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <exception>
@@ -37,11 +37,6 @@ namespace {
 constexpr size_t arrivals_share = 16;    // a list is split again when over 1/16 of it came since
 constexpr size_t placed_at_once = 32768; // run means whose responsibilities are asked for together
 
-double now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-            .count();
-}
-
 size_t blocks_for(size_t slots) {
     return (slots + run_size - 1) / run_size;
 }
@@ -52,14 +47,6 @@ void resize_blocks(Blocks& blocks, const BlockLayout& layout, size_t count) {
     blocks.resize(count * layout.bytes());
     for (size_t b = before; b < count; b++) {
         layout.clear(blocks.data() + b * layout.bytes());
-    }
-}
-
-/// The mean of n rows [n, d].
-void mean_of_rows(size_t n, size_t d, const float* rows, float* mean) {
-    std::fill_n(mean, d, 0.0f);
-    for (size_t i = 0; i < n; i++) {
-        add_scaled(d, 1.0f / static_cast<float>(n), rows + i * d, mean);
     }
 }
 
@@ -207,10 +194,10 @@ std::vector<size_t> RunInvertedLists::split_and_append(
         OrganiseTimes& times) {
     std::vector<SplitList> splits(to_split.size());
     std::vector<OrganiseTimes> spent(to_split.size());
-    const double begin = now();
+    const Clock::time_point begin = Clock::now();
     parallel_for(
             to_split.size(), [&](size_t i) { split(to_split[i], decode, splits[i], spent[i]); });
-    const double split_end = now();
+    const double wall = seconds_since(begin); // of splitting
     std::vector<size_t> first_new(to_append.size());
     for (size_t i = 0; i < to_append.size(); i++) {
         first_new[i] = directory_.lists[to_append[i]].open_run() * run_size;
@@ -240,10 +227,10 @@ std::vector<size_t> RunInvertedLists::split_and_append(
         sums.split += t.split;
         sums.sketch += t.sketch;
     }
-    const double wall = split_end - begin, sum = sums.split + sums.sketch;
+    const double sum = sums.split + sums.sketch;
     const double split_wall = sum > 0 ? wall * sums.split / sum : wall;
     times.split += split_wall;
-    times.sketch += now() - begin - split_wall;
+    times.sketch += seconds_since(begin) - split_wall;
     std::vector<size_t> moved = to_split;
     moved.insert(moved.end(), to_append.begin(), to_append.end());
     return moved;
@@ -251,7 +238,7 @@ std::vector<size_t> RunInvertedLists::split_and_append(
 
 void RunInvertedLists::split(
         size_t l, const DecodeEntries& decode, SplitList& result, OrganiseTimes& times) {
-    const double begin = now();
+    const Clock::time_point begin = Clock::now();
     const CoarseState& state = *state_;
     const size_t d = state.codec.d, kept = state.codec.kept;
     ListRuns& list = directory_.lists[l];
@@ -271,7 +258,7 @@ void RunInvertedLists::split(
     std::vector<uint32_t> order;
     balanced_split(n, kept, y.data(), order);
     reorder_entries(l, 0, by_id, order);
-    const double split_end = now();
+    const double split_seconds = seconds_since(begin);
 
     list.stale = false;
     list.covered = list.split_entries = n;
@@ -302,8 +289,8 @@ void RunInvertedLists::split(
         encode_run(l, run, mean.data());
         encode_sketches(l, run, rows.data());
     }
-    times.split += split_end - begin;
-    times.sketch += now() - split_end;
+    times.split += split_seconds;
+    times.sketch += seconds_since(begin) - split_seconds;
 }
 
 /// Decodes entries [first, first + n) of a list into x [n, d]. Rows that hold NaN or Inf (stock code may

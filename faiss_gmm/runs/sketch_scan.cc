@@ -125,20 +125,19 @@ ScanCounts scan_sketches(
         threshold = running.lower();
         found += more;
     }
-    const auto end = std::remove_if(keys.begin(), keys.begin() + found, [&](uint64_t key) {
+    auto end = std::remove_if(keys.begin(), keys.begin() + found, [&](uint64_t key) {
         return score_of_key(key) > threshold;
     });
     if (static_cast<size_t>(end - keys.begin()) > keep) {
         std::nth_element(keys.begin(), keys.begin() + (keep - 1), end);
+        end = keys.begin() + keep;
     }
-    keys.resize(std::min<size_t>(keep, end - keys.begin()));
-    candidates.reserve(keys.size());
-    for (const uint64_t key : keys) {
-        const ChosenRun& run = chosen[block_of_key(key)];
+    for (auto key = keys.begin(); key != end; ++key) { // keys stay as many as they were: scratch
+        const ChosenRun& run = chosen[block_of_key(*key)];
         candidates.push_back(
                 {run.home,
-                 run.run * static_cast<uint32_t>(run_size) + slot_of_key(key),
-                 score_of_key(key)});
+                 run.run * static_cast<uint32_t>(run_size) + slot_of_key(*key),
+                 score_of_key(*key)});
     }
     return counts;
 }

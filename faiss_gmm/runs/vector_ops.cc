@@ -4,37 +4,19 @@
 // Dot products, distances and sums of short vectors by Highway with run-time dispatch.
 #include "faiss_gmm/runs/vector_ops.h"
 
+#include <algorithm>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "faiss_gmm/runs/vector_ops.cc"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "faiss_gmm/runs/sum_terms-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace faiss_gmm {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-/// Sums term(i) over i < d: two accumulators over whole vectors, then the rest one by one.
-template <class VectorTerm, class ScalarTerm>
-HWY_INLINE float sum_terms(size_t d, VectorTerm vector_term, ScalarTerm scalar_term) {
-    const hn::ScalableTag<float> floats;
-    const size_t lanes = hn::Lanes(floats);
-    auto first = hn::Zero(floats), second = hn::Zero(floats);
-    size_t i = 0;
-    for (; i + 2 * lanes <= d; i += 2 * lanes) {
-        first = vector_term(i, first);
-        second = vector_term(i + lanes, second);
-    }
-    if (i + lanes <= d) {
-        first = vector_term(i, first);
-        i += lanes;
-    }
-    float sum = hn::GetLane(hn::SumOfLanes(floats, hn::Add(first, second)));
-    for (; i < d; i++) {
-        sum += scalar_term(i);
-    }
-    return sum;
-}
 
 float dot(size_t d, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b) {
     const hn::ScalableTag<float> floats;
@@ -91,6 +73,13 @@ float squared_distance(size_t d, const float* a, const float* b) {
 }
 void add_scaled(size_t d, float weight, const float* x, float* y) {
     HWY_DYNAMIC_DISPATCH(add_scaled)(d, weight, x, y);
+}
+
+void mean_of_rows(size_t n, size_t d, const float* rows, float* mean) {
+    std::fill_n(mean, d, 0.0f);
+    for (size_t i = 0; i < n; i++) {
+        add_scaled(d, 1.0f / static_cast<float>(n), rows + i * d, mean);
+    }
 }
 
 } // namespace faiss_gmm

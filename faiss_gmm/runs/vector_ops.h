@@ -13,5 +13,7 @@ float dot(size_t d, const float* a, const float* b);
 float squared_distance(size_t d, const float* a, const float* b);
 /// y += weight * x, x [d], y [d].
 void add_scaled(size_t d, float weight, const float* x, float* y);
+/// mean [d] of rows [n, d].
+void mean_of_rows(size_t n, size_t d, const float* rows, float* mean);
 
 } // namespace faiss_gmm

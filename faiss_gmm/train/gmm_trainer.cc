@@ -13,9 +13,9 @@
 // Determinism: what the engine has; random numbers come from seed + run alone.
 // Test: tests/train/gmm_trainer_test.cc.
 #include "faiss_gmm/train/gmm_trainer.h"
+#include "faiss_gmm/mixture/clock.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -38,10 +38,6 @@ constexpr double balance_step = 1.0;     ///< of log(N_k / share) taken off a lo
 
 [[noreturn]] void refuse(std::string given, std::string allowed, std::string next) {
     throw Error({"training a mixture", std::move(given), std::move(allowed), std::move(next)});
-}
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 /// `count` different numbers below n, ascending (Floyd's selection by a partial shuffle).
@@ -315,7 +311,7 @@ private:
     /// Phase 2: Lloyd steps, then the parameters' shape from the last one's assignment.
     void lloyd(VectorSource& sample, size_t steps, bool report) {
         for (size_t step = 1; step <= steps; ++step) {
-            const auto began = std::chrono::steady_clock::now();
+            const Clock::time_point began = Clock::now();
             if (step < steps) {
                 // Hard passes need no more than distances: equal variances, whatever they are.
                 mixture_.covariance = Covariance::tied_spherical;
@@ -410,7 +406,7 @@ private:
     void iterate() {
         const size_t n = source_.rows();
         for (size_t iteration = 1; iteration <= parameters_.max_iter; ++iteration) {
-            const auto began = std::chrono::steady_clock::now();
+            const Clock::time_point began = Clock::now();
             const double before = last_log_likelihood_;
             const SufficientStatistics statistics =
                     pass(source_, engine_, mixture_, Assignment::soft);
@@ -449,7 +445,7 @@ private:
             const SufficientStatistics& statistics,
             size_t iteration,
             size_t reseeded,
-            std::chrono::steady_clock::time_point began) {
+            Clock::time_point began) {
         const double n = static_cast<double>(statistics.rows);
         TrainingProgress progress;
         progress.run = number_;

@@ -36,20 +36,21 @@ uint8_t* slot_block(CountingIndex& index, ListRuns& list, size_t slot) {
            slot / run_size * index.run_lists()->state().codec.summary_layout().bytes();
 }
 
-/// Calls act(block, slot) for the summary of a run at its home and at every list it is a guest of:
-/// so damaged the copies agree, and which list is checked first does not matter.
+/// Calls act(layout, block, slot) for the summary of the host's second run at its home and at every list
+/// it is a guest of: so damaged the copies agree, and which list is checked first does not matter.
 void for_every_copy(
         CountingIndex& index,
         RunDirectory& directory,
-        ListRuns& home,
-        uint32_t run,
-        const std::function<void(uint8_t* block, size_t slot)>& act) {
-    act(slot_block(index, home, run), run % run_size);
+        const std::function<void(const BlockLayout&, uint8_t* block, size_t slot)>& act) {
+    constexpr uint32_t run = 1;
+    const BlockLayout layout = index.run_lists()->state().codec.summary_layout();
+    ListRuns& home = host(directory);
+    act(layout, slot_block(index, home, run), run % run_size);
     for (ListRuns& list : directory.lists) {
         for (size_t g = 0; g < list.guests.size(); g++) {
             if (&directory.lists[list.guests[g].home] == &home && list.guests[g].run == run) {
                 const size_t slot = list.runs() + g;
-                act(slot_block(index, list, slot), slot % run_size);
+                act(layout, slot_block(index, list, slot), slot % run_size);
             }
         }
     }
@@ -210,14 +211,10 @@ INSTANTIATE_TEST_SUITE_P(
                 Damage{"run_slot_emptied",
                        "is empty",
                        [](CountingIndex& index, RunDirectory& directory) {
-                           const BlockLayout layout =
-                                   index.run_lists()->state().codec.summary_layout();
                            for_every_copy(
                                    index,
                                    directory,
-                                   host(directory),
-                                   1,
-                                   [&](uint8_t* block, size_t slot) {
+                                   [](const BlockLayout& layout, uint8_t* block, size_t slot) {
                                        layout.put_constant(block, slot, empty_slot);
                                    });
                        }},
@@ -242,14 +239,10 @@ INSTANTIATE_TEST_SUITE_P(
                 Damage{"summary_constant",
                        "a summary's constant",
                        [](CountingIndex& index, RunDirectory& directory) {
-                           const BlockLayout layout =
-                                   index.run_lists()->state().codec.summary_layout();
                            for_every_copy(
                                    index,
                                    directory,
-                                   host(directory),
-                                   1,
-                                   [&](uint8_t* block, size_t slot) {
+                                   [](const BlockLayout& layout, uint8_t* block, size_t slot) {
                                        const uint16_t sound = layout.get_constant(block, slot);
                                        layout.put_constant(block, slot, sound ^ 1);
                                    });
