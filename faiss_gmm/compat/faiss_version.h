@@ -4,7 +4,11 @@
 // The only place that knows how FAISS's signatures changed between versions.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <utility>
 
 #include <faiss/IndexIVF.h>
 #include <faiss/impl/HNSW.h>
@@ -47,6 +51,34 @@ inline std::unique_ptr<faiss::InvertedListScanner> make_scanner(
     return std::unique_ptr<faiss::InvertedListScanner>(
             ivf.get_InvertedListScanner(false, selector));
 #endif
+}
+
+/// Lists in memory hold std::vectors, since 1.9 within a class that may own none.
+template <class Vector> auto owned_vector(Vector& vector, int) -> decltype((vector.owned_data)) {
+    return vector.owned_data;
+}
+template <class Vector> Vector& owned_vector(Vector& vector, long) {
+    return vector;
+}
+
+/// Room for `wanted` elements: exactly so many, or an eighth more than there was; returns where it
+/// begins and its bytes.
+template <class Held> std::pair<uint8_t*, size_t> reserve(Held& held, size_t wanted) {
+    auto& vector = owned_vector(held, 0);
+    const size_t size = vector.size(), before = vector.capacity();
+    if (wanted > before) {
+        vector.reserve(std::max(wanted, before + before / 8));
+        held.resize(size); // the class around it looks up where it stands
+    }
+    return {reinterpret_cast<uint8_t*>(vector.data()), vector.capacity() * sizeof(*vector.data())};
+}
+inline std::pair<uint8_t*, size_t>
+reserve_codes(faiss::ArrayInvertedLists& lists, size_t list, size_t entries) {
+    return reserve(lists.codes[list], entries * lists.code_size);
+}
+inline std::pair<uint8_t*, size_t>
+reserve_ids(faiss::ArrayInvertedLists& lists, size_t list, size_t entries) {
+    return reserve(lists.ids[list], entries);
 }
 
 /// Distances that HNSW graphs computed, level 0: n3 before 1.8, ndis since.

@@ -421,6 +421,7 @@ void IndexIVFGMM::add_spilled(
     if (!index.direct_map.no()) {
         refuse_with_copies("adding to an index with a direct map");
     }
+    make_room(n, assignment);
     for (int64_t first = 0; first < n; first += add_block) {
         const int64_t count = std::min(add_block, n - first);
         const float* block = x + first * d;
@@ -438,6 +439,21 @@ void IndexIVFGMM::add_spilled(
         }
     }
     organise();
+}
+
+/// Room in the lists for rows assigned so.
+void IndexIVFGMM::make_room(int64_t n, const int64_t* assignment) {
+    RunInvertedLists* runs = lists();
+    if (runs == nullptr) {
+        return;
+    }
+    std::vector<size_t> arriving(runs->nlist, 0);
+    for (int64_t i = 0; i < n; i++) {
+        if (assignment[i] >= 0 && static_cast<size_t>(assignment[i]) < runs->nlist) {
+            arriving[assignment[i]]++;
+        }
+    }
+    runs->make_room(arriving);
 }
 
 /// The code of each row in every list that its own responsibilities choose; ntotal counts rows.

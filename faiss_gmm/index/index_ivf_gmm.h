@@ -192,6 +192,7 @@ private:
             const faiss::IVFSearchParameters* params,
             faiss::IndexIVFStats* stats,
             const StockSearchPreassigned& stock) const;
+    void make_room(int64_t n, const int64_t* assignment);
     void add_copies(
             int64_t n,
             const float* x,

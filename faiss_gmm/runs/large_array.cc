@@ -3,17 +3,33 @@
 #include "faiss_gmm/runs/large_array.h"
 
 #include <algorithm>
+#include <fstream>
 #include <new>
+#include <string>
 #include <utility>
 
 #ifdef __linux__
 #include <sys/mman.h>
+#endif
+#ifdef __GLIBC__
+#include <malloc.h>
 #endif
 
 namespace faiss_gmm {
 namespace {
 
 constexpr size_t cache_line = 64, huge_page = size_t{2} << 20;
+
+#ifdef __linux__
+constexpr int bring_together = 25; // MADV_COLLAPSE, which older headers do not name
+
+/// Whether the system lets programs ask: MADV_COLLAPSE alone would not heed its "never".
+bool huge_pages_allowed() {
+    std::ifstream setting("/sys/kernel/mm/transparent_hugepage/enabled");
+    std::string choices;
+    return std::getline(setting, choices) && choices.find("[never]") == std::string::npos;
+}
+#endif
 
 } // namespace
 
@@ -22,13 +38,33 @@ std::shared_ptr<uint8_t> make_large_array(size_t bytes) {
     std::shared_ptr<uint8_t> array(
             static_cast<uint8_t*>(::operator new(bytes, alignment)),
             [alignment](uint8_t* p) { ::operator delete(p, alignment); });
-#ifdef MADV_HUGEPAGE
-    // Whole pages only, so that nothing is taken which was not asked for. A refusal costs speed alone.
-    if (const size_t whole = bytes / huge_page * huge_page; whole > 0) {
-        static_cast<void>(madvise(array.get(), whole, MADV_HUGEPAGE));
-    }
-#endif
+    ask_for_huge_pages(array.get(), bytes, false); // not written yet: they come as it is
     return array;
+}
+
+void ask_for_huge_pages(void* first, size_t bytes, bool collapse) {
+#ifdef __linux__
+    const auto begin = reinterpret_cast<uintptr_t>(first);
+    const uintptr_t from = (begin + huge_page - 1) / huge_page * huge_page;
+    const uintptr_t to = (begin + bytes) / huge_page * huge_page;
+    if (from < to) {
+        void* const pages = reinterpret_cast<void*>(from);
+        const bool granted = madvise(pages, to - from, MADV_HUGEPAGE) == 0;
+        if (collapse && granted && huge_pages_allowed()) {
+            static_cast<void>(madvise(pages, to - from, bring_together));
+        }
+    }
+#else
+    static_cast<void>(first);
+    static_cast<void>(bytes);
+    static_cast<void>(collapse);
+#endif
+}
+
+void return_freed_memory() {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 Blocks::Blocks(const Blocks& other) {

@@ -13,6 +13,15 @@ namespace faiss_gmm {
 /// gives such pages. Throws std::bad_alloc.
 std::shared_ptr<uint8_t> make_large_array(size_t bytes);
 
+/// Asks the system for huge pages under bytes [first, first + bytes): those that lie within, so that
+/// nothing is taken which was not asked for. Where small pages stand there already (an allocator wrote
+/// its marks), `collapse` brings them together at once, if the system lets programs ask for huge pages
+/// and knows how (Linux 6.1). A refusal costs speed alone.
+void ask_for_huge_pages(void* first, size_t bytes, bool collapse);
+
+/// Gives freed memory that the allocator keeps back to the system, where it offers that (glibc).
+void return_freed_memory();
+
 /// The blocks of one list: an array of its own, or, once the directory is packed, a slice of the array
 /// of all lists. Copies have arrays of their own.
 class Blocks {

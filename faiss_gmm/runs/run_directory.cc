@@ -27,6 +27,7 @@ void RunDirectory::clear() noexcept {
 
 void RunDirectory::pack() {
     constexpr size_t share_outside = 8; // packed again when over 1/8 stands outside
+    constexpr size_t worth_returning = size_t{2} << 20;
     size_t total = 0, outside = 0;
     for (const ListRuns& list : lists) {
         total += list.summaries.size() + list.sketches.size();
@@ -46,6 +47,9 @@ void RunDirectory::pack() {
     }
     packed_ = array;
     packed_bytes_ = total;
+    if (total >= worth_returning) {
+        return_freed_memory(); // as much again as the blocks, and what splitting took
+    }
 }
 
 size_t RunDirectory::memory_bytes() const {

@@ -24,7 +24,9 @@
 
 #include <fmt/format.h>
 
+#include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/runs/large_array.h"
 #include "faiss_gmm/runs/parallel.h"
 #include "faiss_gmm/runs/split.h"
 #include "faiss_gmm/runs/vector_ops.h"
@@ -35,6 +37,7 @@ namespace faiss_gmm {
 namespace {
 
 constexpr size_t arrivals_share = 16;    // a list is split again when over 1/16 of it came since
+constexpr size_t most_between = 8192;    // bytes of the allocator's between neighbouring arrays
 constexpr size_t placed_at_once = 32768; // run means whose responsibilities are asked for together
 
 size_t blocks_for(size_t slots) {
@@ -119,6 +122,31 @@ void RunInvertedLists::resize(size_t list_no, size_t new_size) {
 void RunInvertedLists::reset() {
     inner_->reset();
     forget_runs();
+}
+
+void RunInvertedLists::make_room(const std::vector<size_t>& arriving) {
+    auto* lists = dynamic_cast<faiss::ArrayInvertedLists*>(inner_.get());
+    if (lists == nullptr) {
+        return; // not in memory
+    }
+    // All codes first: so those of one list stand next to those of another.
+    std::vector<std::pair<uint8_t*, size_t>> taken; // address, bytes
+    for (const auto reserve : {compat::reserve_codes, compat::reserve_ids}) {
+        for (size_t l = 0; l < nlist; l++) {
+            if (arriving[l] > 0) {
+                taken.push_back(reserve(*lists, l, lists->list_size(l) + arriving[l]));
+            }
+        }
+    }
+    std::sort(taken.begin(), taken.end());
+    for (size_t i = 0; i < taken.size();) {
+        uint8_t* const first = taken[i].first;
+        uint8_t* end = first;
+        for (; i < taken.size() && taken[i].first <= end + most_between; i++) {
+            end = taken[i].first + taken[i].second;
+        }
+        ask_for_huge_pages(first, end - first, true);
+    }
 }
 
 void RunInvertedLists::set_state(std::shared_ptr<const CoarseState> state) {
@@ -510,7 +538,7 @@ void RunInvertedLists::place(std::vector<SplitList>& splits) {
         for (size_t run = 0; run < splits[s].run_means.size() / d; run++) {
             owners.emplace_back(s, run);
         }
-        splits[s].run_means = {};
+        std::vector<float>().swap(splits[s].run_means); // not "= {}", which keeps the memory
         if (owners.size() >= placed_at_once) {
             place_batch();
         }

@@ -63,6 +63,11 @@ public:
     void resize(size_t list_no, size_t new_size) override;
     void reset() override;
 
+    /// Room for arriving[l] further entries in each list, before they come: lists in memory then hold at
+    /// most an eighth more than they need, without holes between them, on huge pages where the system
+    /// gives them. Throws std::bad_alloc; the lists stay as they were.
+    void make_room(const std::vector<size_t>& arriving);
+
     /// Takes a newly learnt state; the directory starts empty.
     void set_state(std::shared_ptr<const CoarseState> state);
     /// Leaves plain lists, until organise().

@@ -135,6 +135,36 @@ TEST(BatchesOfRealVectors, WithoutCompactLoseAHundredthAtMost) {
     }
 }
 
+/// Elements for which the lists in memory hold room, and those that they hold.
+std::pair<size_t, size_t> room_and_size(const IndexIVFGMM& index) {
+    const auto* held = dynamic_cast<const faiss::ArrayInvertedLists*>(&index.run_lists()->inner());
+    size_t room = 0, size = 0;
+    const auto count = [&](const auto& vector) {
+        room += vector.capacity();
+        size += vector.size();
+    };
+    for (size_t l = 0; l < held->nlist; l++) {
+        count(compat::owned_vector(held->codes[l], 0));
+        count(compat::owned_vector(held->ids[l], 0));
+    }
+    return {room, size};
+}
+
+TEST_P(Batches, LeaveAtMostAnEighthOfRoom) {
+    if (GetParam().storage == SpillStorage::copies) {
+        GTEST_SKIP() << "copies are not counted before they come";
+    }
+    const auto once = GetParam().trained(base_);
+    once->add(rows, base_.data());
+    const auto [room_once, size_once] = room_and_size(*once);
+    EXPECT_EQ(room_once, size_once);
+    for (const size_t largest : {5, 60, 900}) {
+        const auto [room, size] = room_and_size(*shuffled(largest, seed_ + largest));
+        EXPECT_EQ(size, size_once);
+        EXPECT_LE(8 * room, 9 * size) << "batches up to " << largest;
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, Batches, testing::ValuesIn(all_setups()), setup_name);
 
 } // namespace
