@@ -258,24 +258,25 @@ private:
         const ChoiceScratch::ScoredBlock& block = scratch_.blocks[slot / run_size];
         const ListRuns& list = directory_.lists[block.list];
         const size_t number = block.first + slot % run_size, runs = list.runs();
-        ChosenRun run;
-        run.home = block.list;
-        run.run = static_cast<uint32_t>(number);
+        Guest member{block.list, static_cast<uint32_t>(number)};
         if (number >= runs) {
-            run.home = list.guests[number - runs].home;
-            run.run = list.guests[number - runs].run;
+            member = list.guests[number - runs];
         }
-        const ListRuns& home = directory_.lists[run.home];
+        const ListRuns& home = directory_.lists[member.home];
         if (home.stale) {
             return;
         }
+        // Written where it stands: a copy would wait for the parts it is made of.
+        chosen.emplace_back();
+        ChosenRun& run = chosen.back();
+        run.home = member.home;
+        run.run = member.run;
         run.size = static_cast<uint16_t>(home.size_of_run(run.run));
         run.score = static_cast<uint16_t>(scored_slot >> 32);
         if (directory_.sketched) {
             run.sketches = home.sketches.data() + run.run * sketch_bytes_;
         }
         counts_.vectors += run.size;
-        chosen.push_back(run);
     }
 
     const RunDirectory& directory_;

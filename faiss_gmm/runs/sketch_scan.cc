@@ -91,13 +91,15 @@ ScanCounts scan_sketches(
     const size_t bytes = codec.sketch_layout().bytes();
     std::vector<BasedBlock>& blocks = scratch.blocks;
     std::vector<uint64_t>& keys = scratch.keys;
-    blocks.clear();
+    blocks.resize(chosen.size());
     uint16_t floor = saturated_score;
-    for (const ChosenRun& run : chosen) {
-        if (blocks.size() < items_ahead(bytes)) { // the others are prefetched as the scan goes
+    for (size_t i = 0; i < chosen.size(); i++) {
+        const ChosenRun& run = chosen[i];
+        if (i < items_ahead(bytes)) { // the others are prefetched as the scan goes
             prefetch_bytes(run.sketches, bytes);
         }
-        blocks.push_back({run.sketches, run.score});
+        blocks[i].block = run.sketches; // part by part: a copy of the whole would wait for them
+        blocks[i].base = run.score;
         counts.sketches += run.size;
         floor = std::min(floor, run.score);
     }
@@ -132,12 +134,12 @@ ScanCounts scan_sketches(
         std::nth_element(keys.begin(), keys.begin() + (keep - 1), end);
         end = keys.begin() + keep;
     }
-    for (auto key = keys.begin(); key != end; ++key) { // keys stay as many as they were: scratch
-        const ChosenRun& run = chosen[block_of_key(*key)];
-        candidates.push_back(
-                {run.home,
-                 run.run * static_cast<uint32_t>(run_size) + slot_of_key(*key),
-                 score_of_key(*key)});
+    candidates.resize(end - keys.begin()); // keys stay as many as they were: scratch
+    for (size_t i = 0; i < candidates.size(); i++) {
+        const ChosenRun& run = chosen[block_of_key(keys[i])];
+        candidates[i].home = run.home;
+        candidates[i].entry = run.run * static_cast<uint32_t>(run_size) + slot_of_key(keys[i]);
+        candidates[i].score = score_of_key(keys[i]);
     }
     return counts;
 }
