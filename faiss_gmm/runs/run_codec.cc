@@ -22,13 +22,12 @@
 #include <fmt/format.h>
 
 #include "faiss_gmm/runs/split.h"
+#include "faiss_gmm/runs/tables.h"
 #include "faiss_gmm/runs/vector_ops.h"
 
 namespace faiss_gmm {
 namespace {
 
-constexpr size_t centroids = 16;
-constexpr float largest_entry = 63; // four bytes of it add without overflow
 constexpr float clipped_range =
         0.75f; // share of the widest table's range that is resolved (measured)
 constexpr size_t rotation_sample = 60000;
@@ -49,9 +48,8 @@ std::vector<std::vector<uint32_t>> members_by_list(size_t n, const int32_t* home
     return members;
 }
 
-/// Tables T [codes, 16] of one quantizer before scaling: minus the row's minimum. Returns the
-/// widest range.
-float unscaled_tables(
+/// Tables of one quantizer before scaling, of factor * y [kept]. Returns the widest range.
+float tables_of(
         const FourBitQuantizer& quantizer,
         size_t kept,
         const float* y,
@@ -61,31 +59,10 @@ float unscaled_tables(
     thread_local std::vector<float> dealt;
     dealt.resize(2 * codes);
     quantizer.deal(kept, y, dealt.data());
-    float widest = 0;
-    for (size_t m = 0; m < codes; m++) {
-        const float a = factor * dealt[2 * m], b = factor * dealt[2 * m + 1];
-        const float* centroid = quantizer.pq.get_centroids(m, 0);
-        float* row = tables + m * centroids;
-        for (size_t j = 0; j < centroids; j++) {
-            row[j] = a * centroid[2 * j] + b * centroid[2 * j + 1];
-        }
-        float low = row[0], high = row[0];
-        for (size_t j = 1; j < centroids; j++) {
-            low = std::min(low, row[j]);
-            high = std::max(high, row[j]);
-        }
-        for (size_t j = 0; j < centroids; j++) {
-            row[j] -= low;
-        }
-        widest = std::max(widest, high - low);
+    for (float& value : dealt) {
+        value *= factor;
     }
-    return widest;
-}
-
-void scale_tables(size_t entries, const float* values, float scale, uint8_t* tables) {
-    for (size_t i = 0; i < entries; i++) {
-        tables[i] = static_cast<uint8_t>(std::min(largest_entry, values[i] * scale + 0.5f));
-    }
+    return unscaled_tables(codes, dealt.data(), quantizer.pq.get_centroids(0, 0), tables);
 }
 
 } // namespace
@@ -359,16 +336,16 @@ void RunCodec::build_tables(
         const ConstantRange& summary_range,
         const ConstantRange& sketch_range,
         QueryTables& tables) const {
-    const size_t summary_entries = summary.codes() * centroids;
-    const size_t sketch_entries = sketch.codes() * centroids;
+    const size_t summary_entries = summary.codes() * table_entries;
+    const size_t sketch_entries = sketch.codes() * table_entries;
     tables.values.resize(summary_entries + sketch_entries);
     tables.summary.resize(summary_entries);
     tables.sketch.resize(sketch_entries);
     const float factor = inner_product ? -1.0f : -2.0f;
     float* values = tables.values.data();
     const float widest = std::max(
-            unscaled_tables(summary, kept, rotated_query, factor, values),
-            unscaled_tables(sketch, kept, rotated_query, factor, values + summary_entries));
+            tables_of(summary, kept, rotated_query, factor, values),
+            tables_of(sketch, kept, rotated_query, factor, values + summary_entries));
 
     // One scale for tables and constants; a constant's share of the score must fit 16 bits too.
     float scale = widest > 0 ? largest_entry / (clipped_range * widest) : INFINITY;
