@@ -127,9 +127,13 @@ ScanCounts scan_sketches(
         threshold = running.lower();
         found += more;
     }
-    auto end = std::remove_if(keys.begin(), keys.begin() + found, [&](uint64_t key) {
-        return score_of_key(key) > threshold;
-    });
+    size_t kept = 0; // no branch: which keys stay nobody can predict
+    for (size_t i = 0; i < found; i++) {
+        const uint64_t key = keys[i];
+        keys[kept] = key;
+        kept += score_of_key(key) <= threshold;
+    }
+    auto end = keys.begin() + kept;
     if (static_cast<size_t>(end - keys.begin()) > keep) {
         std::nth_element(keys.begin(), keys.begin() + (keep - 1), end);
         end = keys.begin() + keep;
