@@ -51,6 +51,38 @@ GaussianMixture with_components(const GaussianMixture& mixture, const std::vecto
     return result;
 }
 
+double length(const float* x, size_t d) {
+    double square = 0;
+    for (size_t j = 0; j < d; ++j) {
+        square += static_cast<double>(x[j]) * x[j];
+    }
+    return std::sqrt(square);
+}
+
+/// The length that all means [n, d] have, as those of an index of inner products do; 0: none.
+double common_length(size_t n, size_t d, const std::vector<float>& means) {
+    const double first = length(means.data(), d);
+    for (size_t k = 1; k < n; ++k) {
+        if (std::abs(length(&means[k * d], d) - first) > 1e-4 * first) {
+            return 0;
+        }
+    }
+    return first;
+}
+
+/// Brings the centres to that length: which means are nearest then depends on a row's direction
+/// alone, and so must which cells are. Centres inside the sphere would win all short rows.
+void put_on_sphere(double radius, GaussianMixture& centres) {
+    const size_t d = centres.d;
+    for (size_t g = 0; g < centres.K; ++g) {
+        float* centre = &centres.means[g * d];
+        const double size = length(centre, d);
+        for (size_t j = 0; j < d && size > 0; ++j) {
+            centre[j] = static_cast<float>(centre[j] * radius / size);
+        }
+    }
+}
+
 /// Lloyd steps on means [n, d], from centres spread over them: G components of small variance.
 GaussianMixture centres_of(size_t G, size_t n, size_t d, const std::vector<float>& means) {
     GaussianMixture centres;
@@ -71,6 +103,10 @@ GaussianMixture centres_of(size_t G, size_t n, size_t d, const std::vector<float
         variance = centres.covariances[0];
     }
     centres.covariances = {variance > 0 ? sharpness * variance : 1.0};
+    const double radius = common_length(n, d, means);
+    if (radius > 0) {
+        put_on_sphere(radius, centres);
+    }
     return centres;
 }
 

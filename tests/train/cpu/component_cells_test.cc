@@ -300,6 +300,38 @@ TEST(CpuCellEngine, LosesLittleWhereFewCellsAreLookedInto) {
     }
 }
 
+// Means of unit length (inner product): which is the best does not depend on a row's length, and so
+// neither may the cells that it looks into.
+TEST(CpuCellEngine, FindsUnitMeansForRowsOfAnyLength) {
+    const size_t K = 1500, d = 16, n = 3000;
+    GaussianMixture mixture =
+            grouped_mixture(Covariance::tied_spherical, K, d, 60, 131, overlapping);
+    mixture.log_weights.assign(K, -std::log(double(K)));
+    const auto to_unit_length = [&](std::vector<float>& rows) {
+        for (size_t i = 0; i < rows.size(); i += d) {
+            double square = 0;
+            for (size_t j = 0; j < d; ++j) {
+                square += double(rows[i + j]) * rows[i + j];
+            }
+            for (size_t j = 0; j < d; ++j) {
+                rows[i + j] = static_cast<float>(rows[i + j] / std::sqrt(square));
+            }
+        }
+    };
+    to_unit_length(mixture.means);
+    mixture.covariances = {0.02};
+    std::vector<float> unit = draw(mixture, n, 132);
+    to_unit_length(unit);
+    for (const float length : {0.01f, 1.f, 100.f}) {
+        SCOPED_TRACE(length);
+        std::vector<float> x = unit;
+        for (float& value : x) {
+            value *= length;
+        }
+        EXPECT_LT(loss(mixture, x).homes, 0.02);
+    }
+}
+
 TEST(CpuCellEngine, SameBitsForAnyThreadsAndChunks) {
     const int threads = omp_get_max_threads();
     for (const Covariance covariance :
@@ -435,8 +467,8 @@ TEST(ManyComponents, AreTrainedInCellsNearlyAsWellAsWithout) {
         EXPECT_TRUE(cells.mixture.means != whole.mixture.means) << "not in cells";
         const double error = quantization_error(cells.mixture, x);
         const double expected = quantization_error(whole.mixture, x);
-        // Far below what K means that were never trained leave.
-        EXPECT_LT(error, 1.01 * expected);
+        // Where nearly every row has its own mean, few rows that share one make up all of the error.
+        EXPECT_LT(error, (n < 2 * K ? 1.05 : 1.01) * expected);
         EXPECT_LT(cells.history.back().imbalance, 1.1 * whole.history.back().imbalance);
     }
 }
