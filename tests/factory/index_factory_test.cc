@@ -146,7 +146,7 @@ INSTANTIATE_TEST_SUITE_P(
         testing::Values(
                 BadString{
                         "IVFGMM64(spil=never),Flat",
-                        "covariance, k_factor, lambda, m, max_iter",
+                        "covariance, estep, k_factor, lambda, m, max_iter",
                         "spil="},
                 BadString{"IVFGMM64(spill=sometimes),Flat", "never | threshold(t)", "sometimes)"},
                 BadString{"IVFGMM64(seed=-1),Flat", "a whole number", "-1)"},
