@@ -52,6 +52,9 @@ void describe(CLI::App& app, Arguments& arguments) {
             ->check(CLI::PositiveNumber)
             ->capture_default_str();
     app.add_option(
+               "--build-threads", options.build_threads, "Threads of building, if not --threads")
+            ->check(CLI::PositiveNumber);
+    app.add_option(
             "--max-rows", arguments.max_rows, "Use the first N base rows, with their own truth");
     app.add_option("--json", arguments.json, "Write a JSON line a result; - for stdout");
     app.add_option("--plot", arguments.plot, "Write a picture (SVG)");

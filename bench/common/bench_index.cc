@@ -104,6 +104,11 @@ const char* name_of(Mixing mixing) {
     return names[static_cast<int>(mixing)];
 }
 
+const char* name_of(EStep estep) {
+    static const char* const names[] = {"automatic", "exact", "nearest_cells"};
+    return names[static_cast<int>(estep)];
+}
+
 Json sketch_codes(const SketchParameters& sketch) {
     switch (sketch.mode) {
     case SketchParameters::Mode::none:
@@ -239,6 +244,7 @@ Json BenchIndex::parameters() const {
     json["mixing"] = name_of(gmm_->training.mixing);
     json["max_iter"] = gmm_->training.max_iter;
     json["n_init"] = gmm_->training.n_init;
+    json["estep"] = name_of(gmm_->training.estep);
     json["seed"] = gmm_->training.seed;
     json["spill"] = to_string(gmm_->spill);
     json["sketch"] = sketch_codes(gmm_->sketch);

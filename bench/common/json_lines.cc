@@ -11,6 +11,7 @@ nlohmann::ordered_json to_json(const SearchReport& report, const SearchRow& row)
             row.setting.lists; // 0: by the index's rule; "lists" is what came of it
     parameters["batch"] = batch_size;
     parameters["rounds"] = timing_rounds;
+    parameters["build_threads"] = report.build_threads;
     const Environment& environment = report.environment;
     return {
             {"index", row.index},

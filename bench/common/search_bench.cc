@@ -46,17 +46,19 @@ void check(const SearchBenchOptions& options) {
             options.nprobe.empty() ||
             std::find(options.nprobe.begin(), options.nprobe.end(), 0) != options.nprobe.end();
     if (options.indices.empty() || options.lists.empty() || options.k_factor.empty() ||
-        bad_nprobe || options.threads < 1) {
+        bad_nprobe || options.threads < 1 || options.build_threads < 0) {
         throw Error(
                 {"preparing a search benchmark",
                  fmt::format(
-                         "{} indices, {} nprobe, {} lists, {} k_factor, {} threads",
+                         "{} indices, {} nprobe, {} lists, {} k_factor, {} threads, {} "
+                         "build_threads",
                          options.indices.size(),
                          options.nprobe.size(),
                          options.lists.size(),
                          options.k_factor.size(),
-                         options.threads),
-                 "at least one of each, every nprobe and threads >= 1",
+                         options.threads,
+                         options.build_threads),
+                 "at least one of each, every nprobe and threads >= 1, build_threads >= 0",
                  "name an index and an nprobe"});
     }
 }
@@ -133,7 +135,7 @@ double quantile_of(const std::vector<double>& values, double quantile) {
 
 SearchReport run_search_bench(const Dataset& set, const SearchBenchOptions& options) {
     check(options);
-    const ThreadScope threads(options.threads);
+    const int build_threads = options.build_threads > 0 ? options.build_threads : options.threads;
     Progress progress;
     SearchReport report{
             set.name,
@@ -142,9 +144,14 @@ SearchReport run_search_bench(const Dataset& set, const SearchBenchOptions& opti
             set.d,
             set.nq,
             options.threads,
+            build_threads,
             describe_environment(),
             {}};
-    std::vector<BenchIndex> indices = build_indices(set, options, progress);
+    std::vector<BenchIndex> indices = [&] {
+        const ThreadScope scope(build_threads);
+        return build_indices(set, options, progress);
+    }();
+    const ThreadScope scope(options.threads);
     const std::vector<Series> series = list_series(indices, options);
     Measurement measurement(set);
     std::vector<size_t> nprobes = options.nprobe;

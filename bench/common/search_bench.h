@@ -25,7 +25,8 @@ struct SearchBenchOptions {
     std::vector<size_t> nprobe = {1, 2, 4, 8, 16, 32, 64};
     std::vector<size_t> lists = {0};   ///< 0: the index's own rule
     std::vector<float> k_factor = {0}; ///< 0: the index's own
-    int threads = 1;
+    int threads = 1;                   ///< of batches
+    int build_threads = 0;             ///< of building; 0: as many as of batches
     /// A timed pass over the queries is repeated until it has taken this long. Tests lower it.
     double shortest_round_s = 0.05;
 };
@@ -52,7 +53,7 @@ struct SearchReport {
     std::string dataset;
     std::string metric;
     size_t n = 0, d = 0, nq = 0;
-    int threads = 1;
+    int threads = 1, build_threads = 1;
     Environment environment;
     std::vector<SearchRow> rows; ///< by series, then nprobe
 };

@@ -252,6 +252,12 @@ const std::map<std::string, Key>& keys() {
              count_key(1, [](IndexIVFGMM& index) -> size_t& { return index.training.n_init; })},
             {"seed",
              count_key(0, [](IndexIVFGMM& index) -> uint64_t& { return index.training.seed; })},
+            {"estep",
+             word_key<EStep>(
+                     {{"automatic", EStep::automatic},
+                      {"exact", EStep::exact},
+                      {"nearest_cells", EStep::nearest_cells}},
+                     [](IndexIVFGMM& index) -> EStep& { return index.training.estep; })},
             {"order",
              {"responsibility | air | soar",
               [](const std::string& value, IndexIVFGMM& index) {

@@ -18,6 +18,19 @@ enum class Assignment {
     hard, ///< whole, to the component of largest log-joint (the lower one of equals): Lloyd steps
 };
 
+/// Which components the CPU engine compares a row with.
+enum class EStep {
+    automatic, ///< exact below 4,096 components, nearest_cells from there on
+    exact,     ///< all of them
+    /// Those in the cells of means nearest to the row, the others get responsibility 0: truncated EM
+    /// (Luecke & Forster 2019). A pass costs n sqrt(K) instead of n K. Not within the tolerances of
+    /// exact EM: a component in a cell that a row does not look into is missed, the more so where
+    /// variances differ, for cells go by distance alone. Likelihoods are lower bounds, and one
+    /// iteration's may be below the last one's. How much: bench/results/large-nlist.md. The bits are
+    /// the same for any number of threads. `tied` and `full` have no near means: exact there.
+    nearest_cells,
+};
+
 /// What one pass over the data leaves behind. Moments are around the means of the mixture that the
 /// pass began with, so that no large number is subtracted from another.
 struct SufficientStatistics {
@@ -65,7 +78,8 @@ public:
     virtual void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) = 0;
 };
 
-/// The BLAS engine on the CPU; see train/cpu/cpu_estep_engine.cc for its head card.
-std::unique_ptr<EStepEngine> make_cpu_engine();
+/// The BLAS engine on the CPU; head cards in train/cpu/cpu_estep_engine.cc and, for nearest_cells,
+/// train/cpu/component_cells.cc.
+std::unique_ptr<EStepEngine> make_cpu_engine(EStep estep = EStep::exact);
 
 } // namespace faiss_gmm

@@ -509,7 +509,7 @@ TrainingResult GMMTrainer::train(size_t K, size_t n, size_t d, const float* x) c
     if (bad < n) {
         refuse_bad_row(bad);
     }
-    const std::unique_ptr<EStepEngine> engine = make_cpu_engine();
+    const std::unique_ptr<EStepEngine> engine = make_cpu_engine(parameters_.estep);
     const size_t most = parameters_.max_points_per_component;
     if (most > 0 && n / most >= K && n > most * K) {
         Random random(parameters_.seed);

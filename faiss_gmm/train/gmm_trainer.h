@@ -38,6 +38,9 @@ struct TrainingParameters {
     double tol = 1e-3; ///< stop when the mean log-likelihood gains less, nats a row
     size_t n_init = 1; ///< runs from different seeds; the best likelihood is kept
     uint64_t seed = 1234;
+    /// Of the CPU engine that train(K, n, d, x) makes. automatic is quicker from 4,096 components on
+    /// and not exact there: see EStep, and bench/results/large-nlist.md for what it costs and saves.
+    EStep estep = EStep::automatic;
     double reg_covar = 1e-6;               ///< added to variances, in squared units of the data
     size_t min_points_per_component = 39;  ///< fewer: a warning, FAISS's wording
     size_t max_points_per_component = 256; ///< more: a random subset is used; 0: all rows

@@ -118,6 +118,11 @@ TEST(SearchBench, ThreadsAreAsBefore) {
     SearchBenchOptions options = options_for({"IVF8,Flat"}, {1});
     options.threads = before + 1;
     EXPECT_EQ(run(options).threads, before + 1);
+    EXPECT_EQ(run(options).build_threads, before + 1);
+    EXPECT_EQ(default_threads(), before);
+    options.build_threads = before + 2;
+    EXPECT_EQ(run(options).threads, before + 1);
+    EXPECT_EQ(run(options).build_threads, before + 2);
     EXPECT_EQ(default_threads(), before);
 }
 

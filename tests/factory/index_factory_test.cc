@@ -53,7 +53,7 @@ TEST(Factory, BuildsTheIndex) {
 
 TEST(Factory, TakesEveryKey) {
     const auto index = made("IVFGMM64(covariance=diagonal,mixing=balanced,max_iter=7,n_init=2,seed="
-                            "42,order=soar,lambda=1.5,"
+                            "42,estep=exact,order=soar,lambda=1.5,"
                             "spill=threshold(0.01),max_lists=3,m=8,storage=copies,sketch=12,probe_"
                             "expansion=4,k_factor=9),Flat");
     const auto& ours = dynamic_cast<IndexIVFGMMFlat&>(*index);
@@ -62,6 +62,7 @@ TEST(Factory, TakesEveryKey) {
     EXPECT_EQ(ours.training.max_iter, 7u);
     EXPECT_EQ(ours.training.n_init, 2u);
     EXPECT_EQ(ours.training.seed, 42u);
+    EXPECT_EQ(ours.training.estep, EStep::exact);
     EXPECT_EQ(ours.spill.order, SpillOrder::soar);
     EXPECT_EQ(ours.spill.lambda, 1.5f);
     EXPECT_EQ(ours.spill.rule, SpillRule::threshold);
@@ -145,7 +146,7 @@ INSTANTIATE_TEST_SUITE_P(
         testing::Values(
                 BadString{
                         "IVFGMM64(spil=never),Flat",
-                        "covariance, k_factor, lambda, m, max_iter",
+                        "covariance, estep, k_factor, lambda, m, max_iter",
                         "spil="},
                 BadString{"IVFGMM64(spill=sometimes),Flat", "never | threshold(t)", "sometimes)"},
                 BadString{"IVFGMM64(seed=-1),Flat", "a whole number", "-1)"},

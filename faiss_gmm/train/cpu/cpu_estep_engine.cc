@@ -5,8 +5,9 @@
 //   (1) l_ik = log pi_k + log N(x_i | mu_k, S_k),  L_i = log sum_k exp l_ik,  r_ik = exp(l_ik - L_i)
 //   (2) N_k = sum_i r_ik,  f_k = sum_i r_ik (x_i - mu_k),  M_k = sum_i r_ik (x_i - mu_k)(x_i - mu_k)^T
 // n rows, d dimensions, K components; x [n, d] fp32, statistics fp64.
-// Phases, for waves of blocks of `block_rows` rows, all inside one parallel region a wave:
-//   1 score    block x tile of K by sgemm (single-threaded: one block a thread), scores in L2
+// Phases, for waves of blocks of rows, all inside one parallel region a wave:
+//   1 score    block x tile of K by sgemm (single-threaded: one block a thread), scores in L2; with
+//              cells (component_cells.cc): rows of the block that look into a cell x its components
 //   2 collect  per row the components that may lie within the margin of the best
 //   3 weigh    exact fp64 log-joints of those, (1); those within the margin become pairs, the home
 //              takes what the others leave of 1
@@ -27,12 +28,14 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <numeric>
 
 #include <cblas.h>
 #include <fmt/format.h>
 #include <omp.h>
 
 #include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/train/cpu/component_cells.h"
 #include "faiss_gmm/train/cpu/score_model.h"
 #include "faiss_gmm/train/estep_engine.h"
 #include "faiss_gmm/train/maximization.h"
@@ -40,17 +43,23 @@
 namespace faiss_gmm {
 namespace {
 
+using cpu::ComponentCells;
 using cpu::PreparedRow;
 using cpu::score_padding;
 using cpu::ScoreBounds;
 using cpu::ScoreModel;
 
-constexpr size_t block_rows = 256;
-constexpr size_t tile_columns = 1024;     ///< 256 x 1024 scores: 1 MiB, an L2 cache
-constexpr double negligible_share = 1e-8; ///< of a row in one component: may be left out
-constexpr double negligible_rest = 1e-5;  ///< of a row in all components left out
-constexpr size_t wave_pairs = 1 << 20;    ///< pairs held at once, 24 bytes each, twice while sorted
-constexpr size_t row_candidates = 4096;   ///< a row with more has all components as candidates
+/// Rows that a thread works on at once, and components that it scores at once.
+struct BlockShape {
+    size_t rows, columns;
+};
+constexpr BlockShape whole_shape{256, 1024}; ///< 1 MiB of scores: an L2 cache
+constexpr BlockShape cells_shape{1024, 256}; ///< many rows, so that enough of them share a cell
+constexpr double negligible_share = 1e-8;    ///< of a row in one component: may be left out
+constexpr double negligible_rest = 1e-5;     ///< of a row in all components left out
+constexpr size_t wave_pairs = 1 << 20;   ///< pairs held at once, 24 bytes each, twice while sorted
+constexpr size_t row_candidates = 4096;  ///< a row with more has all components as candidates
+constexpr size_t fewest_in_cells = 4096; ///< components from which EStep::automatic looks in cells
 constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 
 /// The number of "no such row".
@@ -94,37 +103,49 @@ struct CandidateList {
 
 /// A thread's buffers.
 struct Workspace {
-    std::vector<float> operand;   ///< [block_rows, w]
-    std::vector<double> whitened; ///< [block_rows, d], tied only
+    BlockShape shape;
+    std::vector<float> operand;   ///< [rows, w]
+    std::vector<float> gathered;  ///< [rows, w], operands of the rows that look into a cell
+    std::vector<double> whitened; ///< [rows, d], tied only
     std::vector<double> scratch;  ///< [d]
-    std::vector<float> scores;    ///< [block_rows, tile_columns]
-    std::vector<float> groups;    ///< [block_rows, score_padding] for Search::best
+    std::vector<float> scores;    ///< [rows, columns]
+    std::vector<float> groups;    ///< [rows, score_padding] for Search::best
     std::vector<float> sorted_groups;
     std::vector<uint32_t> found_component;
     std::vector<float> found_upper;
     std::vector<PreparedRow> rows;
     std::vector<CandidateList> candidates;
+    std::vector<size_t> first_in_cell; ///< [cells + 1] into rows_by_cell
+    std::vector<uint32_t> rows_by_cell;
     std::vector<uint32_t> component; ///< exact candidates of one row, ascending
     std::vector<double> joint;       ///< their log-joints
     std::vector<double> distance;    ///< their |x - mu|^2, where log_joint gives it
 
     Workspace(Workspace&&) = default; // rows point into the buffers, which a move keeps
-    explicit Workspace(const ScoreModel& model) {
+    Workspace(const ScoreModel& model, BlockShape block_shape) : shape(block_shape) {
         const size_t d = model.mixture().d;
         // The exact form's rows need an operand even where there is no product.
         const size_t width = std::max(model.operand_width(), d);
-        operand.resize(block_rows * width);
-        whitened.resize(model.needs_whitening() ? block_rows * d : 0);
+        operand.resize(shape.rows * width);
+        whitened.resize(model.needs_whitening() ? shape.rows * d : 0);
         scratch.resize(d);
-        found_component.resize(tile_columns + score_padding);
-        found_upper.resize(tile_columns + score_padding);
-        rows.resize(block_rows);
-        candidates.resize(block_rows);
-        for (size_t i = 0; i < block_rows; ++i) {
+        found_component.resize(shape.columns + score_padding);
+        found_upper.resize(shape.columns + score_padding);
+        rows.resize(shape.rows);
+        candidates.resize(shape.rows);
+        for (size_t i = 0; i < shape.rows; ++i) {
             rows[i].operand = &operand[i * width];
             rows[i].whitened = whitened.empty() ? nullptr : &whitened[i * d];
         }
     }
+};
+
+/// Rows that one thread works on.
+struct Block {
+    const float* x = nullptr; ///< [count, d]
+    size_t count = 0;
+    const ComponentCells* cells = nullptr; ///< null: every component is looked at
+    const int32_t* nearest = nullptr;      ///< [count, cells->probed()], the cells looked into
 };
 
 /// What a candidate's upper bound must reach; finite, so that padding (-infinity) never does.
@@ -133,18 +154,155 @@ float threshold_of(float peak, double slack, double margin) {
     return static_cast<float>(std::max<double>(threshold, std::numeric_limits<float>::lowest()));
 }
 
-/// Phases 1 and 2 for rows x [count, d]: fills the workspace's rows and candidates. Returns the first
-/// row with NaN or Inf, or `none`.
-size_t find_candidates(
+/// Scores [rows, padded columns] of `rows` operands in components from `first` on.
+void score(
+        const ScoreModel& model,
+        size_t rows,
+        const float* operand,
+        size_t first,
+        size_t columns,
+        size_t padded,
+        float* scores) {
+    const size_t width = model.operand_width();
+    cblas_sgemm(
+            CblasRowMajor,
+            CblasNoTrans,
+            CblasTrans,
+            static_cast<int>(rows),
+            static_cast<int>(columns),
+            static_cast<int>(width),
+            1.0f,
+            operand,
+            static_cast<int>(width),
+            model.operand() + first * width,
+            static_cast<int>(width),
+            0.0f,
+            scores,
+            static_cast<int>(padded));
+}
+
+size_t padded_columns(size_t columns) {
+    return (columns + score_padding - 1) / score_padding * score_padding;
+}
+
+/// Collects what may matter of row i's scores [padded] in `columns` components from `first` on.
+/// `number`: what the components are called; null: as they are counted.
+void collect(
         const ScoreModel& model,
         const Search& search,
-        const float* x,
-        size_t count,
+        size_t first,
+        size_t columns,
+        float* scores,
+        const uint32_t* number,
+        size_t i,
         Workspace& work) {
-    const size_t d = model.mixture().d, K = model.mixture().K;
-    const size_t width = model.operand_width();
-    for (size_t i = 0; i < count; ++i) {
-        if (!model.prepare(x + i * d, work.scratch.data(), work.rows[i])) {
+    CandidateList& list = work.candidates[i];
+    if (list.all) {
+        return;
+    }
+    const size_t padded = padded_columns(columns);
+    std::fill(scores + columns, scores + padded, minus_infinity);
+    const ScoreBounds bounds = model.bounds(first, work.rows[i]);
+    const double slack = work.rows[i].slack;
+    list.peak = std::max(list.peak, largest_lower_bound(scores, bounds, padded));
+    float threshold = threshold_of(list.peak, slack, search.margin);
+    if (search.best > 1) {
+        float* groups = &work.groups[i * score_padding];
+        raise_group_bounds(scores, bounds, padded, groups);
+        work.sorted_groups.assign(groups, groups + score_padding);
+        const auto last = work.sorted_groups.begin() + (search.best - 1);
+        std::nth_element(
+                work.sorted_groups.begin(), last, work.sorted_groups.end(), std::greater<float>());
+        threshold = std::min(threshold, threshold_of(*last, slack, 0));
+    }
+    const size_t found = collect_above(
+            scores,
+            bounds,
+            padded,
+            threshold,
+            static_cast<uint32_t>(first),
+            work.found_component.data(),
+            work.found_upper.data());
+    for (size_t f = 0; number != nullptr && f < found; ++f) {
+        work.found_component[f] = number[work.found_component[f]];
+    }
+    list.append(found, work.found_component.data(), work.found_upper.data());
+}
+
+/// Candidates among all components.
+void find_anywhere(
+        const ScoreModel& model, const Search& search, const Block& block, Workspace& work) {
+    const size_t K = model.mixture().K, tile = work.shape.columns;
+    for (size_t first = 0; first < K; first += tile) {
+        const size_t columns = std::min(tile, K - first);
+        const size_t padded = padded_columns(columns);
+        score(model, block.count, work.operand.data(), first, columns, padded, work.scores.data());
+        for (size_t i = 0; i < block.count; ++i) {
+            collect(model, search, first, columns, &work.scores[i * padded], nullptr, i, work);
+        }
+    }
+}
+
+/// The block's rows by the cells that they look into, in order.
+void sort_by_cell(const Block& block, Workspace& work) {
+    const size_t probed = block.cells->probed();
+    std::vector<size_t>& first = work.first_in_cell;
+    first.assign(block.cells->count() + 1, 0);
+    for (size_t j = 0; j < block.count * probed; ++j) {
+        ++first[block.nearest[j] + 1];
+    }
+    for (size_t g = 0; g < block.cells->count(); ++g) {
+        first[g + 1] += first[g];
+    }
+    work.rows_by_cell.resize(block.count * probed);
+    std::vector<size_t> next(first.begin(), first.end() - 1);
+    for (size_t j = 0; j < block.count * probed; ++j) {
+        work.rows_by_cell[next[block.nearest[j]]++] = static_cast<uint32_t>(j / probed);
+    }
+}
+
+/// Candidates among the components of the cells that each row looks into.
+void find_in_cells(const Search& search, const Block& block, Workspace& work) {
+    const ScoreModel& model = block.cells->scores();
+    const size_t width = model.operand_width(), tile = work.shape.columns;
+    sort_by_cell(block, work);
+    work.gathered.resize(work.shape.rows * width);
+    for (size_t g = 0; g < block.cells->count(); ++g) {
+        const uint32_t* rows = work.rows_by_cell.data() + work.first_in_cell[g];
+        const size_t count = work.first_in_cell[g + 1] - work.first_in_cell[g];
+        if (count == 0) {
+            continue;
+        }
+        for (size_t i = 0; i < count; ++i) {
+            std::copy_n(work.rows[rows[i]].operand, width, &work.gathered[i * width]);
+        }
+        for (size_t first = block.cells->begin(g); first < block.cells->end(g); first += tile) {
+            const size_t columns = std::min(tile, block.cells->end(g) - first);
+            const size_t padded = padded_columns(columns);
+            score(model, count, work.gathered.data(), first, columns, padded, work.scores.data());
+            for (size_t i = 0; i < count; ++i) {
+                collect(model,
+                        search,
+                        first,
+                        columns,
+                        &work.scores[i * padded],
+                        block.cells->components(),
+                        rows[i],
+                        work);
+            }
+        }
+    }
+}
+
+/// Phases 1 and 2 for a block: fills the workspace's rows and candidates. Returns the first row with
+/// NaN or Inf, or `none`.
+size_t find_candidates(
+        const ScoreModel& model, const Search& search, const Block& block, Workspace& work) {
+    const size_t d = model.mixture().d;
+    const ScoreModel& scored = block.cells != nullptr ? block.cells->scores() : model;
+    const size_t width = scored.operand_width();
+    for (size_t i = 0; i < block.count; ++i) {
+        if (!scored.prepare(block.x + i * d, work.scratch.data(), work.rows[i])) {
             return i;
         }
         work.candidates[i].clear();
@@ -154,92 +312,72 @@ size_t find_candidates(
     if (width == 0) {
         return none;
     }
-    work.scores.resize(block_rows * tile_columns);
+    work.scores.resize(work.shape.rows * work.shape.columns);
     if (search.best > 1) {
-        work.groups.assign(block_rows * score_padding, minus_infinity);
+        work.groups.assign(work.shape.rows * score_padding, minus_infinity);
     }
-    for (size_t first = 0; first < K; first += tile_columns) {
-        const size_t columns = std::min(tile_columns, K - first);
-        const size_t padded = (columns + score_padding - 1) / score_padding * score_padding;
-        cblas_sgemm(
-                CblasRowMajor,
-                CblasNoTrans,
-                CblasTrans,
-                static_cast<int>(count),
-                static_cast<int>(columns),
-                static_cast<int>(width),
-                1.0f,
-                work.operand.data(),
-                static_cast<int>(width),
-                model.operand() + first * width,
-                static_cast<int>(width),
-                0.0f,
-                work.scores.data(),
-                static_cast<int>(padded));
-        for (size_t i = 0; i < count; ++i) {
-            CandidateList& list = work.candidates[i];
-            if (list.all) {
-                continue;
-            }
-            float* scores = &work.scores[i * padded];
-            std::fill(scores + columns, scores + padded, 0.0f);
-            const ScoreBounds bounds = model.bounds(first, work.rows[i]);
-            const double slack = work.rows[i].slack;
-            list.peak = std::max(list.peak, largest_lower_bound(scores, bounds, padded));
-            float threshold = threshold_of(list.peak, slack, search.margin);
-            if (search.best > 1) {
-                float* groups = &work.groups[i * score_padding];
-                raise_group_bounds(scores, bounds, padded, groups);
-                work.sorted_groups.assign(groups, groups + score_padding);
-                const auto last = work.sorted_groups.begin() + (search.best - 1);
-                std::nth_element(
-                        work.sorted_groups.begin(),
-                        last,
-                        work.sorted_groups.end(),
-                        std::greater<float>());
-                threshold = std::min(threshold, threshold_of(*last, slack, 0));
-            }
-            const size_t found = collect_above(
-                    scores,
-                    bounds,
-                    padded,
-                    threshold,
-                    static_cast<uint32_t>(first),
-                    work.found_component.data(),
-                    work.found_upper.data());
-            list.append(found, work.found_component.data(), work.found_upper.data());
-        }
+    if (block.cells != nullptr) {
+        find_in_cells(search, block, work);
+    } else {
+        find_anywhere(model, search, block, work);
     }
     return none;
 }
 
-/// The first half of phase 3: exact log-joints of row i's candidates, ascending by component.
-void evaluate_candidates(
-        const ScoreModel& model, const Search& search, const float* x, size_t i, Workspace& work) {
+/// Every component that row i may have: candidates, or all that it looks at.
+void list_components(
+        const ScoreModel& model,
+        const Search& search,
+        const Block& block,
+        size_t i,
+        Workspace& work) {
     const CandidateList& list = work.candidates[i];
     work.component.clear();
-    work.joint.clear();
-    work.distance.clear();
-    const auto evaluate = [&](uint32_t k) {
-        double distance = 0;
-        work.joint.push_back(model.log_joint(x, work.rows[i], k, work.scratch.data(), distance));
-        work.component.push_back(k);
-        work.distance.push_back(distance);
-    };
-    if (list.all) {
-        for (size_t k = 0; k < model.mixture().K; ++k) {
-            evaluate(static_cast<uint32_t>(k));
-        }
+    if (list.all && block.cells == nullptr) {
+        work.component.resize(model.mixture().K);
+        std::iota(work.component.begin(), work.component.end(), 0);
         return;
     }
-    // Later tiles may have raised the peak since a candidate was collected.
-    const float threshold = search.best > 1
-                                    ? minus_infinity
-                                    : threshold_of(list.peak, work.rows[i].slack, search.margin);
-    for (size_t c = 0; c < list.component.size(); ++c) {
-        if (list.upper[c] >= threshold) {
-            evaluate(list.component[c]);
+    if (list.all) {
+        const size_t probed = block.cells->probed();
+        for (size_t j = 0; j < probed; ++j) {
+            const size_t cell = block.nearest[i * probed + j];
+            work.component.insert(
+                    work.component.end(),
+                    block.cells->components() + block.cells->begin(cell),
+                    block.cells->components() + block.cells->end(cell));
         }
+    } else {
+        // Later tiles may have raised the peak since a candidate was collected.
+        const float threshold =
+                search.best > 1 ? minus_infinity
+                                : threshold_of(list.peak, work.rows[i].slack, search.margin);
+        for (size_t c = 0; c < list.component.size(); ++c) {
+            if (list.upper[c] >= threshold) {
+                work.component.push_back(list.component[c]);
+            }
+        }
+    }
+    if (block.cells != nullptr) { // tiles ascend, cells do not
+        std::sort(work.component.begin(), work.component.end());
+    }
+}
+
+/// The first half of phase 3: exact log-joints of row i's candidates, ascending by component.
+void evaluate_candidates(
+        const ScoreModel& model,
+        const Search& search,
+        const Block& block,
+        size_t i,
+        Workspace& work) {
+    const float* x = block.x + i * model.mixture().d;
+    list_components(model, search, block, i, work);
+    work.joint.clear();
+    work.distance.clear();
+    for (const uint32_t k : work.component) {
+        double distance = 0;
+        work.joint.push_back(model.log_joint(x, work.rows[i], k, work.scratch.data(), distance));
+        work.distance.push_back(distance);
     }
 }
 
@@ -332,6 +470,7 @@ private:
 
 class CpuEStepEngine : public EStepEngine {
 public:
+    explicit CpuEStepEngine(EStep estep) : estep_(estep) {}
     using EStepEngine::begin;
     void begin(const GaussianMixture& mixture, Assignment assignment) override;
     void accumulate(const Chunk& chunk) override;
@@ -341,10 +480,18 @@ public:
     void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) override;
 
 private:
+    bool looks_in_cells(const GaussianMixture& mixture) const;
     void require_ready(const Chunk& chunk) const;
     void prepare_workspaces();
+    Chunk part_of(const Chunk& chunk, size_t first, size_t most) const;
+    static size_t most_wave_blocks();
     size_t next_wave_blocks() const;
-    void weigh_wave(const float* x, size_t rows, size_t blocks);
+    void weigh_wave(const Chunk& wave, size_t blocks);
+    Block block_of(const Chunk& wave, size_t b) const;
+    void rank_wave(const Chunk& wave, size_t first, size_t m, TopResponsibilities& out);
+    const BlockShape& shape() const {
+        return cells_ ? cells_shape : whole_shape;
+    }
     void sort_pairs(size_t blocks);
     void add_rows(const float* x, size_t d, size_t begin, size_t end, double* sum) const;
     void sum_components(const float* x);
@@ -354,10 +501,13 @@ private:
     }
     Search soft_search(size_t best) const;
 
+    EStep estep_;
     std::unique_ptr<ScoreModel> model_;
+    std::unique_ptr<ComponentCells> cells_; ///< null: every component is looked at
     Assignment assignment_ = Assignment::soft;
     std::vector<Workspace> workspaces_; ///< one a thread
     // Of the wave.
+    const int32_t* nearest_cells_ = nullptr;
     std::vector<BlockResult> blocks_;
     std::vector<Pair> sorted_;    ///< by component, rows in order
     std::vector<size_t> offsets_; ///< [K + 1] into sorted_
@@ -376,14 +526,23 @@ Search CpuEStepEngine::soft_search(size_t best) const {
     return {std::max(-std::log(negligible_share), std::log(K / negligible_rest)), best};
 }
 
+bool CpuEStepEngine::looks_in_cells(const GaussianMixture& mixture) const {
+    const bool wanted = estep_ == EStep::nearest_cells ||
+                        (estep_ == EStep::automatic && mixture.K >= fewest_in_cells);
+    return wanted && cpu::near_means_matter(mixture.covariance);
+}
+
 void CpuEStepEngine::begin(const GaussianMixture& mixture, Assignment assignment) {
+    const bool in_cells = looks_in_cells(mixture);
     // The workspaces are of a shape; they are made anew when it changes.
     const bool same_shape = model_ && model().mixture().d == mixture.d &&
-                            model().mixture().covariance == mixture.covariance;
+                            model().mixture().covariance == mixture.covariance &&
+                            (cells_ != nullptr) == in_cells;
     model_ = std::make_unique<ScoreModel>(mixture);
     if (!same_shape) {
         workspaces_.clear();
     }
+    cells_ = in_cells ? std::make_unique<ComponentCells>(mixture, assignment) : nullptr;
     assignment_ = assignment;
     const size_t K = mixture.K, d = mixture.d;
     rows_ = 0;
@@ -416,7 +575,7 @@ void CpuEStepEngine::require_ready(const Chunk& chunk) const {
 void CpuEStepEngine::prepare_workspaces() {
     const size_t threads = omp_get_max_threads();
     while (workspaces_.size() < threads) {
-        workspaces_.emplace_back(model());
+        workspaces_.emplace_back(model(), shape());
     }
 }
 
@@ -428,32 +587,41 @@ void CpuEStepEngine::prepare_workspaces() {
              "remove or repair that row"});
 }
 
+size_t CpuEStepEngine::most_wave_blocks() {
+    const size_t threads = omp_get_max_threads();
+    return std::max<size_t>(64, 4 * threads);
+}
+
 /// Blocks of the next wave, so that its pairs stay near wave_pairs. Any number gives the same bits.
 size_t CpuEStepEngine::next_wave_blocks() const {
-    const size_t threads = omp_get_max_threads();
-    const size_t most = std::max<size_t>(64, 4 * threads);
     // Before anything is known of the data every component may be a pair of every row.
     const double pairs = pairs_per_block_ > 0
                                  ? 1.25 * pairs_per_block_
-                                 : static_cast<double>(block_rows) * model().mixture().K / 2;
-    return std::clamp<size_t>(static_cast<size_t>(wave_pairs / pairs), 1, most);
+                                 : static_cast<double>(shape().rows) * model().mixture().K / 2;
+    return std::clamp<size_t>(static_cast<size_t>(wave_pairs / pairs), 1, most_wave_blocks());
+}
+
+/// At most `most` rows from `first` on.
+Chunk CpuEStepEngine::part_of(const Chunk& chunk, size_t first, size_t most) const {
+    Chunk part = chunk;
+    part.x = chunk.x + first * model().mixture().d;
+    part.n = std::min(most, chunk.n - first);
+    part.first = chunk.first + first;
+    return part;
 }
 
 void CpuEStepEngine::accumulate(const Chunk& chunk) {
     require_ready(chunk);
-    const size_t d = model().mixture().d;
     prepare_workspaces();
     for (size_t first = 0; first < chunk.n;) {
-        const size_t blocks = next_wave_blocks();
-        const size_t rows = std::min(blocks * block_rows, chunk.n - first);
-        const size_t used = (rows + block_rows - 1) / block_rows;
-        const float* x = chunk.x + first * d;
-        weigh_wave(x, rows, used);
+        const Chunk wave = part_of(chunk, first, next_wave_blocks() * shape().rows);
+        const size_t used = (wave.n + shape().rows - 1) / shape().rows;
+        weigh_wave(wave, used);
         size_t pairs = 0;
         for (size_t b = 0; b < used; ++b) {
             const BlockResult& block = blocks_[b];
             if (block.bad_row != none) {
-                refuse_row(chunk.first + first + b * block_rows + block.bad_row);
+                refuse_row(wave.first + b * shape().rows + block.bad_row);
             }
             for (const double value : block.log_likelihood) {
                 sum_log_likelihood_ += value;
@@ -463,20 +631,34 @@ void CpuEStepEngine::accumulate(const Chunk& chunk) {
         }
         pairs_per_block_ = static_cast<double>(pairs) / used;
         sort_pairs(used);
-        sum_components(x);
+        sum_components(wave.x);
         if (model().mixture().covariance == Covariance::tied) {
-            sum_tied_moment(x, used);
+            sum_tied_moment(wave.x, used);
         }
-        rows_ += rows;
-        first += rows;
+        rows_ += wave.n;
+        first += wave.n;
     }
 }
 
+/// Block b of the rows whose nearest cells are known.
+Block CpuEStepEngine::block_of(const Chunk& wave, size_t b) const {
+    const size_t first = b * shape().rows;
+    Block block;
+    block.x = wave.x + first * model().mixture().d;
+    block.count = std::min(shape().rows, wave.n - first);
+    if (cells_) {
+        block.cells = cells_.get();
+        block.nearest = nearest_cells_ + first * cells_->probed();
+    }
+    return block;
+}
+
 /// Phases 1 to 3 of a wave.
-void CpuEStepEngine::weigh_wave(const float* x, size_t rows, size_t blocks) {
-    const size_t d = model().mixture().d, K = model().mixture().K;
+void CpuEStepEngine::weigh_wave(const Chunk& wave, size_t blocks) {
+    const size_t K = model().mixture().K;
     const Search search = assignment_ == Assignment::soft ? soft_search(0) : Search();
     blocks_.resize(std::max(blocks_.size(), blocks));
+    nearest_cells_ = cells_ ? cells_->nearest(wave) : nullptr;
     ExceptionRelay relay;
 #pragma omp parallel for schedule(dynamic) if (blocks > 1)
     for (int64_t b = 0; b < static_cast<int64_t>(blocks); ++b) {
@@ -484,18 +666,18 @@ void CpuEStepEngine::weigh_wave(const float* x, size_t rows, size_t blocks) {
             Workspace& work = workspaces_[omp_get_thread_num()];
             BlockResult& result = blocks_[b];
             result.clear();
-            const size_t first = b * block_rows;
-            const size_t count = std::min(block_rows, rows - first);
-            result.bad_row = find_candidates(model(), search, x + first * d, count, work);
+            const Block block = block_of(wave, b);
+            result.bad_row = find_candidates(model(), search, block, work);
             if (result.bad_row != none) {
                 return;
             }
-            for (size_t i = 0; i < count; ++i) {
-                evaluate_candidates(model(), search, x + (first + i) * d, i, work);
+            for (size_t i = 0; i < block.count; ++i) {
+                const auto row = static_cast<uint32_t>(b * shape().rows + i);
+                evaluate_candidates(model(), search, block, i, work);
                 if (assignment_ == Assignment::soft) {
-                    weigh_softly(work, search, K, static_cast<uint32_t>(first + i), result);
+                    weigh_softly(work, search, K, row, result);
                 } else {
-                    weigh_hard(work, static_cast<uint32_t>(first + i), result);
+                    weigh_hard(work, row, result);
                 }
             }
         });
@@ -669,75 +851,90 @@ CpuEStepEngine::maximize(const SufficientStatistics& statistics, double reg_cova
     return maximize_on_host(model().mixture(), statistics, reg_covar);
 }
 
+/// Writes the best of the row evaluated last as row `at` of `out`, m a row.
+void rank(
+        const ScoreModel& model,
+        const float* x,
+        double margin,
+        size_t m,
+        size_t at,
+        const Workspace& work,
+        TopResponsibilities& out) {
+    const GaussianMixture& mixture = model.mixture();
+    const size_t given = std::min(m, work.joint.size());
+    const double norm = log_normaliser(work, best_candidate(work), margin);
+    std::vector<uint32_t> order(work.joint.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::partial_sort(
+            order.begin(), order.begin() + given, order.end(), [&](uint32_t a, uint32_t c) {
+                // Candidates ascend by component, so a < c is the lower of equals.
+                return work.joint[a] != work.joint[c] ? work.joint[a] > work.joint[c] : a < c;
+            });
+    for (size_t c = 0; c < given; ++c) {
+        const uint32_t k = work.component[order[c]];
+        out.component[at * m + c] = static_cast<int32_t>(k);
+        out.log_responsibility[at * m + c] = static_cast<float>(work.joint[order[c]] - norm);
+        out.squared_distance[at * m + c] = static_cast<float>(
+                cpu::squared_distance(x, &mixture.means[k * mixture.d], mixture.d));
+    }
+}
+
 void CpuEStepEngine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) {
     require_ready(chunk);
-    const GaussianMixture& mixture = model().mixture();
-    const size_t d = mixture.d;
-    const size_t wanted = std::min(m, mixture.K);
-    const Search search = soft_search(wanted);
     out.component.assign(chunk.n * m, -1);
     out.log_responsibility.assign(chunk.n * m, minus_infinity);
     out.squared_distance.assign(chunk.n * m, std::numeric_limits<float>::infinity());
     prepare_workspaces();
-    const size_t blocks = (chunk.n + block_rows - 1) / block_rows;
+    const size_t most = most_wave_blocks() * shape().rows;
+    for (size_t first = 0; first < chunk.n; first += most) {
+        const Chunk wave = part_of(chunk, first, most);
+        rank_wave(wave, first, m, out);
+    }
+}
+
+/// The best components of a wave, which are rows from `first` on of `out`.
+void CpuEStepEngine::rank_wave(
+        const Chunk& wave, size_t first, size_t m, TopResponsibilities& out) {
+    const size_t wanted = std::min(m, model().mixture().K);
+    const Search search = soft_search(wanted);
+    nearest_cells_ = cells_ ? cells_->nearest(wave) : nullptr;
+    const size_t blocks = (wave.n + shape().rows - 1) / shape().rows;
     std::atomic<size_t> bad_row{none};
     ExceptionRelay relay;
 #pragma omp parallel for schedule(dynamic) if (blocks > 1)
     for (int64_t b = 0; b < static_cast<int64_t>(blocks); ++b) {
         relay.run([&] {
             Workspace& work = workspaces_[omp_get_thread_num()];
-            const size_t first = b * block_rows;
-            const size_t count = std::min(block_rows, chunk.n - first);
-            const size_t bad = find_candidates(model(), search, chunk.x + first * d, count, work);
+            const size_t begin = b * shape().rows;
+            const Block block = block_of(wave, b);
+            const size_t bad = find_candidates(model(), search, block, work);
             if (bad != none) {
                 size_t seen = bad_row;
-                while (first + bad < seen && !bad_row.compare_exchange_weak(seen, first + bad)) {
+                while (begin + bad < seen && !bad_row.compare_exchange_weak(seen, begin + bad)) {
                 }
                 return;
             }
-            std::vector<uint32_t> order;
-            for (size_t i = 0; i < count; ++i) {
-                const float* x = chunk.x + (first + i) * d;
-                evaluate_candidates(model(), search, x, i, work);
+            for (size_t i = 0; i < block.count; ++i) {
+                evaluate_candidates(model(), search, block, i, work);
                 if (work.joint.size() < wanted) { // components of weight zero are no candidates
                     work.candidates[i].all = true;
-                    evaluate_candidates(model(), search, x, i, work);
+                    evaluate_candidates(model(), search, block, i, work);
                 }
-                const double norm = log_normaliser(work, best_candidate(work), search.margin);
-                order.resize(work.joint.size());
-                for (size_t c = 0; c < order.size(); ++c) {
-                    order[c] = static_cast<uint32_t>(c);
-                }
-                std::partial_sort(
-                        order.begin(),
-                        order.begin() + wanted,
-                        order.end(),
-                        [&](uint32_t a, uint32_t c) {
-                            // Candidates ascend by component, so a < c is the lower of equals.
-                            return work.joint[a] != work.joint[c] ? work.joint[a] > work.joint[c]
-                                                                  : a < c;
-                        });
-                for (size_t c = 0; c < wanted; ++c) {
-                    const size_t at = (first + i) * m + c;
-                    const uint32_t k = work.component[order[c]];
-                    out.component[at] = static_cast<int32_t>(k);
-                    out.log_responsibility[at] = static_cast<float>(work.joint[order[c]] - norm);
-                    out.squared_distance[at] =
-                            static_cast<float>(cpu::squared_distance(x, &mixture.means[k * d], d));
-                }
+                const float* x = block.x + i * model().mixture().d;
+                rank(model(), x, search.margin, m, first + begin + i, work, out);
             }
         });
     }
     relay.rethrow();
     if (bad_row != none) {
-        refuse_row(chunk.first + bad_row);
+        refuse_row(wave.first + bad_row);
     }
 }
 
 } // namespace
 
-std::unique_ptr<EStepEngine> make_cpu_engine() {
-    return std::make_unique<CpuEStepEngine>();
+std::unique_ptr<EStepEngine> make_cpu_engine(EStep estep) {
+    return std::make_unique<CpuEStepEngine>(estep);
 }
 
 } // namespace faiss_gmm

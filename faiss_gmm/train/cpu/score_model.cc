@@ -66,7 +66,7 @@ ScoreModel::ScoreModel(const GaussianMixture& mixture) : mixture_(mixture) {
     for (size_t c = 0; c < 6; ++c) {
         // Padding and components of weight zero: -infinity as base, so that they never win, and
         // finite factors, so that -infinity does not become NaN.
-        coefficients_[c].assign(padded(K), c % 3 == 0 ? -infinity : 0.0f);
+        coefficients_[c].assign(padded(K) + score_padding, c % 3 == 0 ? -infinity : 0.0f);
     }
     switch (mixture_.covariance) {
     case Covariance::tied_spherical:

@@ -41,7 +41,7 @@ public:
     }
     /// Fills the row from x [d]; scratch [d]. False if x holds NaN or Inf.
     bool prepare(const float* x, double* scratch, PreparedRow& row) const;
-    /// Bounds for the columns from component `first` on (first a multiple of score_padding).
+    /// Bounds for the columns from component `first` on; there is padding behind the last one.
     ScoreBounds bounds(size_t first, const PreparedRow& row) const;
     /// log pi_k + log N(x | mu_k, S_k); also |x - mu_k|^2 where the shape gives it for nothing
     /// (spherical forms), else 0. scratch [d].
@@ -64,7 +64,7 @@ private:
     size_t width_ = 0;
     std::vector<float> origin_;          ///< [d], mean of the means
     std::vector<float> operand_;         ///< [K, width]
-    std::vector<float> coefficients_[6]; ///< upper 0, 1, 2 and lower 0, 1, 2, each [padded K]
+    std::vector<float> coefficients_[6]; ///< upper 0, 1, 2 and lower 0, 1, 2, each [K and padding]
     double largest_operand_ = 0;         ///< max_k |operand_k|
     double largest_base_ = 0;            ///< max_k |upper0_k|
     std::vector<double> constant_;       ///< [K], log pi_k - (d log 2 pi + log |S_k|) / 2
