@@ -20,7 +20,9 @@ enum class Assignment {
 
 /// Which components the CPU engine compares a row with.
 enum class EStep {
-    automatic, ///< exact below 4,096 components, nearest_cells from there on
+    /// nearest_cells for tied_spherical mixtures of 4,096 components and more, exact for all others:
+    /// where variances differ too much is missed to do it unasked.
+    automatic,
     exact,     ///< all of them
     /// Those in the cells of means nearest to the row, the others get responsibility 0: truncated EM
     /// (Luecke & Forster 2019). A pass costs n sqrt(K) instead of n K. Not within the tolerances of

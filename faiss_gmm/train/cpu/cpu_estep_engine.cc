@@ -528,7 +528,8 @@ Search CpuEStepEngine::soft_search(size_t best) const {
 
 bool CpuEStepEngine::looks_in_cells(const GaussianMixture& mixture) const {
     const bool wanted = estep_ == EStep::nearest_cells ||
-                        (estep_ == EStep::automatic && mixture.K >= fewest_in_cells);
+                        (estep_ == EStep::automatic && mixture.K >= fewest_in_cells &&
+                         mixture.covariance == Covariance::tied_spherical);
     return wanted && cpu::near_means_matter(mixture.covariance);
 }
 

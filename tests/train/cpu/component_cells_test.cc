@@ -551,6 +551,9 @@ TEST(ManyComponents, EStepChooses) {
         const GaussianMixture cells = trained(EStep::nearest_cells);
         EXPECT_TRUE(cells.means != exact.means) << "nothing to tell them by";
         expect_same_bits(trained(EStep::automatic), K < 4096 ? exact : cells);
+        p.covariance = Covariance::spherical; // variances differ: never unasked
+        p.max_iter = 1;
+        expect_same_bits(trained(EStep::automatic), trained(EStep::exact));
     }
 }
 
