@@ -64,9 +64,9 @@ ROWS = (
 
 # Ours, for every string of --index. lists: how many are probed, 0: by the index's rule.
 OUR_SETTINGS = {
-    "nprobe": (1, 2, 4, 6, 8, 12, 16, 32, 64, 128),
-    "lists": (0, 16, 24, 32, 48, 64, 96, 128, 192),
-    "k_factor": (5, 7, 10, 15, 20, 30),
+    "nprobe": (1, 2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 56, 80, 128),
+    "lists": (0, 16, 24, 32, 48, 64, 80, 96, 128, 192),
+    "k_factor": (5, 7, 10, 15, 20),
 }
 OUR_DEFAULT_INDEX = "IVFGMM{lists},Flat"
 

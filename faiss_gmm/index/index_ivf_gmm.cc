@@ -251,6 +251,7 @@ void IndexIVFGMM::learn_around(
     const std::vector<float> sample = gather(d, x, rows);
     RunCodec::RunMeans members; // what is placed: runs, or vectors
     if (spill.storage == SpillStorage::shared) {
+        const Stopwatch watch(times_.sketch);
         const auto engine = make_cpu_engine(training.estep);
         engine->begin(state->mixture);
         TopResponsibilities top;

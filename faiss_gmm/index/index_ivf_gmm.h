@@ -38,9 +38,11 @@ struct SketchParameters {
     size_t codes = 0; ///< 4-bit codes a summary and a sketch; 0: clamp(d / 4, 1, 256)
 };
 
-/// Seconds spent building, by part, summed over calls. split and sketch lie within add.
+/// Seconds spent building, summed over calls.
 struct BuildTimes {
-    double train = 0, add = 0, split = 0, sketch = 0;
+    double train = 0, add = 0;
+    double split = 0;  ///< of add: lists into runs
+    double sketch = 0; ///< of train: the rotation and quantizers of summaries and sketches; of add: coding
 };
 
 /// Bytes held, measured.
