@@ -21,7 +21,8 @@ enum class Assignment {
 /// Which components the CPU engine compares a row with.
 enum class EStep {
     /// nearest_cells for tied_spherical mixtures of 4,096 components and more, exact for all others:
-    /// where variances differ too much is missed to do it unasked.
+    /// where variances differ too much is missed to do it unasked. (Warm-up by Lloyd steps goes by
+    /// distance, and looks in cells whatever the covariance.)
     automatic,
     exact,     ///< all of them
     /// Those in the cells of means nearest to the row, the others get responsibility 0: truncated EM
