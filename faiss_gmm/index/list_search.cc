@@ -19,7 +19,8 @@
 namespace faiss_gmm {
 namespace {
 
-/// Labels of entries [from, to) of a list, as scanners want them.
+/// Labels of entries [from, to) of a list, as scanners want them. One at a time on a thread: pairs stand
+/// in scratch that the thread keeps.
 class EntryLabels {
 public:
     EntryLabels(const RunInvertedLists& lists, size_t list, size_t from, size_t to, Labels meaning)
@@ -28,11 +29,12 @@ public:
             labels_ = ids_.ids + from;
             return;
         }
-        pairs_.resize(to - from);
+        thread_local std::vector<int64_t> pairs;
+        pairs.resize(to - from);
         for (size_t i = from; i < to; i++) {
-            pairs_[i - from] = static_cast<int64_t>(faiss::lo_build(list, i));
+            pairs[i - from] = static_cast<int64_t>(faiss::lo_build(list, i));
         }
-        labels_ = pairs_.data();
+        labels_ = pairs.data();
     }
     const int64_t* labels() const {
         return labels_;
@@ -43,7 +45,6 @@ public:
 
 private:
     faiss::InvertedLists::ScopedIds ids_;
-    std::vector<int64_t> pairs_;
     const int64_t* labels_ = nullptr;
 };
 
@@ -178,7 +179,8 @@ IVFGMMStats for_each_query(
     parallel_for(blocks, [&](size_t b) {
         thread_local ProbeRanks ranks;
         thread_local std::vector<Piece> pieces;
-        std::vector<float> centred(d);
+        thread_local std::vector<float> centred;
+        centred.resize(d);
         const auto scanner = compat::make_scanner(ivf, nullptr, settings.codec_params);
         if (faiss::InterruptCallback::is_interrupted()) {
             throw faiss::FaissException("search interrupted");

@@ -143,6 +143,7 @@ private:
     static std::vector<int64_t>
     ids_at(const faiss::InvertedLists& lists, const std::vector<uint64_t>& places) {
         std::vector<int64_t> ids;
+        ids.reserve(places.size());
         for (const uint64_t place : places) {
             ids.push_back(lists.get_single_id(faiss::lo_listno(place), faiss::lo_offset(place)));
         }

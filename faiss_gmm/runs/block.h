@@ -53,12 +53,15 @@ struct BlockLayout {
         std::memset(block, 0, constants_at());
         std::memset(block + constants_at(), 0xff, run_size * sizeof(uint16_t));
     }
-    /// Writes the codes [codes], a byte each, of one slot; the constant stays as it is.
+    /// Writes the codes [codes], a byte each, of one slot; the constant stays as it is. Other slots'
+    /// codes may be read meanwhile, but not written: a byte holds codes of two slots, hence atomic.
     void put_codes(uint8_t* block, size_t slot, const uint8_t* slot_codes) const {
         const unsigned shift = shift_of_slot(slot);
         uint8_t* byte = block + byte_of_slot(slot);
         for (size_t m = 0; m < codes; m++, byte += row_bytes) {
-            *byte = static_cast<uint8_t>((*byte & (0xf0 >> shift)) | (slot_codes[m] << shift));
+            const int other = __atomic_load_n(byte, __ATOMIC_RELAXED) & (0xf0 >> shift);
+            const auto both = static_cast<uint8_t>(other | slot_codes[m] << shift);
+            __atomic_store_n(byte, both, __ATOMIC_RELAXED);
         }
     }
     /// Reads the codes [codes] of one slot.
@@ -66,7 +69,7 @@ struct BlockLayout {
         const unsigned shift = shift_of_slot(slot);
         const uint8_t* byte = block + byte_of_slot(slot);
         for (size_t m = 0; m < codes; m++, byte += row_bytes) {
-            slot_codes[m] = *byte >> shift & 15;
+            slot_codes[m] = __atomic_load_n(byte, __ATOMIC_RELAXED) >> shift & 15;
         }
     }
     void put_constant(uint8_t* block, size_t slot, uint16_t constant) const {

@@ -19,9 +19,10 @@ constexpr size_t items_ahead(size_t item_bytes) {
 /// Asks for the cache lines that [from, from + bytes) touches, in the second cache.
 inline void prefetch_bytes(const void* from, size_t bytes) {
     constexpr size_t line = 64;
-    const auto begin = reinterpret_cast<uintptr_t>(from);
-    for (uintptr_t at = begin / line * line; at < begin + bytes; at += line) {
-        __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 2);
+    const auto* first = static_cast<const char*>(from);
+    const char* const end = first + bytes;
+    for (const char* at = first - reinterpret_cast<uintptr_t>(first) % line; at < end; at += line) {
+        __builtin_prefetch(at, 0, 2);
     }
 }
 

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// Counts what a program takes from operator new, its libraries included: for programs of their own, which
+// compile allocations.cc in.
+#pragma once
+
+#include <cstddef>
+
+namespace faiss_gmm {
+
+/// False under a sanitizer, which has its own operator new.
+bool allocations_are_counted();
+/// Calls of operator new so far, all forms and threads. (C libraries' malloc is not counted.)
+size_t allocations();
+
+/// Those of body().
+template <class Body> size_t allocations_of(Body body) {
+    const size_t before = allocations();
+    body();
+    return allocations() - before;
+}
+
+} // namespace faiss_gmm
