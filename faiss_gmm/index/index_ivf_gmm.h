@@ -42,8 +42,8 @@ struct SketchParameters {
 struct BuildTimes {
     double train = 0, add = 0;
     double split = 0; ///< of add: lists into runs
-    double sketch =
-            0; ///< of train: the rotation and quantizers of summaries and sketches; of add: coding
+    /// Of train: the rotation and quantizers of summaries and sketches; of add: coding.
+    double sketch = 0;
 };
 
 /// Bytes held, measured.
