@@ -61,15 +61,24 @@ template <class Vector> Vector& owned_vector(Vector& vector, long) {
     return vector;
 }
 
-/// Room for `wanted` elements: exactly so many, or an eighth more than there was; returns where it
-/// begins and its bytes.
+template <class Vector>
+auto owns_its_elements(const Vector& vector, int) -> decltype(vector.is_owned) {
+    return vector.is_owned;
+}
+template <class Vector> bool owns_its_elements(const Vector&, long) {
+    return true;
+}
+
+/// Room for `wanted` elements: exactly so many, or an eighth more than there was. Returns where a new
+/// array begins and its bytes; none where there was room, or where the elements are a file's, mapped.
 template <class Held> std::pair<uint8_t*, size_t> reserve(Held& held, size_t wanted) {
     auto& vector = owned_vector(held, 0);
     const size_t size = vector.size(), before = vector.capacity();
-    if (wanted > before) {
-        vector.reserve(std::max(wanted, before + before / 8));
-        held.resize(size); // the class around it looks up where it stands
+    if (wanted <= before || !owns_its_elements(held, 0)) {
+        return {nullptr, 0};
     }
+    vector.reserve(std::max(wanted, before + before / 8));
+    held.resize(size); // the class around it looks up where it stands
     return {reinterpret_cast<uint8_t*>(vector.data()), vector.capacity() * sizeof(*vector.data())};
 }
 inline std::pair<uint8_t*, size_t>

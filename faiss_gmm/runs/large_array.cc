@@ -25,9 +25,12 @@ constexpr int bring_together = 25; // MADV_COLLAPSE, which older headers do not 
 
 /// Whether the system lets programs ask: MADV_COLLAPSE alone would not heed its "never".
 bool huge_pages_allowed() {
-    std::ifstream setting("/sys/kernel/mm/transparent_hugepage/enabled");
-    std::string choices;
-    return std::getline(setting, choices) && choices.find("[never]") == std::string::npos;
+    static const bool allowed = [] {
+        std::ifstream setting("/sys/kernel/mm/transparent_hugepage/enabled");
+        std::string choices;
+        return std::getline(setting, choices) && choices.find("[never]") == std::string::npos;
+    }();
+    return allowed;
 }
 #endif
 

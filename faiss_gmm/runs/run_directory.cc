@@ -47,8 +47,8 @@ void RunDirectory::pack() {
     }
     packed_ = array;
     packed_bytes_ = total;
-    if (total >= worth_returning) {
-        return_freed_memory(); // as much again as the blocks, and what splitting took
+    if (outside >= worth_returning) {
+        return_freed_memory(); // what stood outside, and what splitting took
     }
 }
 

@@ -88,7 +88,8 @@ struct RunDirectory {
     /// No runs in any list.
     void clear() noexcept;
     /// Brings the blocks of all lists together in one large array, unless nearly all are there: so they
-    /// share huge pages.
+    /// share huge pages. Where that frees 2 MiB or more, the allocator is asked to give freed memory of
+    /// the process back to the system.
     void pack();
     size_t memory_bytes() const;
 

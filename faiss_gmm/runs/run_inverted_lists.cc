@@ -139,7 +139,11 @@ void RunInvertedLists::make_room(const std::vector<size_t>& arriving) {
         }
     }
     std::sort(taken.begin(), taken.end());
-    for (size_t i = 0; i < taken.size();) {
+    size_t i = 0;
+    while (i < taken.size() && taken[i].second == 0) { // nothing new
+        i++;
+    }
+    while (i < taken.size()) {
         uint8_t* const first = taken[i].first;
         uint8_t* end = first;
         for (; i < taken.size() && taken[i].first <= end + most_between; i++) {

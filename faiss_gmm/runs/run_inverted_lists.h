@@ -63,9 +63,9 @@ public:
     void resize(size_t list_no, size_t new_size) override;
     void reset() override;
 
-    /// Room for arriving[l] further entries in each list, before they come: lists in memory then hold at
-    /// most an eighth more than they need, without holes between them, on huge pages where the system
-    /// gives them. Throws std::bad_alloc; the lists stay as they were.
+    /// Room for arriving[l] further entries in each list, before they come. What a list in memory holds
+    /// room for is then at most an eighth more than it needs, and lists that are filled at once stand
+    /// next to each other, on huge pages where the system gives them. Throws std::bad_alloc; the lists stay as they were.
     void make_room(const std::vector<size_t>& arriving);
 
     /// Takes a newly learnt state; the directory starts empty.

@@ -77,7 +77,8 @@ public:
     virtual GaussianMixture
     maximize(const SufficientStatistics& statistics, double reg_covar) const = 0;
 
-    /// The m best components of each row of the chunk under the mixture of begin().
+    /// The m best components of each row of the chunk under the mixture of begin(); with nearest_cells
+    /// of those that the row looks at, which may be fewer than m: then -1.
     virtual void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) = 0;
 };
 

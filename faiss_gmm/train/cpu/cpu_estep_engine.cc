@@ -539,11 +539,13 @@ void CpuEStepEngine::begin(const GaussianMixture& mixture, Assignment assignment
     const bool same_shape = model_ && model().mixture().d == mixture.d &&
                             model().mixture().covariance == mixture.covariance &&
                             (cells_ != nullptr) == in_cells;
-    model_ = std::make_unique<ScoreModel>(mixture);
+    auto new_model = std::make_unique<ScoreModel>(mixture); // both, or where one throws none
+    auto new_cells = in_cells ? std::make_unique<ComponentCells>(mixture, assignment) : nullptr;
+    model_ = std::move(new_model);
+    cells_ = std::move(new_cells);
     if (!same_shape) {
         workspaces_.clear();
     }
-    cells_ = in_cells ? std::make_unique<ComponentCells>(mixture, assignment) : nullptr;
     assignment_ = assignment;
     const size_t K = mixture.K, d = mixture.d;
     rows_ = 0;
