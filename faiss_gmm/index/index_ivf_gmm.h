@@ -41,8 +41,9 @@ struct SketchParameters {
 /// Seconds spent building, summed over calls.
 struct BuildTimes {
     double train = 0, add = 0;
-    double split = 0;  ///< of add: lists into runs
-    double sketch = 0; ///< of train: the rotation and quantizers of summaries and sketches; of add: coding
+    double split = 0; ///< of add: lists into runs
+    /// Of train: the rotation and the quantizers of summaries and sketches; of add: coding.
+    double sketch = 0;
 };
 
 /// Bytes held, measured.

@@ -24,7 +24,7 @@ enum class EStep {
     /// where variances differ too much is missed to do it unasked. (Warm-up by Lloyd steps goes by
     /// distance, and looks in cells whatever the covariance.)
     automatic,
-    exact,     ///< all of them
+    exact, ///< all of them
     /// Those in the cells of means nearest to the row, the others get responsibility 0: truncated EM
     /// (Luecke & Forster 2019). A pass costs n sqrt(K) instead of n K. Not within the tolerances of
     /// exact EM: a component in a cell that a row does not look into is missed, the more so where
