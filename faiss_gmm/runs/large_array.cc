@@ -51,7 +51,7 @@ void ask_for_huge_pages(void* first, size_t bytes, bool collapse) {
     const uintptr_t from = (begin + huge_page - 1) / huge_page * huge_page;
     const uintptr_t to = (begin + bytes) / huge_page * huge_page;
     if (from < to) {
-        void* const pages = reinterpret_cast<void*>(from);
+        void* const pages = static_cast<uint8_t*>(first) + (from - begin);
         const bool granted = madvise(pages, to - from, MADV_HUGEPAGE) == 0;
         if (collapse && granted && huge_pages_allowed()) {
             static_cast<void>(madvise(pages, to - from, bring_together));
