@@ -13,6 +13,24 @@ from grids import PINS
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
+# Where the presets and a plain build put our worker, from the project's root.
+WORKER_PLACES = ("build/release/bench/bench_peers_worker", "build/bench/bench_peers_worker")
+
+
+def our_worker(named=None):
+    """The path of bench_peers_worker: the one named, else the first that is built."""
+    places = [os.path.join(HERE, "..", "..", p) for p in WORKER_PLACES]
+    path = named or next(filter(os.path.exists, places), None)
+    if path is None:
+        raise PeersError("looking for bench_peers_worker", "none in " + " or ".join(WORKER_PLACES),
+                         "a path to it", "build it (cmake --preset default && cmake --build "
+                         "--preset default --target bench_peers_worker) or name it with --worker")
+    if not os.access(path, os.X_OK) or os.path.isdir(path):
+        raise PeersError("looking for bench_peers_worker", f"'{path}', which is no program",
+                         "the path of a built bench_peers_worker", "check --worker")
+    return os.path.abspath(path)
+
+
 def default_cache():
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(home, "faiss-gmm", "peers")

@@ -14,7 +14,6 @@
 // Determinism: a list's split form is a function of the set of its (id, code) pairs; guests stand
 // in ascending order; ranges after compact() are those of all constants.
 #include "faiss_gmm/runs/run_inverted_lists.h"
-#include "faiss_gmm/mixture/clock.h"
 
 #include <algorithm>
 #include <cmath>
@@ -25,6 +24,7 @@
 #include <fmt/format.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/mixture/clock.h"
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/runs/large_array.h"
 #include "faiss_gmm/runs/parallel.h"

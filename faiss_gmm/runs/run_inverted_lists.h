@@ -65,7 +65,8 @@ public:
 
     /// Room for arriving[l] further entries in each list, before they come. What a list in memory holds
     /// room for is then at most an eighth more than it needs, and lists that are filled at once stand
-    /// next to each other, on huge pages where the system gives them. Throws std::bad_alloc; the lists stay as they were.
+    /// next to each other, on huge pages where the system gives them. Throws std::bad_alloc; entries stay
+    /// as they were.
     void make_room(const std::vector<size_t>& arriving);
 
     /// Takes a newly learnt state; the directory starts empty.

@@ -120,6 +120,7 @@ struct Workspace {
     std::vector<uint32_t> component; ///< exact candidates of one row, ascending
     std::vector<double> joint;       ///< their log-joints
     std::vector<double> distance;    ///< their |x - mu|^2, where log_joint gives it
+    std::vector<uint32_t> order;     ///< the best of them first
 
     Workspace(Workspace&&) = default; // rows point into the buffers, which a move keeps
     Workspace(const ScoreModel& model, BlockShape block_shape) : shape(block_shape) {
@@ -861,12 +862,13 @@ void rank(
         double margin,
         size_t m,
         size_t at,
-        const Workspace& work,
+        Workspace& work,
         TopResponsibilities& out) {
     const GaussianMixture& mixture = model.mixture();
     const size_t given = std::min(m, work.joint.size());
     const double norm = log_normaliser(work, best_candidate(work), margin);
-    std::vector<uint32_t> order(work.joint.size());
+    std::vector<uint32_t>& order = work.order;
+    order.resize(work.joint.size());
     std::iota(order.begin(), order.end(), 0);
     std::partial_sort(
             order.begin(), order.begin() + given, order.end(), [&](uint32_t a, uint32_t c) {
