@@ -18,9 +18,4 @@ std::string faiss_simd_level() {
     return options.empty() || options == "GENERIC" ? "none" : options;
 }
 
-bool faiss_has_simd() {
-    static const bool has = faiss_simd_level() != "none";
-    return has;
-}
-
 } // namespace faiss_gmm::compat

@@ -10,7 +10,4 @@ namespace faiss_gmm::compat {
 /// ("AVX2", "AVX512", ...); "none" where its loops are scalar, as in Debian's packages.
 std::string faiss_simd_level();
 
-/// faiss_simd_level() is not "none"; asked once.
-bool faiss_has_simd();
-
 } // namespace faiss_gmm::compat

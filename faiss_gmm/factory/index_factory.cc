@@ -232,6 +232,16 @@ bool take_sketch(const std::string& value, IndexIVFGMM& index) {
     return true;
 }
 
+/// Whether codes hold what a vector's list mean leaves of it: a scalar quantizer may, or not.
+bool take_by_residual(const std::string& value, IndexIVFGMM& index) {
+    auto* scalar = dynamic_cast<faiss::IndexIVFScalarQuantizer*>(&index.ivf());
+    if (scalar == nullptr || (value != "true" && value != "false")) {
+        return false;
+    }
+    scalar->by_residual = value == "true";
+    return true;
+}
+
 const std::map<std::string, Key>& keys() {
     static const std::map<std::string, Key> all = {
             {"covariance",
@@ -278,6 +288,7 @@ const std::map<std::string, Key>& keys() {
              word_key<SpillStorage>(
                      {{"shared", SpillStorage::shared}, {"copies", SpillStorage::copies}},
                      [](IndexIVFGMM& index) -> SpillStorage& { return index.spill.storage; })},
+            {"by_residual", {"true | false, of a scalar quantizer", take_by_residual}},
             {"sketch", {"auto | none | a number of codes from 1 to 256", take_sketch}},
             {"probe_expansion",
              number_key([](IndexIVFGMM& index) -> float& { return index.probe_expansion; })},

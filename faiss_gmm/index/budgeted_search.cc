@@ -91,6 +91,7 @@ struct Scratch {
     ChoiceScratch choice;
     ScanScratch scan;
     std::vector<Candidate> candidates;
+    std::vector<float> distances; // of the candidates
     Query query;
     HeldCodes::Scratch codes;
     RowDistances row_distances;
@@ -106,6 +107,7 @@ public:
             : ivf_(ivf), lists_(lists), codec_(lists.state().codec), directory_(lists.directory()),
               settings_(settings), results_(results), k_(results.k),
               budget_(settings.budget(ivf.ntotal, ivf.nlist)),
+              exact_(settings.exact_distances(k_, ivf.ntotal, ivf.nlist)),
               flat_(dynamic_cast<const faiss::IndexFlat*>(ivf.quantizer) != nullptr) {}
 
     /// Queries x [n, d] of one block, the first of which has the results of query `first`.
@@ -196,7 +198,7 @@ private:
                     codec_,
                     scratch.tables,
                     query.chosen,
-                    settings_.exact_distances(k_, ivf_.ntotal),
+                    exact_,
                     settings_.selector,
                     lists_,
                     scratch.scan,
@@ -213,7 +215,8 @@ private:
         scan_entries_without_run(query.probed, scanner, heap, stats);
     }
 
-    /// Where the candidates' rows stand, home by home where a home asks for preparation.
+    /// Where the candidates' rows stand, home by home where a home asks for preparation; the rows are
+    /// first are on their way then.
     void find_rows(const std::vector<Candidate>& candidates, HeldCodes& codes, Query& query) const {
         query.places.clear();
         query.rows.clear();
@@ -226,6 +229,9 @@ private:
         for (const uint64_t place : query.places) {
             const uint8_t* of_list = codes[faiss::lo_listno(place)];
             query.rows.push_back(of_list + faiss::lo_offset(place) * lists_.code_size);
+            if (query.rows.size() <= items_ahead(lists_.code_size)) {
+                prefetch_bytes(query.rows.back(), lists_.code_size);
+            }
         }
     }
 
@@ -323,43 +329,50 @@ private:
             faiss::InvertedListScanner& scanner,
             Scratch& scratch,
             ResultHeap& heap) const {
+        const size_t n = query.rows.size(), ahead = items_ahead(lists_.code_size);
+        scratch.distances.resize(n);
+        float* out = scratch.distances.data();
         const std::optional<StoredRows>& own = settings_.own_distances;
-        if (own) {
+        if (!own) {
+            for_each_home(query, [&](size_t home, size_t from, size_t to) {
+                scanner.set_list(static_cast<int64_t>(home), homes(home));
+                for (size_t i = from; i < to; i++) {
+                    if (i + ahead < n) {
+                        prefetch_bytes(query.rows[i + ahead], lists_.code_size);
+                    }
+                    out[i] = scanner.distance_to_code(query.rows[i]);
+                }
+            });
+        } else {
             RowDistances& distances = scratch.row_distances;
             const float* centred = scratch.centred.data() + query.number * codec_.d;
             distances.set_query(
                     *own, codec_.inner_product, codec_.d, own->residual ? centred : query.x);
-            const auto set_home = [&](size_t home) {
-                if (own->residual) {
+            if (own->residual) {
+                for_each_home(query, [&](size_t home, size_t from, size_t to) {
                     distances.set_home(
                             codec_.centred_means.data() + home * codec_.d,
                             codec_.inner_product ? homes(home) : 0);
-                }
-            };
-            push_rows(query, set_home, distances, heap);
-        } else {
-            push_rows(
-                    query,
-                    [&](size_t home) { scanner.set_list(static_cast<int64_t>(home), homes(home)); },
-                    [&](const uint8_t* row) { return scanner.distance_to_code(row); },
-                    heap);
+                    distances(query.rows.data() + from, to - from, n - to, out + from);
+                });
+            } else {
+                distances(query.rows.data(), n, 0, out);
+            }
+        }
+        for (size_t i = 0; i < n; i++) {
+            heap.push(out[i], static_cast<int64_t>(query.places[i]));
         }
     }
 
-    /// Pushes distance(row) of a query's rows; set_home(list) where the list changes.
-    template <class SetHome, class Distance>
-    void push_rows(const Query& query, SetHome set_home, const Distance& distance, ResultHeap& heap)
-            const {
-        size_t home = SIZE_MAX;
-        for_each_row_prefetched(
-                query.rows.data(), query.rows.size(), lists_.code_size, [&](size_t i) {
-                    const size_t list = faiss::lo_listno(query.places[i]);
-                    if (list != home) {
-                        home = list;
-                        set_home(home);
-                    }
-                    heap.push(distance(query.rows[i]), static_cast<int64_t>(query.places[i]));
-                });
+    /// Calls visit(home, from, to) for each stretch of a query's rows of one home.
+    template <class Visit> static void for_each_home(const Query& query, Visit visit) {
+        for (size_t from = 0, to = 0; from < query.places.size(); from = to) {
+            const size_t home = faiss::lo_listno(query.places[from]);
+            while (to < query.places.size() && faiss::lo_listno(query.places[to]) == home) {
+                to++;
+            }
+            visit(home, from, to);
+        }
     }
 
     /// From list and offset, which results are known by until they are final, to ids.
@@ -440,6 +453,7 @@ private:
     const ResultArrays& results_;
     size_t k_;
     size_t budget_;
+    size_t exact_; ///< vectors that get their exact distance
     bool flat_;
 };
 
@@ -482,11 +496,10 @@ void check_result_count(int64_t k) {
     }
 }
 
-size_t SearchSettings::exact_distances(size_t k, size_t ntotal) const {
-    if (k_factor == 0) {
-        return default_exact_distances(k);
-    }
-    const double wanted = std::round(static_cast<double>(k) * k_factor);
+size_t SearchSettings::exact_distances(size_t k, size_t ntotal, size_t nlist) const {
+    const double wanted =
+            k_factor > 0 ? std::round(static_cast<double>(k) * k_factor)
+                         : static_cast<double>(default_exact_distances(k, budget(ntotal, nlist)));
     return std::max(k, static_cast<size_t>(std::min(wanted, static_cast<double>(ntotal))));
 }
 

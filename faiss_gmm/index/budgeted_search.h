@@ -32,7 +32,7 @@ struct SearchSettings {
     /// Vectors that a query may visit: nprobe * ntotal / nlist, capped by max_codes.
     size_t budget(size_t ntotal, size_t nlist) const;
     /// Exact distances for k results, at most ntotal unless k is more.
-    size_t exact_distances(size_t k, size_t ntotal) const;
+    size_t exact_distances(size_t k, size_t ntotal, size_t nlist) const;
     /// What stock code understands of them.
     faiss::IVFSearchParameters stock_parameters() const;
 };

@@ -12,8 +12,9 @@ size_t default_lists_probed(size_t nprobe, size_t nlist) {
     return std::min(nlist, std::max(nprobe, static_cast<size_t>(std::lround(lists))));
 }
 
-size_t default_exact_distances(size_t k) {
-    return 10 * k;
+size_t default_exact_distances(size_t k, size_t visited) {
+    const double crowd = std::max(1.0, static_cast<double>(visited) / 20'000);
+    return static_cast<size_t>(std::lround(10 * static_cast<double>(k) * std::sqrt(crowd)));
 }
 
 } // namespace faiss_gmm

@@ -13,7 +13,6 @@
 #include <faiss/IndexFlat.h>
 #include <faiss/impl/IDSelector.h>
 
-#include "faiss_gmm/compat/faiss_simd.h"
 #include "faiss_gmm/index/budgeted_search.h"
 #include "faiss_gmm/index/list_search.h"
 #include "faiss_gmm/index/written_bytes.h"
@@ -660,11 +659,7 @@ bool IndexIVFGMM::keeps_heaps() const {
 }
 
 bool IndexIVFGMM::has_own_distances() const {
-    return own_distances().has_value();
-}
-
-std::optional<StoredRows> IndexIVFGMM::own_distances() const {
-    return compat::faiss_has_simd() ? std::nullopt : stored_rows();
+    return stored_rows().has_value();
 }
 
 bool IndexIVFGMM::is_flat() const {
@@ -750,7 +745,7 @@ void IndexIVFGMM::search_by_runs(
         const faiss::SearchParameters* params) const {
     const faiss::IndexIVF& index = ivf();
     SearchSettings settings = resolve_settings(index, params, probe_expansion, k_factor);
-    settings.own_distances = own_distances();
+    settings.own_distances = stored_rows();
     if (settings.nprobe == index.nlist) {
         search_all_lists(n, x, results, settings);
         return;

@@ -92,7 +92,7 @@ public:
     bool stores_copies() const;
 
     /// Whether search() computes exact distances by our own loops: over rows of fp32, fp16 or 8-bit
-    /// codes, where the linked FAISS has scalar loops. Else the codec's scanner does.
+    /// codes. Else the codec's scanner does.
     bool has_own_distances() const;
 
     /// This index as the stock class it also is.
@@ -111,8 +111,6 @@ protected:
 
     /// How codes are stored, where our own loops read them.
     virtual std::optional<StoredRows> stored_rows() const = 0;
-    /// stored_rows() where the linked FAISS has scalar loops.
-    std::optional<StoredRows> own_distances() const;
     /// Puts the lists under RunInvertedLists; once, at construction.
     void attach();
     /// Learns mixture, rotation and quantizers, and fills the coarse quantizer unless it holds

@@ -33,18 +33,32 @@ public:
     /// The list whose rows follow, where rows are residuals: mean [d], and <q, mean> for products.
     void set_home(const float* mean, float product);
 
-    float operator()(const uint8_t* row) const {
-        return constant_ + compare_(form_, products_, d_, target_.data(), step_.data(), row);
+    /// To rows [n], into out [n]; `following` rows come after them: what lies prefetched_bytes ahead is
+    /// asked for.
+    void operator()(const uint8_t* const* rows, size_t n, size_t following, float* out) const {
+        compare_(
+                {form_, products_, d_, target_.data(), step_.data(), constant_},
+                {rows, n, n + following},
+                out);
     }
 
+    /// What rows are compared with.
+    struct Target {
+        StoredRows::Form form;
+        bool products;
+        size_t d;
+        const float* numbers; ///< [d]
+        const float* step;    ///< [d], of a byte
+        float constant;       ///< added to each result
+    };
+    /// The first n are compared, all `known` may be asked for.
+    struct Rows {
+        const uint8_t* const* row;
+        size_t n, known;
+    };
+
 private:
-    using Compare = float (*)(
-            StoredRows::Form form,
-            bool products,
-            size_t d,
-            const float* target,
-            const float* step,
-            const uint8_t* row);
+    using Compare = void (*)(const Target& target, const Rows& rows, float* out);
 
     const Compare compare_;
     StoredRows::Form form_ = StoredRows::Form::fp32;

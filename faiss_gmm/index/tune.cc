@@ -263,13 +263,12 @@ public:
             const IndexIVFGMM& index,
             const Questions& questions,
             const TuningParameters& parameters)
-            : nlist_(index.ivf().nlist), parameters_(parameters),
-              k_(static_cast<size_t>(parameters.k)), rungs_(nprobe_rungs(nlist_)),
-              meter_(index, questions) {
+            : nlist_(index.ivf().nlist), ntotal_(static_cast<size_t>(index.ivf().ntotal)),
+              parameters_(parameters), k_(static_cast<size_t>(parameters.k)),
+              rungs_(nprobe_rungs(nlist_)), meter_(index, questions) {
         const RunInvertedLists* runs = index.run_lists();
         chooses_lists_ = runs != nullptr && runs->has_runs();
         chooses_exact_ = chooses_lists_ && runs->directory().sketched;
-        most_exact_ = static_cast<size_t>(index.ivf().ntotal);
     }
 
     void run() {
@@ -319,10 +318,11 @@ private:
                     nlist_);
         }
         if (chooses_exact_) {
+            const size_t visited = nprobe * ntotal_ / nlist_;
             const size_t exact = std::clamp(
-                    times_root_two(default_exact_distances(k_), ray.exact),
+                    times_root_two(default_exact_distances(k_, visited), ray.exact),
                     k_,
-                    std::max(k_, most_exact_));
+                    std::max(k_, ntotal_));
             point.k_factor = static_cast<float>(exact) / static_cast<float>(k_);
         }
         return point;
@@ -479,7 +479,7 @@ private:
                 });
     }
 
-    size_t nlist_, most_exact_;
+    size_t nlist_, ntotal_;
     const TuningParameters& parameters_;
     size_t k_;
     std::vector<size_t> rungs_;

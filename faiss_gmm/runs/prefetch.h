@@ -26,20 +26,4 @@ inline void prefetch_bytes(const void* from, size_t bytes) {
     }
 }
 
-/// Calls visit(i) for i < n in order, with rows [n] of row_bytes each on their way ahead of it.
-template <class Visit>
-void for_each_row_prefetched(
-        const unsigned char* const* rows, size_t n, size_t row_bytes, Visit visit) {
-    const size_t ahead = items_ahead(row_bytes);
-    for (size_t i = 0; i < ahead && i < n; i++) {
-        prefetch_bytes(rows[i], row_bytes);
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (i + ahead < n) {
-            prefetch_bytes(rows[i + ahead], row_bytes);
-        }
-        visit(i);
-    }
-}
-
 } // namespace faiss_gmm

@@ -43,6 +43,12 @@ std::vector<RowSetup> row_setups() {
     return all;
 }
 
+float distance(const RowDistances& distances, const uint8_t* row) {
+    float result = 0;
+    distances(&row, 1, 0, &result);
+    return result;
+}
+
 class RowDistancesTest : public testing::TestWithParam<RowSetup> {};
 
 TEST_P(RowDistancesTest, AgreeWithFp64) {
@@ -87,7 +93,10 @@ TEST_P(RowDistancesTest, AgreeWithFp64) {
             if (residual) {
                 distances.set_home(mean, static_cast<float>(with_mean));
             }
-            EXPECT_NEAR(distances(codes.data() + j * row_bytes), truth, 1e-6 * (1 + 3 * size));
+            EXPECT_NEAR(
+                    distance(distances, codes.data() + j * row_bytes),
+                    truth,
+                    1e-6 * (1 + 3 * size));
         }
     }
 }
@@ -106,14 +115,34 @@ TEST(RowDistancesOfOne, ForgetTheLastQueryAndItsHome) {
     RowDistances distances;
     distances.set_query({Form::fp32, true}, true, 2, q.data());
     distances.set_home(mean.data(), 15);
-    EXPECT_EQ(distances(bytes), 31); // <q, mean> + <q, row>
+    EXPECT_EQ(distance(distances, bytes), 31); // <q, mean> + <q, row>
     distances.set_query({Form::fp32, true}, false, 2, q.data());
     distances.set_home(mean.data(), 0);
-    EXPECT_EQ(distances(bytes), 64 + 81);
+    EXPECT_EQ(distance(distances, bytes), 64 + 81);
     distances.set_query({Form::fp32, false}, false, 2, q.data());
-    EXPECT_EQ(distances(bytes), 9 + 16);
+    EXPECT_EQ(distance(distances, bytes), 9 + 16);
     distances.set_query({Form::fp32, false}, true, 2, q.data());
-    EXPECT_EQ(distances(bytes), 16);
+    EXPECT_EQ(distance(distances, bytes), 16);
+}
+
+TEST(RowDistancesOfMany, EqualThoseOfOneWhateverFollows) {
+    const uint64_t seed = test_seed();
+    const size_t d = 40, n = 1000; // more rows than are asked for at once
+    const std::vector<float> x = float_rows(n, d, seed), q = float_rows(1, d, seed + 1);
+    std::vector<const uint8_t*> rows;
+    for (size_t i = 0; i < n; i++) {
+        rows.push_back(reinterpret_cast<const uint8_t*>(x.data() + i * d));
+    }
+    RowDistances distances;
+    distances.set_query({Form::fp32, false}, false, d, q.data());
+    std::vector<float> got(n, -1);
+    for (size_t from = 0, to = 0; from < n; from = to) {
+        to = std::min(n, from + 1 + from % 7);
+        distances(rows.data() + from, to - from, n - to, got.data() + from);
+    }
+    for (size_t i = 0; i < n; i++) {
+        ASSERT_EQ(got[i], distance(distances, rows[i])) << i;
+    }
 }
 
 } // namespace
