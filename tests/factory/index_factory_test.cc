@@ -76,6 +76,17 @@ TEST(Factory, TakesEveryKey) {
     EXPECT_EQ(ours.k_factor, 9);
 }
 
+TEST(Factory, ScalarCodesAreOfResidualsUnlessToldOtherwise) {
+    for (const auto& [text, by_residual] :
+         {std::pair<const char*, bool>{"IVFGMM64,SQ8", true},
+          {"IVFGMM64(by_residual=true),SQ8", true},
+          {"IVFGMM64(by_residual=false),SQfp16", false}}) {
+        const auto index = made(text);
+        EXPECT_EQ(dynamic_cast<faiss::IndexIVFScalarQuantizer&>(*index).by_residual, by_residual)
+                << text;
+    }
+}
+
 TEST(Factory, MoreListsLookAtMoreCandidates) {
     const auto index = made("IVFGMM64(max_lists=20),Flat");
     EXPECT_EQ(dynamic_cast<IndexIVFGMMFlat&>(*index).spill.max_lists, 20u);
@@ -148,6 +159,8 @@ INSTANTIATE_TEST_SUITE_P(
                         "IVFGMM64(spil=never),Flat",
                         "covariance, estep, k_factor, lambda, m, max_iter",
                         "spil="},
+                BadString{"IVFGMM64(by_residual=1),SQ8", "true | false", "1)"},
+                BadString{"IVFGMM64(by_residual=true),Flat", "of a scalar quantizer", "true)"},
                 BadString{"IVFGMM64(spill=sometimes),Flat", "never | threshold(t)", "sometimes)"},
                 BadString{"IVFGMM64(seed=-1),Flat", "a whole number", "-1)"},
                 BadString{"IVFGMM64(seed=1.5),Flat", "a whole number", "1.5)"},

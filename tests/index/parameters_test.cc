@@ -6,6 +6,7 @@
 #include <faiss/IndexIVFPQ.h>
 #include <gtest/gtest.h>
 
+#include "faiss_gmm/index/defaults.h"
 #include "index_fixture.h"
 
 namespace faiss_gmm {
@@ -51,6 +52,24 @@ TEST(SearchParameters, NprobeZeroIsRefusedAndMoreThanNlistIsAll) {
     Oracle oracle(16, faiss::METRIC_L2);
     oracle.add(1000, base.data());
     expect_exact(oracle, asked, search(*index, asked, 3, &params));
+}
+
+TEST(SearchParameters, MoreExactDistancesByDefaultWhereMoreIsVisited) {
+    EXPECT_EQ(default_exact_distances(10, 0), 100u);
+    EXPECT_EQ(default_exact_distances(10, 20'000), 100u);
+    EXPECT_EQ(default_exact_distances(10, 31'250), 125u);
+    EXPECT_EQ(default_exact_distances(10, 125'000), 250u);
+    const size_t n = 60'000, d = 8, nlist = 8, nq = 5, k = 10;
+    const auto base = whole_rows(n, d, 1), asked = whole_rows(nq, d, 2);
+    IndexIVFGMMFlat index(d, nlist);
+    index.train(n, base.data());
+    index.add(n, base.data());
+    for (const size_t nprobe : {1, 6}) { // 7,500 and 45,000 vectors
+        index.nprobe = nprobe;
+        indexIVFGMM_stats.reset();
+        search(index, asked, k);
+        EXPECT_EQ(indexIVFGMM_stats.ndis, nq * (nprobe == 1 ? 100 : 150)) << nprobe;
+    }
 }
 
 TEST(SearchParameters, FactorsAreFiniteAndFromZero) {
