@@ -288,6 +288,10 @@ const std::map<std::string, Key>& keys() {
              word_key<SpillStorage>(
                      {{"shared", SpillStorage::shared}, {"copies", SpillStorage::copies}},
                      [](IndexIVFGMM& index) -> SpillStorage& { return index.spill.storage; })},
+            {"budget",
+             word_key<VisitBudget>(
+                     {{"by_difficulty", VisitBudget::by_difficulty}, {"even", VisitBudget::even}},
+                     [](IndexIVFGMM& index) -> VisitBudget& { return index.visit_budget; })},
             {"by_residual", {"true | false, of a scalar quantizer", take_by_residual}},
             {"sketch", {"auto | none | a number of codes from 1 to 256", take_sketch}},
             {"probe_expansion",

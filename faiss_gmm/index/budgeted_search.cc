@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include <cblas.h>
@@ -31,6 +32,8 @@ namespace {
 // Queries of a thread that share one matrix product with the means: as many as keep its distances in
 // 1 MiB, from 16 to 128.
 constexpr size_t product_numbers = size_t{1} << 18, least_queries = 16, most_queries = 128;
+constexpr size_t least_shared_budget =
+        16 * run_size; ///< vectors that queries may get more or fewer of
 
 /// Lists' codes as a block of queries asks for them, each list's once, and all given back at its end.
 class HeldCodes {
@@ -187,7 +190,7 @@ private:
                 scratch.tables,
                 query.probed,
                 homes,
-                budget_,
+                budget_of(query, scratch),
                 scratch.choice,
                 query.chosen);
         stats.nscored += choice.summaries;
@@ -213,6 +216,37 @@ private:
             scan_chosen_runs(query.chosen, homes, scanner, heap, stats);
         }
         scan_entries_without_run(query.probed, scanner, heap, stats);
+    }
+
+    /// Vectors that this query may visit. Even are budgets of a few runs, too coarse to be shared out, and
+    /// those of searches with a selector: the nearest mean says little of how far the selected lie.
+    size_t budget_of(const Query& query, const Scratch& scratch) const {
+        if (settings_.visit_budget == VisitBudget::even || settings_.selector != nullptr ||
+            budget_ < least_shared_budget) {
+            return budget_;
+        }
+        const float* q = scratch.centred.data() + query.number * codec_.d;
+        const double norm = codec_.inner_product ? dot(codec_.d, q, q) : 0;
+        double least = std::numeric_limits<double>::infinity(), sum = 0;
+        size_t lists = 0;
+        for (size_t p = 0; p < query.probed.n; p++) {
+            const int64_t list = query.probed.list[p];
+            if (list < 0) {
+                continue;
+            }
+            double distance = query.probed.distance[p];
+            if (codec_.inner_product) {
+                distance = std::max(0.0, norm + codec_.mean_norms[list] - 2 * distance);
+            }
+            least = std::min(least, distance);
+            sum += distance;
+            lists++;
+        }
+        const double share =
+                lists_.state().difficulty.share(least, sum / static_cast<double>(lists), lists);
+        const auto vectors = static_cast<size_t>(
+                std::lround(std::max(1.0, share * static_cast<double>(budget_))));
+        return settings_.max_codes > 0 ? std::min(vectors, settings_.max_codes) : vectors;
     }
 
     /// Where the candidates' rows stand, home by home where a home asks for preparation; the rows are
@@ -452,8 +486,8 @@ private:
     const SearchSettings& settings_;
     const ResultArrays& results_;
     size_t k_;
-    size_t budget_;
-    size_t exact_; ///< vectors that get their exact distance
+    size_t budget_; ///< on average
+    size_t exact_;  ///< vectors that get their exact distance
     bool flat_;
 };
 

@@ -22,6 +22,7 @@ struct SearchSettings {
     size_t max_codes = 0; ///< 0: no cap
     size_t lists = 1;     ///< lists probed, at most nlist
     float k_factor = 0;   ///< 0: the default
+    VisitBudget visit_budget = VisitBudget::by_difficulty;
     const faiss::IDSelector* selector = nullptr;
     const faiss::SearchParameters* quantizer_params = nullptr;
     const faiss::SearchParameters* codec_params = nullptr;
@@ -29,7 +30,7 @@ struct SearchSettings {
     /// Exact distances by our own loops over rows stored so; nothing: by the codec's scanner.
     std::optional<StoredRows> own_distances;
 
-    /// Vectors that a query may visit: nprobe * ntotal / nlist, capped by max_codes.
+    /// Vectors that queries may visit on average: nprobe * ntotal / nlist, capped by max_codes.
     size_t budget(size_t ntotal, size_t nlist) const;
     /// Exact distances for k results, at most ntotal unless k is more.
     size_t exact_distances(size_t k, size_t ntotal, size_t nlist) const;

@@ -265,6 +265,8 @@ void IndexIVFGMM::learn_around(
         state->sketched = state->codec.trained && wants_sketches(sketch, index.code_size, d);
     }
     if (state->codec.trained) {
+        state->difficulty.learn(
+                index.nlist, d, state->mixture.means.data(), rows.size(), sample.data());
         calibrate_spill(*state, members.home.size(), members.mean.data(), members.home.data());
     } else {
         calibrate_spill(*state, rows.size(), sample.data(), nullptr);
@@ -648,6 +650,7 @@ MemoryUse IndexIVFGMM::memory_use() const {
     if (const RunInvertedLists* runs = run_lists()) {
         const CoarseState& state = runs->state();
         use.directory = runs->directory().memory_bytes() + state.codec.memory_bytes() +
+                        state.difficulty.memory_bytes() +
                         state.mixture.means.size() * sizeof(float);
     }
     return use;
@@ -745,6 +748,7 @@ void IndexIVFGMM::search_by_runs(
         const faiss::SearchParameters* params) const {
     const faiss::IndexIVF& index = ivf();
     SearchSettings settings = resolve_settings(index, params, probe_expansion, k_factor);
+    settings.visit_budget = visit_budget;
     settings.own_distances = stored_rows();
     if (settings.nprobe == index.nlist) {
         search_all_lists(n, x, results, settings);

@@ -65,6 +65,7 @@ public:
     SketchParameters sketch;     ///< read by train()
     float probe_expansion = 0;   ///< lists probed / nprobe; 0: by the measured rule
     float k_factor = 0;          ///< exact distances / k; 0: by the measured rule
+    VisitBudget visit_budget = VisitBudget::by_difficulty;
 
     /// The mixture; K = 0 before train().
     const GaussianMixture& mixture() const;

@@ -6,9 +6,19 @@
 
 namespace faiss_gmm {
 
+/// How nprobe * ntotal / nlist vectors a query are handed out.
+enum class VisitBudget {
+    /// That many on average over queries like the training vectors, from .3 to 3.3 times as many by how
+    /// far the nearest mean stands out (runs/query_difficulty.h): more recall for the same time. Even
+    /// all the same with a selector, and below 16 runs (512 vectors).
+    by_difficulty,
+    even, ///< to every query that many: times differ less from query to query
+};
+
 /// Search parameters of one call; wherever FAISS takes SearchParametersIVF it takes these.
 struct IVFGMMSearchParameters : faiss::SearchParametersIVF {
-    /// Lists probed are probe_expansion * nprobe; vectors visited stay nprobe * ntotal / nlist.
+    /// Lists probed are probe_expansion * nprobe; vectors visited stay nprobe * ntotal / nlist on
+    /// average.
     /// More lists: better runs for the same budget, more summaries scored. 0: the index's own
     /// setting.
     float probe_expansion = 0;

@@ -11,6 +11,7 @@
 #include <faiss/invlists/InvertedLists.h>
 
 #include "faiss_gmm/mixture/gaussian_mixture.h"
+#include "faiss_gmm/runs/query_difficulty.h"
 #include "faiss_gmm/runs/run_codec.h"
 #include "faiss_gmm/runs/run_directory.h"
 #include "faiss_gmm/spill/spill_policy.h"
@@ -22,6 +23,7 @@ struct CoarseState {
     GaussianMixture mixture; ///< K = 0 until trained
     SpillPolicy spill;
     RunCodec codec;
+    QueryDifficulty difficulty;
     bool sketched = false; ///< vectors have sketches inside their runs
 };
 

@@ -52,10 +52,11 @@ TEST(Factory, BuildsTheIndex) {
 }
 
 TEST(Factory, TakesEveryKey) {
-    const auto index = made("IVFGMM64(covariance=diagonal,mixing=balanced,max_iter=7,n_init=2,seed="
-                            "42,estep=exact,order=soar,lambda=1.5,"
-                            "spill=threshold(0.01),max_lists=3,m=8,storage=copies,sketch=12,probe_"
-                            "expansion=4,k_factor=9),Flat");
+    const auto index =
+            made("IVFGMM64(covariance=diagonal,mixing=balanced,max_iter=7,n_init=2,seed="
+                 "42,estep=exact,order=soar,lambda=1.5,"
+                 "spill=threshold(0.01),max_lists=3,m=8,storage=copies,budget=even,sketch=12,"
+                 "probe_expansion=4,k_factor=9),Flat");
     const auto& ours = dynamic_cast<IndexIVFGMMFlat&>(*index);
     EXPECT_EQ(ours.training.covariance, Covariance::diagonal);
     EXPECT_EQ(ours.training.mixing, Mixing::balanced);
@@ -72,6 +73,7 @@ TEST(Factory, TakesEveryKey) {
     EXPECT_EQ(ours.spill.storage, SpillStorage::copies);
     EXPECT_EQ(ours.sketch.mode, SketchParameters::Mode::fixed);
     EXPECT_EQ(ours.sketch.codes, 12u);
+    EXPECT_EQ(ours.visit_budget, VisitBudget::even);
     EXPECT_EQ(ours.probe_expansion, 4);
     EXPECT_EQ(ours.k_factor, 9);
 }

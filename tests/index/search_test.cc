@@ -5,10 +5,12 @@
 // = nlist.
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include <faiss/IndexFlat.h>
 #include <gtest/gtest.h>
 
+#include "datasets/dataset.h"
 #include "faiss_gmm/index/result_heap.h"
 #include "index_fixture.h"
 
@@ -56,6 +58,7 @@ TEST_P(Search, EachOnceAndCountedForEveryNprobe) {
         oracle_ = Oracle(setup.d, setup.metric);
         build(in_batches);
         ASSERT_EQ(index_->ntotal, static_cast<int64_t>(rows));
+        index_->visit_budget = in_batches ? VisitBudget::by_difficulty : VisitBudget::even;
         for (const float expansion : {0.0f, 1.0f}) {
             index_->probe_expansion = expansion;
             for (size_t nprobe = 1; nprobe <= setup.nlist; nprobe++) {
@@ -83,9 +86,15 @@ TEST_P(Search, EachOnceAndCountedForEveryNprobe) {
                 EXPECT_EQ(indexIVFGMM_stats.ndis, ndis);
                 EXPECT_EQ(indexIVFGMM_stats.nq, queries);
                 const size_t budget = (nprobe * rows + setup.nlist - 1) / setup.nlist; // a query
-                EXPECT_LE(indexIVFGMM_stats.nvisited, queries * (budget + run_size - 1));
+                const double least = in_batches ? QueryDifficulty::least_share : 1,
+                             most = in_batches ? QueryDifficulty::largest_share : 1;
+                EXPECT_LE(
+                        double(indexIVFGMM_stats.nvisited),
+                        queries * (most * double(budget) + run_size - (in_batches ? 0 : 1)));
                 if (expansion == 0) { // all lists of this few are probed: enough to visit
-                    EXPECT_GE(indexIVFGMM_stats.nvisited, queries * budget);
+                    EXPECT_GE(
+                            double(indexIVFGMM_stats.nvisited),
+                            queries * (least * double(budget) - (in_batches ? 1 : 0)));
                 }
                 if (setup.sketch == SketchParameters::Mode::none) {
                     EXPECT_EQ(indexIVFGMM_stats.ndis, indexIVFGMM_stats.nvisited);
@@ -253,6 +262,75 @@ TEST_P(SearchByRuns, MaxCodesCapsWhatIsVisited) {
             EXPECT_EQ(index_->log->total(), indexIVFGMM_stats.ndis);
         }
     }
+}
+
+TEST(VisitBudgets, ByDifficultyVisitAsManyOnAverageAndFindMore) {
+    const Dataset data = load_dataset(embedded_dataset_folder(), faiss_gmm::Metric::l2);
+    const RecallMeasure measure = data.recall_measure(k);
+    for (const auto metric : {faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT}) {
+        IndexIVFGMMFlat index(data.d, 64, metric);
+        index.train(static_cast<int64_t>(data.n), data.base.data());
+        index.add(static_cast<int64_t>(data.n), data.base.data());
+        for (const size_t nprobe : {2, 4}) {
+            index.nprobe = nprobe;
+            const double budget = double(nprobe * data.n) / 64;
+            std::map<VisitBudget, double> recall;
+            for (const VisitBudget rule : {VisitBudget::even, VisitBudget::by_difficulty}) {
+                index.visit_budget = rule;
+                indexIVFGMM_stats.reset();
+                const Results got = search(index, data.query, k);
+                if (metric == faiss::METRIC_L2) {
+                    recall[rule] = measure.recall(got.labels.data());
+                }
+                // A run more or less, and other queries than those learnt from.
+                EXPECT_NEAR(
+                        double(indexIVFGMM_stats.nvisited) / double(data.nq),
+                        budget + 16,
+                        .1 * budget + 16)
+                        << nprobe;
+            }
+            if (metric == faiss::METRIC_L2) {
+                EXPECT_GT(recall[VisitBudget::by_difficulty], recall[VisitBudget::even]);
+            }
+        }
+    }
+}
+
+TEST(VisitBudgets, OfAQueryKeepTheirBounds) {
+    const Dataset data = load_dataset(embedded_dataset_folder(), faiss_gmm::Metric::l2);
+    constexpr size_t nlist = 64, nprobe = 4;
+    IndexIVFGMMFlat index(data.d, nlist);
+    index.train(static_cast<int64_t>(data.n), data.base.data());
+    index.add(static_cast<int64_t>(data.n), data.base.data());
+    const size_t budget = (nprobe * data.n + nlist - 1) / nlist;
+    const faiss::IDSelectorRange all(0, static_cast<int64_t>(data.n));
+    const auto visited = [&](size_t query, size_t max_codes, const faiss::IDSelector* selector) {
+        faiss::SearchParametersIVF params;
+        params.nprobe = nprobe;
+        params.max_codes = max_codes;
+        params.sel = const_cast<faiss::IDSelector*>(selector);
+        const float* q = data.query.data() + query * data.d;
+        indexIVFGMM_stats.reset();
+        search(index, {q, q + data.d}, k, &params);
+        return indexIVFGMM_stats.nvisited;
+    };
+    size_t fewer = 0, more = 0;
+    for (size_t i = 0; i < 100; i++) {
+        const size_t of_query = visited(i, 0, nullptr);
+        EXPECT_GE(double(of_query), QueryDifficulty::least_share * double(budget) - 1);
+        EXPECT_LE(double(of_query), QueryDifficulty::largest_share * double(budget) + run_size);
+        fewer += of_query < budget;
+        more += of_query > budget + run_size;
+        EXPECT_LE(visited(i, 700, nullptr), 700 + run_size - 1); // a cap, whatever the share
+        for (const size_t max_codes : {0, 500}) { // even: a selector, or too few runs
+            const size_t most = max_codes == 0 ? budget : max_codes;
+            const size_t even = visited(i, max_codes, max_codes == 0 ? &all : nullptr);
+            EXPECT_GE(even, most);
+            EXPECT_LE(even, most + run_size - 1);
+        }
+    }
+    EXPECT_GT(fewer, 20u);
+    EXPECT_GT(more, 20u);
 }
 
 TEST_P(SearchByRuns, MoreExactDistancesAndListsFindMore) {
