@@ -16,9 +16,9 @@ namespace faiss_gmm {
 ///
 /// Keys: covariance tied_spherical|spherical|diagonal; mixing uniform|free|balanced; max_iter;
 /// n_init; seed; estep automatic|exact|nearest_cells; order responsibility|air|soar; lambda; spill
-/// never|threshold(t)|always|fraction(f); max_lists; m; storage shared|copies;
-/// by_residual true|false (scalar quantizers; stock's default is true); budget
-/// by_difficulty|even; sketch auto|none|<codes>; probe_expansion; k_factor. The caller owns the result. Throws
+/// never|threshold(t)|always|fraction(f); max_lists; m; storage shared|copies; by_residual
+/// true|false (scalar quantizers; stock's default is true); budget by_difficulty|even; sketch
+/// auto|none|<codes>; probe_expansion; k_factor. The caller owns the result. Throws
 /// faiss::FaissException; for a bad key or value the message repeats the string, marks the place
 /// and lists what is valid.
 faiss::Index*

@@ -109,6 +109,7 @@ public:
             const ResultArrays& results)
             : ivf_(ivf), lists_(lists), codec_(lists.state().codec), directory_(lists.directory()),
               settings_(settings), results_(results), k_(results.k),
+              average_budget_(settings.average_budget(ivf.ntotal, ivf.nlist)),
               budget_(settings.budget(ivf.ntotal, ivf.nlist)),
               exact_(settings.exact_distances(k_, ivf.ntotal, ivf.nlist)),
               flat_(dynamic_cast<const faiss::IndexFlat*>(ivf.quantizer) != nullptr) {}
@@ -226,7 +227,7 @@ private:
             return budget_;
         }
         const float* q = scratch.centred.data() + query.number * codec_.d;
-        const double norm = codec_.inner_product ? dot(codec_.d, q, q) : 0;
+        const double length = codec_.inner_product ? std::sqrt(dot(codec_.d, q, q)) : 1;
         double least = std::numeric_limits<double>::infinity(), sum = 0;
         size_t lists = 0;
         for (size_t p = 0; p < query.probed.n; p++) {
@@ -235,22 +236,29 @@ private:
                 continue;
             }
             double distance = query.probed.distance[p];
-            if (codec_.inner_product) {
-                distance = std::max(0.0, norm + codec_.mean_norms[list] - 2 * distance);
+            if (codec_.inner_product) { // of the query brought to length 1
+                distance = std::max(0.0, 1 + codec_.mean_norms[list] - 2 * distance / length);
             }
             least = std::min(least, distance);
             sum += distance;
             lists++;
         }
+        if (lists == 0 || !(length > 0)) {
+            return budget_;
+        }
+        // The lists probed must hold what the hardest query may visit, or the easy ones' saving is lost.
+        const double held = static_cast<double>(lists) / static_cast<double>(settings_.nprobe);
+        const double spread =
+                std::clamp((held - 1) / (QueryDifficulty::largest_share - 1), 0.0, 1.0);
         const double share =
                 lists_.state().difficulty.share(least, sum / static_cast<double>(lists), lists);
-        const auto vectors = static_cast<size_t>(
-                std::lround(std::max(1.0, share * static_cast<double>(budget_))));
-        return settings_.max_codes > 0 ? std::min(vectors, settings_.max_codes) : vectors;
+        const double vectors = (1 + spread * (share - 1)) * static_cast<double>(average_budget_);
+        const auto wanted = static_cast<size_t>(std::lround(std::max(1.0, vectors)));
+        return settings_.max_codes > 0 ? std::min(wanted, settings_.max_codes) : wanted;
     }
 
-    /// Where the candidates' rows stand, home by home where a home asks for preparation; the rows are
-    /// first are on their way then.
+    /// Where the candidates' rows stand, home by home where a home asks for preparation; the first of
+    /// them are on their way then.
     void find_rows(const std::vector<Candidate>& candidates, HeldCodes& codes, Query& query) const {
         query.places.clear();
         query.rows.clear();
@@ -486,8 +494,9 @@ private:
     const SearchSettings& settings_;
     const ResultArrays& results_;
     size_t k_;
-    size_t budget_; ///< on average
-    size_t exact_;  ///< vectors that get their exact distance
+    size_t average_budget_; ///< vectors that queries may visit, max_codes aside
+    size_t budget_;         ///< and with it
+    size_t exact_;          ///< vectors that get their exact distance
     bool flat_;
 };
 
@@ -513,10 +522,14 @@ void add_to_heaps(
 
 } // namespace
 
-size_t SearchSettings::budget(size_t ntotal, size_t nlist) const {
-    const auto vectors = static_cast<size_t>(std::ceil(
+size_t SearchSettings::average_budget(size_t ntotal, size_t nlist) const {
+    return static_cast<size_t>(std::ceil(
             static_cast<double>(nprobe) * static_cast<double>(ntotal) /
             static_cast<double>(nlist)));
+}
+
+size_t SearchSettings::budget(size_t ntotal, size_t nlist) const {
+    const size_t vectors = average_budget(ntotal, nlist);
     return max_codes > 0 ? std::min(vectors, max_codes) : vectors;
 }
 

@@ -30,7 +30,9 @@ struct SearchSettings {
     /// Exact distances by our own loops over rows stored so; nothing: by the codec's scanner.
     std::optional<StoredRows> own_distances;
 
-    /// Vectors that queries may visit on average: nprobe * ntotal / nlist, capped by max_codes.
+    /// Vectors that queries may visit on average, before max_codes caps what each may: nprobe * ntotal / nlist.
+    size_t average_budget(size_t ntotal, size_t nlist) const;
+    /// The same, at most max_codes.
     size_t budget(size_t ntotal, size_t nlist) const;
     /// Exact distances for k results, at most ntotal unless k is more.
     size_t exact_distances(size_t k, size_t ntotal, size_t nlist) const;

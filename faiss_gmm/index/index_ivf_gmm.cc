@@ -265,8 +265,13 @@ void IndexIVFGMM::learn_around(
         state->sketched = state->codec.trained && wants_sketches(sketch, index.code_size, d);
     }
     if (state->codec.trained) {
+        const size_t most = training.max_points_per_component;
+        const double rows_a_list = static_cast<double>(n) / static_cast<double>(index.nlist);
         state->difficulty.learn(
-                index.nlist, d, state->mixture.means.data(), rows.size(), sample.data());
+                state->codec,
+                rows.size(),
+                sample.data(),
+                most > 0 ? std::min(rows_a_list, static_cast<double>(most)) : rows_a_list);
         calibrate_spill(*state, members.home.size(), members.mean.data(), members.home.data());
     } else {
         calibrate_spill(*state, rows.size(), sample.data(), nullptr);

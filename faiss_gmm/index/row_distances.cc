@@ -7,8 +7,8 @@
 //   (1) |q - x|^2 = sum_t (a_t - s_t v_t)^2,   a = q - z
 //   (2) <q, x>    = <q, z> + sum_t (q_t s_t) v_t
 // fp32 and fp16 rows have s = 1. So a query is prepared once, for L2 and residuals once a home, and a
-// row costs a load, a conversion and a multiplication or two a vector. Faster than FAISS's scanners
-// where those have SIMD too (7 to 10% of a search): a call takes many rows.
+// row costs a load, a conversion and a multiplication or two a vector. A call takes
+// many rows: 3 to 5% of a search less than one by one.
 // Test: tests/index/row_distances_test.cc, against fp64; tests/index/codecs_test.cc, against FAISS's scanners.
 #include "faiss_gmm/index/row_distances.h"
 

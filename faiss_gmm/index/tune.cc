@@ -26,6 +26,7 @@
 
 #include <fmt/format.h>
 
+#include "faiss_gmm/index/budgeted_search.h"
 #include "faiss_gmm/index/defaults.h"
 #include "faiss_gmm/index/exact_neighbours.h"
 #include "faiss_gmm/index/faiss_error.h"
@@ -318,7 +319,9 @@ private:
                     nlist_);
         }
         if (chooses_exact_) {
-            const size_t visited = nprobe * ntotal_ / nlist_;
+            SearchSettings settings;
+            settings.nprobe = nprobe;
+            const size_t visited = settings.average_budget(ntotal_, nlist_);
             const size_t exact = std::clamp(
                     times_root_two(default_exact_distances(k_, visited), ray.exact),
                     k_,

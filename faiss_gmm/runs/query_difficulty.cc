@@ -5,25 +5,31 @@
 //   (1) f = (d_1 / mean of d_1 .. d_P)^2, d the squared distances to the means of the P lists probed:
 //       1 where no list is nearer than another, small where the nearest one stands out
 //   (2) share = clamp(f / m_P, .3, 3.3), m_P such that its mean over the rows learnt from is 1
-// Phases: 1 distances of some rows to their nearest means; 2 m_P for each P by m <- m * mean share,
-// which converges from any start, since the mean share falls with m, no faster than 1 / m.
-// Cost of learning: 2,048 rows, their 512 nearest means in fp64; of a query: a pass over P distances.
-// Measured: bench/results/search-log.md, 5 to 9% less time at equal recall on two sets.
+// Rows that trained the means lie nearer to their own than other queries do: of N rows a mean took one
+// N-th from each, so d_1 grows by (N / (N - 1))^2.
+// Phases: 1 distances of some rows to their nearest means, by one product; 2 m_P for each P by
+// m <- m * mean share: the mean share falls with m, no faster than 1 / m.
+// Cost of learning: 2 * 2,048 K d flops and 2,048 K log 512 comparisons; of a query: a pass over P distances.
+// Inner product: what a query finds does not depend on its length, so neither does its share: all is of
+// queries brought to length 1.
+// Measured: bench/results/search-log.md, 2 to 8% less time at equal recall on two sets.
 // Test: tests/runs/query_difficulty_test.cc.
 #include "faiss_gmm/runs/query_difficulty.h"
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
-#include "faiss_gmm/mixture/gaussian_mixture.h"
-#include "faiss_gmm/train/estep_engine.h"
+#include <cblas.h>
+
+#include "faiss_gmm/runs/vector_ops.h"
 
 namespace faiss_gmm {
 namespace {
 
 constexpr size_t most_rows = 2048, most_lists = 512;
-constexpr size_t steps = 30; ///< towards m_P
+constexpr size_t block_numbers = size_t{1} << 21; ///< of products at once: 8 MiB
+constexpr size_t steps = 30;                      ///< towards m_P
+constexpr double least_typical = 1e-8;            ///< below it nearest distances are rounding alone
 
 double clamped(double share) {
     return std::clamp(share, QueryDifficulty::least_share, QueryDifficulty::largest_share);
@@ -35,20 +41,60 @@ double flatness(double least, double mean) {
     return ratio * ratio;
 }
 
+/// Rows i * n / rows of x as queries [rows, d]: centred, or for inner product of length 1.
+std::vector<float> some_queries(const RunCodec& codec, size_t rows, size_t n, const float* x) {
+    const size_t d = codec.d;
+    std::vector<float> queries(rows * d);
+    for (size_t i = 0; i < rows; i++) {
+        const float* row = x + i * n / rows * d;
+        float* query = queries.data() + i * d;
+        const float norm = codec.inner_product ? std::sqrt(dot(d, row, row)) : 0;
+        for (size_t t = 0; t < d; t++) {
+            query[t] = row[t] - codec.data_mean[t];
+            query[t] = norm > 0 ? query[t] / norm : query[t];
+        }
+    }
+    return queries;
+}
+
 /// Squared distances [rows, m] to the m nearest means, ascending.
 std::vector<float>
-nearest_distances(size_t K, size_t d, const float* means, size_t m, const Chunk& rows) {
-    GaussianMixture near;
-    near.K = K;
-    near.d = d;
-    near.log_weights.assign(K, -std::log(static_cast<double>(K)));
-    near.means.assign(means, means + K * d);
-    near.covariances = {1.0};
-    const auto engine = make_cpu_engine();
-    engine->begin(near);
-    TopResponsibilities top;
-    engine->top_responsibilities(rows, m, top);
-    return std::move(top.squared_distance);
+nearest_distances(const RunCodec& codec, const std::vector<float>& queries, size_t m) {
+    const size_t d = codec.d, K = codec.nlist, rows = queries.size() / d;
+    const size_t block = std::clamp<size_t>(block_numbers / K, 1, rows);
+    std::vector<float> products(block * K), nearest(rows * m);
+    for (size_t first = 0; first < rows; first += block) {
+        const size_t n = std::min(block, rows - first);
+        cblas_sgemm(
+                CblasRowMajor,
+                CblasNoTrans,
+                CblasTrans,
+                static_cast<int>(n),
+                static_cast<int>(K),
+                static_cast<int>(d),
+                -2.0f,
+                queries.data() + first * d,
+                static_cast<int>(d),
+                codec.centred_means.data(),
+                static_cast<int>(d),
+                0.0f,
+                products.data(),
+                static_cast<int>(K));
+        for (size_t i = 0; i < n; i++) {
+            const float* query = queries.data() + (first + i) * d;
+            const float norm = dot(d, query, query);
+            float* of_row = products.data() + i * K;
+            for (size_t k = 0; k < K; k++) {
+                of_row[k] = std::max(0.0f, of_row[k] + norm + codec.mean_norms[k]);
+            }
+            std::partial_sort_copy(
+                    of_row,
+                    of_row + K,
+                    nearest.begin() + static_cast<std::ptrdiff_t>((first + i) * m),
+                    nearest.begin() + static_cast<std::ptrdiff_t>((first + i + 1) * m));
+        }
+    }
+    return nearest;
 }
 
 /// m such that the mean of clamped(f / m) is 1; 0 where all f are.
@@ -69,31 +115,31 @@ double typical_of(const std::vector<double>& f) {
 
 } // namespace
 
-void QueryDifficulty::learn(size_t K, size_t d, const float* means, size_t n, const float* x) {
+void QueryDifficulty::learn(const RunCodec& codec, size_t n, const float* x, double rows_a_list) {
     typical_.clear();
-    const size_t rows = std::min(n, most_rows), m = std::min(K, most_lists);
-    std::vector<float> queries(rows * d);
-    for (size_t i = 0; i < rows; i++) {
-        std::copy_n(x + i * n / rows * d, d, queries.begin() + static_cast<std::ptrdiff_t>(i * d));
-    }
+    const size_t rows = std::min(n, most_rows), m = std::min(codec.nlist, most_lists);
     if (rows == 0) {
         return;
     }
     const std::vector<float> distances =
-            nearest_distances(K, d, means, m, Chunk{queries.data(), rows, 0});
-    std::vector<double> sums(rows, 0.0), f(rows);
+            nearest_distances(codec, some_queries(codec, rows, n, x), m);
+    const double pull = rows_a_list > 1 ? rows_a_list / (rows_a_list - 1) : 1;
+    std::vector<double> least(rows), sums(rows, 0.0), f(rows);
     for (size_t lists = 1; lists <= m; lists++) {
         for (size_t i = 0; i < rows; i++) {
-            const float* of_row = distances.data() + i * m;
-            sums[i] += of_row[lists - 1];
-            f[i] = flatness(of_row[0], sums[i] / static_cast<double>(lists));
+            const double distance = distances[i * m + lists - 1];
+            if (lists == 1) {
+                least[i] = distance * pull * pull;
+            }
+            sums[i] += lists == 1 ? least[i] : distance;
+            f[i] = flatness(least[i], sums[i] / static_cast<double>(lists));
         }
         typical_.push_back(typical_of(f));
     }
 }
 
 double QueryDifficulty::share(double least, double mean, size_t lists) const {
-    if (lists == 0 || lists > typical_.size() || !(typical_[lists - 1] > 0)) {
+    if (lists == 0 || lists > typical_.size() || !(typical_[lists - 1] > least_typical)) {
         return 1;
     }
     return clamped(flatness(least, mean) / typical_[lists - 1]);

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <vector>
 
+#include "faiss_gmm/runs/run_codec.h"
+
 namespace faiss_gmm {
 
 /// How many vectors a query is worth, as a multiple of what queries visit on average. Head card in
@@ -13,13 +15,14 @@ class QueryDifficulty {
 public:
     static constexpr double least_share = 0.3, largest_share = 3.3;
 
-    /// Learns what is typical from rows x [n, d], taken as queries, of which it looks at a few
-    /// thousand; means [K, d].
-    void learn(size_t K, size_t d, const float* means, size_t n, const float* x);
+    /// Learns what is typical from rows x [n, d], taken as queries, of which it looks at two thousand.
+    /// rows_a_list: of those that trained the means, x among them.
+    void learn(const RunCodec& codec, size_t n, const float* x, double rows_a_list);
 
     /// For a query that probes so many lists: the least and the mean of its squared distances to their
-    /// means. Between least_share and largest_share, about 1 on average over queries like the rows
-    /// learnt from; 1 where nothing is known.
+    /// means (inner product: of the query brought to length 1). Between least_share and largest_share,
+    /// about 1 on average over queries like the rows learnt from; 1 where nothing is known: for more
+    /// than 512 lists.
     double share(double least, double mean, size_t lists) const;
 
     size_t memory_bytes() const {

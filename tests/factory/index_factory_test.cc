@@ -161,6 +161,7 @@ INSTANTIATE_TEST_SUITE_P(
                         "IVFGMM64(spil=never),Flat",
                         "covariance, estep, k_factor, lambda, m, max_iter",
                         "spil="},
+                BadString{"IVFGMM64(budget=fair),Flat", "by_difficulty | even", "fair)"},
                 BadString{"IVFGMM64(by_residual=1),SQ8", "true | false", "1)"},
                 BadString{"IVFGMM64(by_residual=true),Flat", "of a scalar quantizer", "true)"},
                 BadString{"IVFGMM64(spill=sometimes),Flat", "never | threshold(t)", "sometimes)"},

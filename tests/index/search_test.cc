@@ -3,15 +3,18 @@
 //
 // The budgeted search: each vector at most once, what was counted is what was done, exact at nprobe
 // = nlist.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
 
 #include <faiss/IndexFlat.h>
+#include <faiss/IndexHNSW.h>
 #include <gtest/gtest.h>
 
 #include "datasets/dataset.h"
 #include "faiss_gmm/index/result_heap.h"
+#include "faiss_gmm/runs/vector_ops.h"
 #include "index_fixture.h"
 
 namespace faiss_gmm {
@@ -264,36 +267,90 @@ TEST_P(SearchByRuns, MaxCodesCapsWhatIsVisited) {
     }
 }
 
-TEST(VisitBudgets, ByDifficultyVisitAsManyOnAverageAndFindMore) {
-    const Dataset data = load_dataset(embedded_dataset_folder(), faiss_gmm::Metric::l2);
-    const RecallMeasure measure = data.recall_measure(k);
+/// The embedded set, of vectors of length 1.
+Dataset unit_vectors() {
+    Dataset data = load_dataset(embedded_dataset_folder(), faiss_gmm::Metric::l2);
+    for (std::vector<float>* x : {&data.base, &data.query}) {
+        for (size_t first = 0; first < x->size(); first += data.d) {
+            float* row = x->data() + first;
+            const float length = std::sqrt(dot(data.d, row, row));
+            std::for_each(row, row + data.d, [&](float& v) { v /= length; });
+        }
+    }
+    return data;
+}
+
+double visited_a_query(const IndexIVFGMMFlat& index, const std::vector<float>& asked) {
+    indexIVFGMM_stats.reset();
+    search(index, asked, k);
+    return double(indexIVFGMM_stats.nvisited) / double(asked.size() / index.d);
+}
+
+TEST(VisitBudgets, ByDifficultyVisitAsManyOnAverage) {
+    const Dataset data = unit_vectors();
     for (const auto metric : {faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT}) {
         IndexIVFGMMFlat index(data.d, 64, metric);
         index.train(static_cast<int64_t>(data.n), data.base.data());
         index.add(static_cast<int64_t>(data.n), data.base.data());
-        for (const size_t nprobe : {2, 4}) {
-            index.nprobe = nprobe;
-            const double budget = double(nprobe * data.n) / 64;
-            std::map<VisitBudget, double> recall;
-            for (const VisitBudget rule : {VisitBudget::even, VisitBudget::by_difficulty}) {
-                index.visit_budget = rule;
-                indexIVFGMM_stats.reset();
-                const Results got = search(index, data.query, k);
-                if (metric == faiss::METRIC_L2) {
-                    recall[rule] = measure.recall(got.labels.data());
-                }
-                // A run more or less, and other queries than those learnt from.
-                EXPECT_NEAR(
-                        double(indexIVFGMM_stats.nvisited) / double(data.nq),
-                        budget + 16,
-                        .1 * budget + 16)
-                        << nprobe;
-            }
-            if (metric == faiss::METRIC_L2) {
-                EXPECT_GT(recall[VisitBudget::by_difficulty], recall[VisitBudget::even]);
+        for (const float expansion :
+             {0.0f, 1.0f, 2.0f}) { // not more lists than hold the budget, too
+            index.probe_expansion = expansion;
+            for (const size_t nprobe : {2, 4, 32, 63}) {
+                index.nprobe = nprobe;
+                index.visit_budget = VisitBudget::even;
+                const double even = visited_a_query(index, data.query);
+                index.visit_budget = VisitBudget::by_difficulty;
+                EXPECT_NEAR(visited_a_query(index, data.query), even, 0.05 * even)
+                        << "metric " << metric << ", nprobe " << nprobe << ", expansion "
+                        << expansion;
             }
         }
     }
+}
+
+TEST(VisitBudgets, ByDifficultyFindMore) {
+    const Dataset data = load_dataset(embedded_dataset_folder(), faiss_gmm::Metric::l2);
+    const RecallMeasure measure = data.recall_measure(k);
+    IndexIVFGMMFlat index(data.d, 64);
+    index.train(static_cast<int64_t>(data.n), data.base.data());
+    index.add(static_cast<int64_t>(data.n), data.base.data());
+    for (const size_t nprobe : {2, 4}) {
+        index.nprobe = nprobe;
+        index.visit_budget = VisitBudget::even;
+        const double even = measure.recall(search(index, data.query, k).labels.data());
+        index.visit_budget = VisitBudget::by_difficulty;
+        EXPECT_GT(measure.recall(search(index, data.query, k).labels.data()), even);
+    }
+}
+
+TEST(VisitBudgets, OfInnerProductsDoNotDependOnTheQuerysLength) {
+    const Dataset data = unit_vectors();
+    IndexIVFGMMFlat index(data.d, 64, faiss::METRIC_INNER_PRODUCT);
+    index.train(static_cast<int64_t>(data.n), data.base.data());
+    index.add(static_cast<int64_t>(data.n), data.base.data());
+    index.nprobe = 4;
+    const double expected = visited_a_query(index, data.query);
+    for (const float length : {0.01f, 3.0f, 1000.0f}) {
+        std::vector<float> longer = data.query;
+        std::for_each(longer.begin(), longer.end(), [&](float& v) { v *= length; });
+        EXPECT_NEAR(visited_a_query(index, longer), expected, 2) << length;
+    }
+    EXPECT_LE(
+            visited_a_query(index, std::vector<float>(data.d, 0.0f)),
+            4 * double(data.n) / 64 + run_size); // no direction, no difficulty
+}
+
+TEST(VisitBudgets, OfAGraphThatFindsTooFewLists) {
+    const Dataset data = load_dataset(embedded_dataset_folder(), faiss_gmm::Metric::l2);
+    faiss::IndexHNSWFlat graph(static_cast<int>(data.d), 4);
+    graph.hnsw.efSearch = 1;
+    IndexIVFGMMFlat index(&graph, data.d, 256);
+    index.train(static_cast<int64_t>(data.n), data.base.data());
+    index.add(static_cast<int64_t>(data.n), data.base.data());
+    index.nprobe = 16;
+    const double visited = visited_a_query(index, data.query);
+    EXPECT_GT(visited, 0.3 * 16 * double(data.n) / 256);
+    EXPECT_LT(visited, 1.3 * 16 * double(data.n) / 256);
 }
 
 TEST(VisitBudgets, OfAQueryKeepTheirBounds) {
@@ -321,7 +378,10 @@ TEST(VisitBudgets, OfAQueryKeepTheirBounds) {
         EXPECT_LE(double(of_query), QueryDifficulty::largest_share * double(budget) + run_size);
         fewer += of_query < budget;
         more += of_query > budget + run_size;
-        EXPECT_LE(visited(i, 700, nullptr), 700 + run_size - 1); // a cap, whatever the share
+        const size_t capped =
+                visited(i, 600, nullptr); // whatever the share, which is of the whole budget
+        EXPECT_LE(capped, 600 + run_size - 1);
+        EXPECT_GE(capped, std::min<size_t>(600, of_query - of_query % run_size));
         for (const size_t max_codes : {0, 500}) { // even: a selector, or too few runs
             const size_t most = max_codes == 0 ? budget : max_codes;
             const size_t even = visited(i, max_codes, max_codes == 0 ? &all : nullptr);

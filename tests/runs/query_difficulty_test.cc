@@ -28,6 +28,12 @@ std::vector<double> distances_to(const float* x, const std::vector<float>& means
     return all;
 }
 
+RunCodec codec_of(size_t K, size_t d, const std::vector<float>& means) {
+    RunCodec codec;
+    codec.set_means(d, K, means.data(), means.data(), false); // any point near the data
+    return codec;
+}
+
 double share_of(const QueryDifficulty& difficulty, const std::vector<double>& distances, size_t P) {
     const auto end = distances.begin() + static_cast<std::ptrdiff_t>(P);
     const double sum = std::accumulate(distances.begin(), end, 0.0);
@@ -40,7 +46,7 @@ TEST(QueryDifficulty, SharesAreOneOnAverageOverQueriesLikeTheRows) {
     const auto means = mixed_rows(K, d, seed), rows = mixed_rows(n, d, seed + 1),
                asked = mixed_rows(queries, d, seed + 2);
     QueryDifficulty difficulty;
-    difficulty.learn(K, d, means.data(), n, rows.data());
+    difficulty.learn(codec_of(K, d, means), n, rows.data(), 0);
     for (const size_t P : {1, 2, 7, 32, 60}) {
         double sum = 0;
         for (size_t i = 0; i < queries; i++) {
@@ -53,11 +59,37 @@ TEST(QueryDifficulty, SharesAreOneOnAverageOverQueriesLikeTheRows) {
     }
 }
 
+TEST(QueryDifficulty, AllowsForRowsThatTrainedTheMeans) {
+    // Means of six rows each: the rows themselves lie nearer to them than other queries do.
+    const size_t d = 12, K = 100, a_list = 6, n = K * a_list, queries = 3000;
+    const auto centres = mixed_rows(K, d, 5), noise = mixed_rows(n + queries, d, 6);
+    std::vector<float> rows(n * d), means(K * d, 0.0f), asked(queries * d);
+    for (size_t i = 0; i < n + queries; i++) {
+        for (size_t t = 0; t < d; t++) {
+            const float value = 4 * centres[i % K * d + t] + noise[i * d + t];
+            (i < n ? rows[i * d + t] : asked[(i - n) * d + t]) = value;
+            means[i % K * d + t] += i < n ? value / float(a_list) : 0;
+        }
+    }
+    const size_t P = 20;
+    double mean[2] = {0, 0};
+    for (const bool allowing : {false, true}) {
+        QueryDifficulty difficulty;
+        difficulty.learn(codec_of(K, d, means), n, rows.data(), allowing ? double(a_list) : 0);
+        for (size_t i = 0; i < queries; i++) {
+            mean[allowing] += share_of(difficulty, distances_to(&asked[i * d], means, d), P) /
+                              double(queries);
+        }
+    }
+    EXPECT_GT(mean[0], 1.15);
+    EXPECT_NEAR(mean[1], 1, 0.1);
+}
+
 TEST(QueryDifficulty, GrowsAsTheNearestMeanStandsOutLess) {
     const size_t d = 12, K = 60, n = 3000;
     const auto means = mixed_rows(K, d, 1), rows = mixed_rows(n, d, 2);
     QueryDifficulty difficulty;
-    difficulty.learn(K, d, means.data(), n, rows.data());
+    difficulty.learn(codec_of(K, d, means), n, rows.data(), 0);
     double before = 0;
     for (double least = 0; least <= 1; least += 0.01) {
         const double share = difficulty.share(least, 1, 30);
@@ -73,15 +105,16 @@ TEST(QueryDifficulty, IsOneWhereNothingIsKnown) {
     EXPECT_EQ(difficulty.share(1, 2, 3), 1);
     const size_t d = 4, K = 8;
     const auto means = mixed_rows(K, d, 1);
-    difficulty.learn(K, d, means.data(), K, means.data()); // every row is a mean: least distances 0
+    difficulty.learn(
+            codec_of(K, d, means), K, means.data(), 0); // every row is a mean: least distances 0
     for (const size_t P : {size_t{0}, size_t{2}, K, K + 1}) {
         EXPECT_EQ(difficulty.share(1, 2, P), 1) << P << " lists";
     }
     EXPECT_EQ(difficulty.share(5, 5, 1), 1); // of one list nothing can stand out
-    difficulty.learn(K, d, means.data(), 0, nullptr);
+    difficulty.learn(codec_of(K, d, means), 0, nullptr, 0);
     EXPECT_EQ(difficulty.share(1, 2, 3), 1);
     const std::vector<float> same(K * d, 1.0f);
-    difficulty.learn(K, d, same.data(), K, same.data());
+    difficulty.learn(codec_of(K, d, same), K, same.data(), 0);
     EXPECT_EQ(difficulty.share(0, 0, K), 1);
 }
 
