@@ -1,0 +1,929 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// The E-step on a GPU: what runs when, and where its numbers lie.
+//   Rows are cut into blocks: a constant number of rows, a function of d alone. What is added up is
+//   grouped by block, so the bits depend neither on chunks nor on memory. A wave is as many blocks as
+//   the buffers hold; it goes through
+//   1 collect  one product of low precision per wave, fused with the collection of candidates
+//   2 order    rows by block and provisional home          (order.cu)
+//   3 weigh    exact responsibilities; the home's share is added up from the same read (weigh.cu)
+//   4 sum      the other pairs, by block and component     (order.cu, weigh.cu)
+//   5 exact    rows without a usable list                  (exact.cu)
+// The host waits once a wave, for the number of pairs and of rows left to 5, while the device adds up
+// the homes. Three sets of fp64 sums (3, 4, 5), each in the order of the blocks, become one in finish().
+// Memory beside parameters, sums (3 K d fp64) and rows: 16 capacity + 30 bytes a row of a wave, 24 a
+// pair, d / 16 (diagonal d / 8) for segments; nothing of size n.
+// Test: tests/train/cuda/cuda_estep_engine_test.cc.
+#include "faiss_gmm/train/cuda/cuda_estep_engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
+
+#include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/train/cuda/collect.h"
+#include "faiss_gmm/train/cuda/detail/device.h"
+#include "faiss_gmm/train/cuda/detail/exact.h"
+#include "faiss_gmm/train/cuda/detail/model.h"
+#include "faiss_gmm/train/cuda/detail/order.h"
+#include "faiss_gmm/train/cuda/detail/weigh.h"
+#include "faiss_gmm/train/maximization.h"
+
+namespace faiss_gmm {
+namespace cuda {
+namespace {
+
+constexpr size_t block_bytes = size_t{1} << 28;   ///< rows of a block, at d above 256
+constexpr size_t most_block_rows = size_t{1} << 18;
+constexpr size_t most_wave_rows = size_t{1} << 20;
+constexpr size_t exact_bytes = size_t{64} << 20;
+constexpr int pass_capacity = 16; ///< candidates that a row's list holds
+constexpr int top_capacity = 32;
+constexpr double negligible_share = 1e-8; ///< of a row in one component: may be left out of variances
+constexpr double negligible_rest = 1e-5;  ///< of a row in all components left out
+constexpr size_t most_components = 65536, most_dimensions = 2048;
+
+/// Rows of a block: a function of d alone, a power of two.
+size_t block_rows_for(size_t d) {
+    size_t rows = most_block_rows;
+    while (rows * d * sizeof(float) > block_bytes) {
+        rows /= 2;
+    }
+    return rows;
+}
+
+CollectForm form_of(Covariance covariance) {
+    return covariance == Covariance::diagonal    ? CollectForm::squares
+           : covariance == Covariance::spherical ? CollectForm::quadratic
+                                                 : CollectForm::linear;
+}
+
+CollectPath path_of(CudaPath path) {
+    switch (path) {
+    case CudaPath::portable:
+        return CollectPath::portable;
+    case CudaPath::hopper:
+        return CollectPath::hopper;
+    case CudaPath::plain:
+        return CollectPath::plain;
+    default:
+        break;
+    }
+    const char* asked = std::getenv("FAISS_GMM_CUDA_PATH");
+    if (asked == nullptr || *asked == 0) {
+        return best_collect_path();
+    }
+    const std::string name = asked;
+    if (name == "portable") {
+        return CollectPath::portable;
+    }
+    if (name == "hopper") {
+        return CollectPath::hopper;
+    }
+    if (name == "plain") {
+        return CollectPath::plain;
+    }
+    throw Error(
+            {"choosing the CUDA engine's path",
+             "FAISS_GMM_CUDA_PATH=" + name,
+             "portable, hopper, plain",
+             "unset it"});
+}
+
+bool aligned(const void* pointer, size_t d) {
+    return d % 4 == 0 && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
+}
+
+/// One set of sums in one array.
+class Sums {
+public:
+    void clear(size_t K, size_t d, bool diagonal, cudaStream_t stream) {
+        const size_t vectors = (diagonal ? 2 : 1) * K * d, count = vectors + 3 * K;
+        array_.reserve(count);
+        check(cudaMemsetAsync(array_.data(), 0, count * sizeof(double), stream), "clearing sums");
+        view_.first_moment = array_.data();
+        view_.second_moment = diagonal ? array_.data() + K * d : nullptr;
+        view_.mass = array_.data() + vectors;
+        view_.moment = view_.mass + K;
+        view_.log_likelihood = view_.moment + K;
+    }
+    void forget() {
+        view_ = PassSums();
+    }
+    bool empty() const {
+        return view_.first_moment == nullptr;
+    }
+    const PassSums& view() const {
+        return view_;
+    }
+
+private:
+    DeviceArray<double> array_;
+    PassSums view_;
+};
+
+/// What the host is told once a wave; pinned.
+struct WaveCounts {
+    int pairs = 0;
+    int listed = 0; ///< rows with a list
+    unsigned long long bad_row = 0;
+};
+
+constexpr unsigned long long no_row = ~0ull;
+
+/// Numbers on the device that are counted over a pass.
+struct PassCounters {
+    unsigned long long bad_row, shared_rows;
+    double exact_log_likelihood;
+};
+
+[[noreturn]] void refuse_row(unsigned long long row) {
+    throw Error(
+            {"running the E-step",
+             fmt::format("row {} with NaN or Inf", row),
+             "finite numbers",
+             "remove or repair that row"});
+}
+
+class Engine : public CudaEStepEngine {
+public:
+    explicit Engine(const CudaOptions& options)
+            : options_(options), guard_(options.device), path_(path_of(options.path)) {}
+
+    void begin(const GaussianMixture& mixture, Assignment assignment) override;
+    void accumulate(const Chunk& chunk) override;
+    SufficientStatistics finish() override;
+    GaussianMixture
+    maximize(const SufficientStatistics& statistics, double reg_covar) const override;
+    void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) override;
+
+    void maximize_in_place(double reg_covar) override;
+    void begin_again(Assignment assignment) override;
+    GaussianMixture mixture() override;
+    CudaPassCounts counts() const override {
+        return counts_;
+    }
+    void rank_on_device(
+            const Chunk& chunk,
+            size_t m,
+            int32_t* component,
+            float* log_responsibility,
+            float* squared_distance) override;
+    void* stream() const override {
+        return stream_.get();
+    }
+
+private:
+    void require_ready() const;
+    void start_pass(Assignment assignment);
+    PairRule rule_for(Assignment assignment) const;
+    void prepare_collecting();
+    void reserve_wave();
+    void reserve_for(size_t blocks);
+    size_t wave_rows() const {
+        return wave_blocks_ * block_rows_;
+    }
+    void stage(const Chunk& chunk, size_t from, size_t count);
+    void flush();
+    void process(const float* x, size_t rows, size_t first_row);
+    RowLists collect(const float* x, size_t rows, int capacity, float margin, int rank);
+    void sum_other_pairs(const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs);
+    void sum_left_rows(const RowLists& lists, const uint32_t* rows, int count, size_t first_row);
+    SegmentSums segment_sums(size_t segments, bool with_likelihood);
+    ExactBuffers exact_buffers();
+    void combine();
+    void check_counters(PassCounters& counters);
+    void rank(const float* x, size_t rows, size_t first_row, size_t m, const TopOutput& out);
+    Scratch scratch() const {
+        return {scratch_.data(), scratch_.bytes()};
+    }
+
+    CudaOptions options_;
+    DeviceGuard guard_; ///< made first and ended last: the arrays belong to its device
+    CollectPath path_;
+    OwnedStream stream_;
+    Event counted_, consumed_;
+    bool ready_ = false;
+    GaussianMixture before_; ///< the parameters of the pass; void after begin_again()
+    bool before_is_current_ = false;
+    size_t K_ = 0, d_ = 0;
+    Covariance covariance_ = Covariance::tied_spherical;
+    Assignment assignment_ = Assignment::soft;
+    PairRule rule_;
+    DeviceMixture mixture_;
+
+    CollectModel collect_model_;
+    DeviceArray<uint16_t> collect_operand_;
+    DeviceArray<float> collect_columns_, collect_scale_;
+    DeviceArray<char> collect_workspace_;
+
+    // Of a wave.
+    size_t block_rows_ = 0, wave_blocks_ = 0;
+    int capacity_ = 0; ///< for which the lists were reserved
+    DeviceArray<uint16_t> component_, home_;
+    DeviceArray<uint8_t> count_, kept_;
+    DeviceArray<float> share_;
+    DeviceArray<uint32_t> row_keys_, row_numbers_, pair_keys_;
+    DeviceArray<RowShare> pairs_;
+    DeviceArray<int> first_pair_, group_offset_, group_first_, left_count_;
+    DeviceArray<char> scratch_;
+    size_t scratch_items_ = 0;
+    DeviceArray<float> segment_vectors_;
+    DeviceArray<double> segment_numbers_, log_likelihood_, likelihood_tiles_;
+    DeviceArray<double> exact_joint_, exact_share_;
+    DeviceArray<float> staging_;
+    size_t staged_ = 0; ///< rows in staging_
+    PinnedBytes host_counts_;
+
+    // Of a pass.
+    size_t rows_ = 0, processed_ = 0;
+    CudaPassCounts counts_;
+    Sums home_sums_, pair_sums_, exact_sums_, total_;
+    DeviceArray<PassCounters> counters_;
+};
+
+void Engine::require_ready() const {
+    if (!ready_) {
+        throw Error(
+                {"running the E-step",
+                 "rows before a mixture",
+                 "begin(mixture) first",
+                 "call begin()"});
+    }
+}
+
+void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
+    mixture.check();
+    if (mixture.covariance == Covariance::tied || mixture.covariance == Covariance::full) {
+        throw Error(
+                {"running the E-step on the GPU",
+                 "a covariance that is a matrix",
+                 "tied_spherical, spherical, diagonal",
+                 "choose engine=cpu"});
+    }
+    if (mixture.K > most_components || mixture.d > most_dimensions) {
+        throw Error(
+                {"running the E-step on the GPU",
+                 fmt::format("K = {} components, d = {} dimensions", mixture.K, mixture.d),
+                 fmt::format("K up to {}, d up to {}", most_components, most_dimensions),
+                 "choose engine=cpu"});
+    }
+    const DeviceGuard guard(options_.device);
+    ready_ = false;
+    before_ = mixture;
+    before_is_current_ = true;
+    K_ = mixture.K;
+    d_ = mixture.d;
+    covariance_ = mixture.covariance;
+    block_rows_ = block_rows_for(d_);
+    mixture_.upload(mixture, stream_.get());
+    start_pass(assignment);
+}
+
+void Engine::begin_again(Assignment assignment) {
+    require_ready();
+    const DeviceGuard guard(options_.device);
+    before_is_current_ = false;
+    start_pass(assignment);
+}
+
+PairRule Engine::rule_for(Assignment assignment) const {
+    PairRule rule;
+    rule.hard = assignment == Assignment::hard;
+    if (rule.hard) {
+        return rule;
+    }
+    const double K = static_cast<double>(K_);
+    const double otherwise = covariance_ == Covariance::tied_spherical
+                                     ? negligible_rest
+                                     : std::min(negligible_share, negligible_rest / K);
+    const double threshold = options_.pair_threshold > 0 ? options_.pair_threshold : otherwise;
+    rule.threshold = static_cast<float>(threshold);
+    rule.margin =
+            static_cast<float>(std::max(std::log(K / negligible_rest), -std::log(threshold)));
+    return rule;
+}
+
+void Engine::start_pass(Assignment assignment) {
+    assignment_ = assignment;
+    rule_ = rule_for(assignment);
+    rows_ = processed_ = staged_ = 0;
+    counts_ = CudaPassCounts();
+    const bool diagonal = covariance_ == Covariance::diagonal;
+    home_sums_.clear(K_, d_, diagonal, stream_.get());
+    pair_sums_.clear(K_, d_, diagonal, stream_.get());
+    exact_sums_.forget();
+    counters_.reserve(1);
+    check(cudaMemsetAsync(counters_.data(), 0, sizeof(PassCounters), stream_.get()),
+          "clearing counters");
+    check(cudaMemsetAsync(&counters_.data()->bad_row, 0xff, sizeof(no_row), stream_.get()),
+          "clearing counters");
+    prepare_collecting();
+    ready_ = true;
+}
+
+void Engine::prepare_collecting() {
+    const MixtureView view = mixture_.view();
+    CollectModelSource source;
+    source.form = form_of(covariance_);
+    source.K = static_cast<int64_t>(K_);
+    source.d = static_cast<int64_t>(d_);
+    source.means = view.means;
+    source.origin = mixture_.origin();
+    source.half_precision = view.half_precision;
+    source.constant = view.constant;
+    const CollectModelBytes bytes = collect_model_bytes(source.form, source.K, source.d);
+    collect_operand_.reserve(bytes.operand / sizeof(uint16_t));
+    collect_columns_.reserve(bytes.columns / sizeof(float));
+    collect_scale_.reserve(bytes.scale / sizeof(float));
+    collect_model_.operand = collect_operand_.data();
+    collect_model_.columns = collect_columns_.data();
+    collect_model_.scale = collect_scale_.data();
+    prepare_collect_model(source, collect_model_, stream_.get());
+    collect_workspace_.reserve(collect_workspace_bytes(collect_model_, path_));
+}
+
+/// Buffers for a wave: as many blocks as memory allows, any number of them gives the same bits.
+void Engine::reserve_wave() {
+    const size_t most = std::max<size_t>(1, most_wave_rows / block_rows_);
+    size_t blocks = wave_blocks_ == 0 ? most : std::min(wave_blocks_, most);
+    while (true) {
+        try {
+            reserve_for(blocks);
+            wave_blocks_ = blocks;
+            return;
+        } catch (const OutOfDeviceMemory&) {
+            if (blocks == 1) {
+                throw;
+            }
+            component_.release();
+            share_.release();
+            staging_.release();
+            segment_vectors_.release();
+            blocks /= 2;
+        }
+    }
+}
+
+void Engine::reserve_for(size_t blocks) {
+    const size_t rows = blocks * block_rows_, groups = blocks * K_;
+    component_.reserve(rows * pass_capacity);
+    share_.reserve(rows * pass_capacity);
+    count_.reserve(rows);
+    home_.reserve(rows);
+    kept_.reserve(rows);
+    row_keys_.reserve(2 * rows);
+    row_numbers_.reserve(2 * rows);
+    first_pair_.reserve(rows + 1);
+    group_offset_.reserve(groups + 2);
+    group_first_.reserve(groups + 1);
+    log_likelihood_.reserve(rows);
+    likelihood_tiles_.reserve(rows / 1024 + 1);
+    host_counts_.reserve(sizeof(WaveCounts));
+    const size_t items = std::max(rows, groups + 2);
+    if (scratch_items_ < items) {
+        scratch_.reserve(order_scratch_bytes(
+                static_cast<int>(items), static_cast<int>(std::max(rows, groups) + 2)));
+        scratch_items_ = items;
+    }
+    segment_sums(rows / segment_rows + groups, true);
+}
+
+SegmentSums Engine::segment_sums(size_t segments, bool with_likelihood) {
+    const bool diagonal = covariance_ == Covariance::diagonal;
+    segment_vectors_.reserve((diagonal ? 2 : 1) * segments * d_);
+    segment_numbers_.reserve(3 * segments);
+    SegmentSums sums;
+    sums.first_moment = segment_vectors_.data();
+    sums.second_moment = diagonal ? segment_vectors_.data() + segments * d_ : nullptr;
+    sums.mass = segment_numbers_.data();
+    sums.moment = sums.mass + segments;
+    sums.log_likelihood = with_likelihood ? sums.moment + segments : nullptr;
+    return sums;
+}
+
+ExactBuffers Engine::exact_buffers() {
+    ExactBuffers buffers;
+    buffers.rows = static_cast<int>(
+            std::clamp<size_t>(exact_bytes / (2 * sizeof(double) * K_), 32, 32768));
+    exact_joint_.reserve(buffers.rows * K_);
+    exact_share_.reserve(buffers.rows * K_);
+    buffers.joint = exact_joint_.data();
+    buffers.share = exact_share_.data();
+    return buffers;
+}
+
+void Engine::accumulate(const Chunk& chunk) {
+    require_ready();
+    if (chunk.n == 0) {
+        return;
+    }
+    const DeviceGuard guard(options_.device);
+    reserve_wave();
+    const bool on_device = chunk.memory == Chunk::Memory::device;
+    if (on_device) {
+        consumed_.record(static_cast<cudaStream_t>(chunk.stream));
+        consumed_.block(stream_.get());
+    }
+    for (size_t from = 0; from < chunk.n;) {
+        const size_t left = chunk.n - from;
+        size_t take;
+        if (on_device && staged_ == 0 && (left >= block_rows_ || chunk.last)) {
+            // In place: whole blocks, and the rest too where nothing follows.
+            take = std::min(left, wave_rows());
+            if (!(chunk.last && take == left)) {
+                take = take / block_rows_ * block_rows_;
+            }
+            process(chunk.x + from * d_, take, chunk.first + from);
+        } else {
+            // Rows of device memory only fill up a block, then go on in place.
+            const size_t room =
+                    on_device ? block_rows_ - staged_ % block_rows_ : wave_rows() - staged_;
+            take = std::min(left, room);
+            stage(chunk, from, take);
+            if (on_device ? staged_ % block_rows_ == 0 : staged_ == wave_rows()) {
+                flush();
+            }
+        }
+        from += take;
+    }
+    rows_ += chunk.n;
+    if (on_device) {
+        consumed_.record(stream_.get());
+        consumed_.block(static_cast<cudaStream_t>(chunk.stream));
+    }
+}
+
+/// Copies rows of the chunk behind those that wait for their block to fill.
+void Engine::stage(const Chunk& chunk, size_t from, size_t count) {
+    staging_.reserve(wave_rows() * d_);
+    check(cudaMemcpyAsync(
+                  staging_.data() + staged_ * d_,
+                  chunk.x + from * d_,
+                  count * d_ * sizeof(float),
+                  chunk.memory == Chunk::Memory::device ? cudaMemcpyDeviceToDevice
+                                                        : cudaMemcpyHostToDevice,
+                  stream_.get()),
+          "copying rows to the device");
+    staged_ += count;
+}
+
+void Engine::flush() {
+    if (staged_ > 0) {
+        const size_t rows = staged_;
+        staged_ = 0;
+        process(staging_.data(), rows, processed_);
+    }
+}
+
+/// Phase 1.
+RowLists Engine::collect(const float* x, size_t rows, int capacity, float margin, int rank) {
+    RowLists lists;
+    lists.x = x;
+    lists.x_aligned = aligned(x, d_);
+    lists.rows = static_cast<int>(rows);
+    lists.capacity = capacity;
+    lists.component = component_.data();
+    lists.count = count_.data();
+    lists.home = home_.data();
+    lists.share = share_.data();
+    if (options_.tier == CudaTier::exact) {
+        check(cudaMemsetAsync(lists.count, 0, rows, stream_.get()), "clearing lists");
+        return lists;
+    }
+    CollectInput input;
+    input.rows = x;
+    input.n = static_cast<int64_t>(rows);
+    // The bounds know nothing of the rounding of the margin itself.
+    input.margin = margin * 1.0001f + 1e-4f;
+    input.rank = rank;
+    CollectOutput output;
+    output.component = lists.component;
+    output.count = lists.count;
+    output.best = lists.home;
+    output.capacity = capacity;
+    collect_candidates(
+            collect_model_, input, output, path_, collect_workspace_.data(), stream_.get());
+    return lists;
+}
+
+/// A wave; all but the last one of a pass are whole blocks.
+void Engine::process(const float* x, size_t rows, size_t first_row) {
+    const cudaStream_t stream = stream_.get();
+    Grouping grouping;
+    grouping.K = static_cast<int>(K_);
+    grouping.block_rows = static_cast<int>(block_rows_);
+    grouping.blocks = static_cast<int>((rows + block_rows_ - 1) / block_rows_);
+    const RowLists lists = collect(x, rows, pass_capacity, rule_.margin, 1);
+    const GroupArrays arrays{group_offset_.data(), group_first_.data()};
+    const uint32_t* order = order_rows(
+            lists, grouping, row_keys_.data(), row_numbers_.data(), arrays, scratch(), stream);
+    const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
+    const size_t segments = rows / segment_rows + std::min<size_t>(grouping.groups(), rows);
+
+    WeighOutput weighed;
+    weighed.sums = segment_sums(rows / segment_rows + grouping.groups(), true);
+    weighed.kept = kept_.data();
+    weighed.shared_rows = &counters_.data()->shared_rows;
+    weighed.bad_row = &counters_.data()->bad_row;
+    weigh(mixture_.view(),
+          rule_,
+          lists,
+          order,
+          table,
+          static_cast<int>(segments),
+          first_row,
+          weighed,
+          stream);
+    const int* listed = arrays.offset + grouping.groups();
+    place_pairs(
+            kept_.data(), static_cast<int>(rows), listed, first_pair_.data(), scratch(), stream);
+
+    auto* counts = static_cast<WaveCounts*>(host_counts_.data());
+    const auto tell = [&](void* to, const void* from, size_t bytes) {
+        check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "reading counts");
+    };
+    tell(&counts->pairs, first_pair_.data() + rows, sizeof(int));
+    tell(&counts->listed, listed, sizeof(int));
+    tell(&counts->bad_row, &counters_.data()->bad_row, sizeof(no_row));
+    counted_.record(stream);
+    add_segments(grouping, static_cast<int>(d_), table, weighed.sums, home_sums_.view(), stream);
+    counted_.synchronize();
+
+    if (counts->bad_row != no_row && counts->listed == static_cast<int>(rows)) {
+        refuse_row(counts->bad_row); // of all rows so far; with rows left a lower one may follow
+    }
+    const int pairs = counts->pairs, left = static_cast<int>(rows) - counts->listed;
+    if (pairs > 0) {
+        sum_other_pairs(lists, grouping, order, pairs);
+    }
+    if (left > 0) {
+        sum_left_rows(lists, order + counts->listed, left, first_row);
+    }
+    processed_ += rows;
+    counts_.rows += rows;
+    counts_.pairs += pairs;
+    counts_.exact_rows += left;
+}
+
+/// Phase 4.
+void Engine::sum_other_pairs(
+        const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs) {
+    const cudaStream_t stream = stream_.get();
+    const size_t half = (static_cast<size_t>(pairs) + 1023) / 1024 * 1024;
+    pair_keys_.reserve(2 * half);
+    pairs_.reserve(2 * half);
+    if (scratch_items_ < static_cast<size_t>(pairs)) {
+        const size_t groups = grouping.groups();
+        scratch_.reserve(order_scratch_bytes(
+                pairs, static_cast<int>(std::max<size_t>(lists.rows, groups) + 2)));
+        scratch_items_ = pairs;
+    }
+    gather_pairs(
+            lists,
+            grouping,
+            order,
+            first_pair_.data(),
+            kept_.data(),
+            group_offset_.data() + grouping.groups(),
+            pair_keys_.data(),
+            pairs_.data(),
+            stream);
+    const int listed = static_cast<WaveCounts*>(host_counts_.data())->listed;
+    (void)listed;
+    const GroupArrays arrays{group_offset_.data(), group_first_.data()};
+    const RowShare* sorted = order_pairs(
+            pairs, grouping, half, pair_keys_.data(), pairs_.data(), arrays, scratch(), stream);
+    const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
+    const SegmentSums sums = segment_sums(pairs / segment_rows + grouping.groups(), false);
+    const int segments = pairs / segment_rows + std::min(grouping.groups(), pairs);
+    sum_pairs(
+            mixture_.view(), lists.x, lists.x_aligned, sorted, table, segments, sums, stream);
+    add_segments(grouping, static_cast<int>(d_), table, sums, pair_sums_.view(), stream);
+}
+
+/// Phase 5.
+void Engine::sum_left_rows(
+        const RowLists& lists, const uint32_t* rows, int count, size_t first_row) {
+    const cudaStream_t stream = stream_.get();
+    if (exact_sums_.empty()) {
+        exact_sums_.clear(K_, d_, covariance_ == Covariance::diagonal, stream);
+    }
+    check(cudaMemsetAsync(log_likelihood_.data(), 0, lists.rows * sizeof(double), stream),
+          "clearing likelihoods");
+    ExactRows exact;
+    exact.x = lists.x;
+    exact.row = rows;
+    exact.count = count;
+    sum_exactly(
+            mixture_.view(),
+            rule_,
+            exact,
+            exact_buffers(),
+            first_row,
+            exact_sums_.view(),
+            log_likelihood_.data(),
+            &counters_.data()->shared_rows,
+            &counters_.data()->bad_row,
+            stream);
+    add_likelihoods(
+            log_likelihood_.data(),
+            lists.rows,
+            likelihood_tiles_.data(),
+            &counters_.data()->exact_log_likelihood,
+            stream);
+}
+
+/// The pass's sums as one set.
+void Engine::combine() {
+    flush();
+    const bool diagonal = covariance_ == Covariance::diagonal;
+    total_.clear(K_, d_, diagonal, stream_.get());
+    add_sums(
+            static_cast<int>(K_),
+            static_cast<int>(d_),
+            diagonal,
+            home_sums_.view(),
+            pair_sums_.view(),
+            exact_sums_.view(),
+            total_.view(),
+            stream_.get());
+}
+
+void Engine::check_counters(PassCounters& counters) {
+    check(cudaMemcpyAsync(
+                  &counters,
+                  counters_.data(),
+                  sizeof counters,
+                  cudaMemcpyDeviceToHost,
+                  stream_.get()),
+          "reading counters");
+    stream_.synchronize();
+    if (counters.bad_row != no_row) {
+        refuse_row(counters.bad_row);
+    }
+}
+
+SufficientStatistics Engine::finish() {
+    require_ready();
+    const DeviceGuard guard(options_.device);
+    combine();
+    PassCounters counters;
+    check_counters(counters);
+    const PassSums& sums = total_.view();
+    const bool diagonal = covariance_ == Covariance::diagonal;
+    SufficientStatistics statistics;
+    statistics.rows = rows_;
+    statistics.shared_rows = counters.shared_rows;
+    std::vector<double> log_likelihood(K_);
+    const auto fetch = [&](std::vector<double>& to, const double* from, size_t count) {
+        to.resize(count);
+        check(cudaMemcpyAsync(
+                      to.data(),
+                      from,
+                      count * sizeof(double),
+                      cudaMemcpyDeviceToHost,
+                      stream_.get()),
+              "reading the statistics");
+    };
+    fetch(statistics.N_k, sums.mass, K_);
+    fetch(statistics.first_moment, sums.first_moment, K_ * d_);
+    fetch(statistics.second_moment,
+          diagonal ? sums.second_moment : sums.moment,
+          diagonal ? K_ * d_ : K_);
+    fetch(log_likelihood, sums.log_likelihood, K_);
+    stream_.synchronize();
+    statistics.sum_log_likelihood = counters.exact_log_likelihood;
+    for (const double value : log_likelihood) {
+        statistics.sum_log_likelihood += value;
+    }
+    if (covariance_ == Covariance::tied_spherical) {
+        double total = 0;
+        for (const double value : statistics.second_moment) {
+            total += value;
+        }
+        statistics.second_moment = {total};
+    }
+    return statistics;
+}
+
+GaussianMixture
+Engine::maximize(const SufficientStatistics& statistics, double reg_covar) const {
+    require_ready();
+    if (before_is_current_) {
+        return maximize_on_host(before_, statistics, reg_covar);
+    }
+    GaussianMixture current;
+    const DeviceGuard guard(options_.device);
+    mixture_.download(current, stream_.get());
+    return maximize_on_host(current, statistics, reg_covar);
+}
+
+void Engine::maximize_in_place(double reg_covar) {
+    require_ready();
+    const DeviceGuard guard(options_.device);
+    combine();
+    mixture_.maximize(total_.view(), static_cast<double>(rows_), reg_covar, stream_.get());
+    before_is_current_ = false;
+}
+
+GaussianMixture Engine::mixture() {
+    require_ready();
+    const DeviceGuard guard(options_.device);
+    GaussianMixture current;
+    mixture_.download(current, stream_.get());
+    return current;
+}
+
+void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const TopOutput& out) {
+    const cudaStream_t stream = stream_.get();
+    const size_t listed = std::min(m, K_);
+    const PairRule rule = rule_for(Assignment::soft);
+    left_count_.reserve(1);
+    check(cudaMemsetAsync(left_count_.data(), 0, sizeof(int), stream), "clearing counts");
+    const RowsLeft left{row_numbers_.data(), left_count_.data()};
+    RowLists lists;
+    if (listed <= top_capacity) {
+        const int capacity = listed == 1 ? pass_capacity : top_capacity;
+        lists = collect(
+                x, rows, capacity, listed == 1 ? rule.margin : 0, static_cast<int>(listed));
+    } else {
+        lists.x = x;
+        lists.x_aligned = aligned(x, d_);
+        lists.rows = static_cast<int>(rows);
+        lists.capacity = top_capacity;
+        lists.component = component_.data();
+        lists.count = count_.data();
+        lists.home = home_.data();
+        check(cudaMemsetAsync(lists.count, 0, rows, stream), "clearing lists");
+    }
+    rank_candidates(
+            mixture_.view(),
+            rule,
+            lists,
+            static_cast<int>(m),
+            first_row,
+            &counters_.data()->bad_row,
+            left,
+            out,
+            stream);
+    auto* counts = static_cast<WaveCounts*>(host_counts_.data());
+    check(cudaMemcpyAsync(
+                  &counts->listed, left.count, sizeof(int), cudaMemcpyDeviceToHost, stream),
+          "reading counts");
+    stream_.synchronize();
+    if (counts->listed > 0) {
+        ExactRows exact;
+        exact.x = x;
+        exact.row = left.row;
+        exact.count = counts->listed;
+        rank_exactly(
+                mixture_.view(),
+                rule,
+                exact,
+                exact_buffers(),
+                static_cast<int>(m),
+                first_row,
+                &counters_.data()->bad_row,
+                out,
+                stream);
+    }
+}
+
+void Engine::rank_on_device(
+        const Chunk& chunk,
+        size_t m,
+        int32_t* component,
+        float* log_responsibility,
+        float* squared_distance) {
+    require_ready();
+    const DeviceGuard guard(options_.device);
+    reserve_wave();
+    component_.reserve(wave_rows() * top_capacity);
+    for (size_t first = 0; first < chunk.n; first += wave_rows()) {
+        const size_t rows = std::min(wave_rows(), chunk.n - first);
+        const TopOutput out{
+                component + first * m, log_responsibility + first * m, squared_distance + first * m};
+        rank(chunk.x + first * d_, rows, chunk.first + first, m, out);
+    }
+}
+
+void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) {
+    require_ready();
+    out.component.assign(chunk.n * m, -1);
+    out.log_responsibility.assign(chunk.n * m, -std::numeric_limits<float>::infinity());
+    out.squared_distance.assign(chunk.n * m, std::numeric_limits<float>::infinity());
+    if (chunk.n == 0 || m == 0) {
+        return;
+    }
+    const DeviceGuard guard(options_.device);
+    reserve_wave();
+    component_.reserve(wave_rows() * top_capacity);
+    const bool on_device = chunk.memory == Chunk::Memory::device;
+    DeviceArray<int32_t> component;
+    DeviceArray<float> log_responsibility, squared_distance, staging;
+    const size_t most = std::clamp<size_t>((size_t{1} << 24) / m, 1, wave_rows());
+    component.reserve(most * m);
+    log_responsibility.reserve(most * m);
+    squared_distance.reserve(most * m);
+    if (on_device) {
+        consumed_.record(static_cast<cudaStream_t>(chunk.stream));
+        consumed_.block(stream_.get());
+    } else {
+        staging.reserve(std::min(most, chunk.n) * d_);
+    }
+    const cudaStream_t stream = stream_.get();
+    const size_t listed = std::min(m, K_);
+    for (size_t first = 0; first < chunk.n; first += most) {
+        const size_t rows = std::min(most, chunk.n - first);
+        const float* x = chunk.x + first * d_;
+        if (!on_device) {
+            check(cudaMemcpyAsync(
+                          staging.data(),
+                          x,
+                          rows * d_ * sizeof(float),
+                          cudaMemcpyHostToDevice,
+                          stream),
+                  "copying rows to the device");
+            x = staging.data();
+        }
+        rank(x,
+             rows,
+             chunk.first + first,
+             listed,
+             {component.data(), log_responsibility.data(), squared_distance.data()});
+        PassCounters counters;
+        check_counters(counters);
+        const auto fetch = [&](auto* to, const auto* from) {
+            check(cudaMemcpy2DAsync(
+                          to + first * m,
+                          m * sizeof(*to),
+                          from,
+                          listed * sizeof(*to),
+                          listed * sizeof(*to),
+                          rows,
+                          cudaMemcpyDeviceToHost,
+                          stream),
+                  "reading the best components");
+        };
+        fetch(out.component.data(), component.data());
+        fetch(out.log_responsibility.data(), log_responsibility.data());
+        fetch(out.squared_distance.data(), squared_distance.data());
+        stream_.synchronize();
+    }
+}
+
+std::string obstacle(int device) {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    if (status != cudaSuccess) {
+        cudaGetLastError();
+        int driver = 0;
+        cudaDriverGetVersion(&driver);
+        const std::string found =
+                driver == 0 ? std::string("no NVIDIA driver")
+                            : fmt::format(
+                                      "a driver for CUDA {}.{}", driver / 1000, driver % 1000 / 10);
+        return fmt::format("{} ({})", found, cudaGetErrorString(status));
+    }
+    if (device < 0 || device >= count) {
+        return fmt::format("device {} of {} devices", device, count);
+    }
+    int major = 0, minor = 0;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+    if (major < 8) {
+        return fmt::format("device {} of compute capability {}.{}", device, major, minor);
+    }
+    return {};
+}
+
+} // namespace
+} // namespace cuda
+
+std::string cuda_obstacle(int device) {
+    return cuda::obstacle(device);
+}
+
+std::unique_ptr<CudaEStepEngine> make_cuda_engine(const CudaOptions& options) {
+    const std::string found = cuda_obstacle(options.device);
+    if (!found.empty()) {
+        throw Error(
+                {"starting the CUDA engine",
+                 found,
+                 fmt::format(
+                         "a GPU of compute capability 8.0 or later and a driver for CUDA {}.{}",
+                         CUDART_VERSION / 1000,
+                         CUDART_VERSION % 1000 / 10),
+                 "look at nvidia-smi, or choose engine=cpu"});
+    }
+    return std::make_unique<cuda::Engine>(options);
+}
+
+} // namespace faiss_gmm

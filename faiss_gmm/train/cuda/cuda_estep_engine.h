@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "faiss_gmm/train/estep_engine.h"
+
+namespace faiss_gmm {
+
+/// Which rows go through the product of low precision.
+enum class CudaTier {
+    automatic, ///< all whose candidates a proven bound keeps to a short list; the others exactly
+    exact,     ///< none: fp64 for all, for tests and comparisons
+};
+
+/// Which implementation of the product is used.
+enum class CudaPath {
+    automatic, ///< the best for the device; FAISS_GMM_CUDA_PATH=portable|hopper|plain overrides it
+    portable,  ///< compute capability 8.0 and later
+    hopper,    ///< 9.0
+    plain,     ///< the slow reference
+};
+
+struct CudaOptions {
+    int device = 0;
+    /// Bytes of device memory that the engine may take beside rows that are there already; 0: what is
+    /// free. Any number gives the same bits; less costs speed.
+    size_t gpu_memory = 0;
+    CudaTier tier = CudaTier::automatic;
+    CudaPath path = CudaPath::automatic;
+    /// Responsibility from which a component gets its share of a row (the rest goes to the largest);
+    /// 0: 1e-5 for tied_spherical, min(1e-8, 1e-5 / K) otherwise, where what is far weighs in variances.
+    double pair_threshold = 0;
+};
+
+/// What a pass met, for benchmarks.
+struct CudaPassCounts {
+    size_t rows = 0;
+    size_t pairs = 0;      ///< shares beside the one of each row's provisional home
+    size_t exact_rows = 0; ///< rows that the exact tier took
+};
+
+/// The engine on one GPU; head cards in train/cuda/*.cu. Chunks in host or in the device's memory.
+/// Results are the same bits for any cut into chunks, amount of memory and residence of the rows.
+class CudaEStepEngine : public EStepEngine {
+public:
+    using EStepEngine::begin;
+    /// The standard M-step on the device, of all chunks since begin(): finish() and maximize() without
+    /// their way through the host. begin_again() then starts the next pass.
+    virtual void maximize_in_place(double reg_covar) = 0;
+    /// begin() with the parameters that are on the device.
+    virtual void begin_again(Assignment assignment) = 0;
+    /// The parameters that are on the device.
+    virtual GaussianMixture mixture() = 0;
+    /// Of the pass since begin().
+    virtual CudaPassCounts counts() const = 0;
+    /// top_responsibilities into device memory [chunk.n, m], for a chunk in device memory, without
+    /// waiting for it but where rows go to the exact tier.
+    virtual void rank_on_device(
+            const Chunk& chunk,
+            size_t m,
+            int32_t* component,
+            float* log_responsibility,
+            float* squared_distance) = 0;
+    /// The stream (a cudaStream_t) on which the engine works.
+    virtual void* stream() const = 0;
+};
+
+/// Throws Error where there is no usable GPU, naming what was found.
+std::unique_ptr<CudaEStepEngine> make_cuda_engine(const CudaOptions& options = {});
+
+/// Empty if make_cuda_engine would find a usable GPU, otherwise what stands against it.
+std::string cuda_obstacle(int device = 0);
+
+} // namespace faiss_gmm
