@@ -44,6 +44,7 @@ Chunk MemorySource::read(size_t first, size_t n) {
     chunk.x = x_ + first * d_;
     chunk.n = n;
     chunk.first = first;
+    chunk.last = first + n == n_;
     return chunk;
 }
 

@@ -16,6 +16,8 @@ struct Chunk {
     size_t first = 0;         ///< number of the first row in its source
     Memory memory = Memory::host;
     void* stream = nullptr; ///< device memory: the CUDA stream in whose order x is valid
+    /// No rows follow in this pass: an engine need not keep any back to fill a block.
+    bool last = false;
 };
 
 /// Hands out the rows of a data set, chunk by chunk, as often as it is asked.

@@ -39,14 +39,15 @@ namespace faiss_gmm {
 namespace cuda {
 namespace {
 
-constexpr size_t block_bytes = size_t{1} << 28;   ///< rows of a block, at d above 256
+constexpr size_t block_bytes = size_t{1} << 28; ///< rows of a block, at d above 256
 constexpr size_t most_block_rows = size_t{1} << 18;
 constexpr size_t most_wave_rows = size_t{1} << 20;
 constexpr size_t exact_bytes = size_t{64} << 20;
 constexpr int pass_capacity = 16; ///< candidates that a row's list holds
 constexpr int top_capacity = 32;
-constexpr double negligible_share = 1e-8; ///< of a row in one component: may be left out of variances
-constexpr double negligible_rest = 1e-5;  ///< of a row in all components left out
+constexpr double negligible_share =
+        1e-8; ///< of a row in one component: may be left out of variances
+constexpr double negligible_rest = 1e-5; ///< of a row in all components left out
 constexpr size_t most_components = 65536, most_dimensions = 2048;
 
 /// Rows of a block: a function of d alone, a power of two.
@@ -151,10 +152,71 @@ struct PassCounters {
              "remove or repair that row"});
 }
 
+/// Marks on a stream between which time is taken, if it is wanted.
+class PhaseClock {
+public:
+    explicit PhaseClock(bool wanted) : wanted_(wanted) {}
+    ~PhaseClock() {
+        forget(marks_);
+        forget(last_);
+    }
+    PhaseClock(const PhaseClock&) = delete;
+    PhaseClock& operator=(const PhaseClock&) = delete;
+    /// What was running until now belongs to `phase`; null: to none.
+    void mark(const char* phase, cudaStream_t stream) {
+        if (!wanted_) {
+            return;
+        }
+        cudaEvent_t event = nullptr;
+        check(cudaEventCreate(&event), "making a CUDA event");
+        marks_.push_back({phase, event});
+        check(cudaEventRecord(event, stream), "recording a CUDA event");
+    }
+    void start_pass() {
+        forget(last_);
+        last_.swap(marks_);
+    }
+    std::vector<std::pair<std::string, double>> last_pass() const {
+        std::vector<std::pair<std::string, double>> phases;
+        for (size_t i = 1; i < last_.size(); ++i) {
+            float ms = 0;
+            if (last_[i].phase == nullptr) {
+                continue;
+            }
+            check(cudaEventSynchronize(last_[i].event), "waiting for a CUDA event");
+            check(cudaEventElapsedTime(&ms, last_[i - 1].event, last_[i].event), "reading a time");
+            const auto seen = std::find_if(phases.begin(), phases.end(), [&](const auto& phase) {
+                return phase.first == last_[i].phase;
+            });
+            if (seen == phases.end()) {
+                phases.push_back({last_[i].phase, ms});
+            } else {
+                seen->second += ms;
+            }
+        }
+        return phases;
+    }
+
+private:
+    struct Mark {
+        const char* phase;
+        cudaEvent_t event;
+    };
+    static void forget(std::vector<Mark>& marks) {
+        for (const Mark& mark : marks) {
+            cudaEventDestroy(mark.event);
+        }
+        marks.clear();
+    }
+    bool wanted_;
+    std::vector<Mark> marks_, last_;
+};
+
 class Engine : public CudaEStepEngine {
 public:
     explicit Engine(const CudaOptions& options)
-            : options_(options), guard_(options.device), path_(path_of(options.path)) {}
+            : options_(options), guard_(options.device), path_(path_of(options.path)),
+              clock_(options.time_phases) {}
 
     void begin(const GaussianMixture& mixture, Assignment assignment) override;
     void accumulate(const Chunk& chunk) override;
@@ -175,6 +237,9 @@ public:
             int32_t* component,
             float* log_responsibility,
             float* squared_distance) override;
+    std::vector<std::pair<std::string, double>> phase_milliseconds() override {
+        return clock_.last_pass();
+    }
     void* stream() const override {
         return stream_.get();
     }
@@ -186,6 +251,7 @@ private:
     void prepare_collecting();
     void reserve_wave();
     void reserve_for(size_t blocks);
+    size_t wave_bytes(size_t blocks) const;
     size_t wave_rows() const {
         return wave_blocks_ * block_rows_;
     }
@@ -193,7 +259,8 @@ private:
     void flush();
     void process(const float* x, size_t rows, size_t first_row);
     RowLists collect(const float* x, size_t rows, int capacity, float margin, int rank);
-    void sum_other_pairs(const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs);
+    void sum_other_pairs(
+            const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs);
     void sum_left_rows(const RowLists& lists, const uint32_t* rows, int count, size_t first_row);
     SegmentSums segment_sums(size_t segments, bool with_likelihood);
     ExactBuffers exact_buffers();
@@ -207,6 +274,7 @@ private:
     CudaOptions options_;
     DeviceGuard guard_; ///< made first and ended last: the arrays belong to its device
     CollectPath path_;
+    PhaseClock clock_;
     OwnedStream stream_;
     Event counted_, consumed_;
     bool ready_ = false;
@@ -305,12 +373,13 @@ PairRule Engine::rule_for(Assignment assignment) const {
                                      : std::min(negligible_share, negligible_rest / K);
     const double threshold = options_.pair_threshold > 0 ? options_.pair_threshold : otherwise;
     rule.threshold = static_cast<float>(threshold);
-    rule.margin =
-            static_cast<float>(std::max(std::log(K / negligible_rest), -std::log(threshold)));
+    rule.margin = static_cast<float>(std::max(std::log(K / negligible_rest), -std::log(threshold)));
     return rule;
 }
 
 void Engine::start_pass(Assignment assignment) {
+    clock_.start_pass();
+    clock_.mark(nullptr, stream_.get());
     assignment_ = assignment;
     rule_ = rule_for(assignment);
     rows_ = processed_ = staged_ = 0;
@@ -325,6 +394,7 @@ void Engine::start_pass(Assignment assignment) {
     check(cudaMemsetAsync(&counters_.data()->bad_row, 0xff, sizeof(no_row), stream_.get()),
           "clearing counters");
     prepare_collecting();
+    clock_.mark("prepare", stream_.get());
     ready_ = true;
 }
 
@@ -353,6 +423,9 @@ void Engine::prepare_collecting() {
 void Engine::reserve_wave() {
     const size_t most = std::max<size_t>(1, most_wave_rows / block_rows_);
     size_t blocks = wave_blocks_ == 0 ? most : std::min(wave_blocks_, most);
+    while (options_.gpu_memory > 0 && blocks > 1 && wave_bytes(blocks) > options_.gpu_memory) {
+        blocks /= 2;
+    }
     while (true) {
         try {
             reserve_for(blocks);
@@ -369,6 +442,14 @@ void Engine::reserve_wave() {
             blocks /= 2;
         }
     }
+}
+
+/// What a wave needs beside the rows' copy where it needs one, with three pairs a row.
+size_t Engine::wave_bytes(size_t blocks) const {
+    const size_t rows = blocks * block_rows_, segments = rows / segment_rows + blocks * K_;
+    const size_t vectors = covariance_ == Covariance::diagonal ? 2 : 1;
+    return rows * (6 * pass_capacity + 40 + 3 * 24) + segments * (vectors * 4 * d_ + 24) +
+           rows * d_ * sizeof(float);
 }
 
 void Engine::reserve_for(size_t blocks) {
@@ -521,10 +602,12 @@ void Engine::process(const float* x, size_t rows, size_t first_row) {
     grouping.block_rows = static_cast<int>(block_rows_);
     grouping.blocks = static_cast<int>((rows + block_rows_ - 1) / block_rows_);
     const RowLists lists = collect(x, rows, pass_capacity, rule_.margin, 1);
+    clock_.mark("collect", stream);
     const GroupArrays arrays{group_offset_.data(), group_first_.data()};
     const uint32_t* order = order_rows(
             lists, grouping, row_keys_.data(), row_numbers_.data(), arrays, scratch(), stream);
     const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
+    clock_.mark("order", stream);
     const size_t segments = rows / segment_rows + std::min<size_t>(grouping.groups(), rows);
 
     WeighOutput weighed;
@@ -541,6 +624,7 @@ void Engine::process(const float* x, size_t rows, size_t first_row) {
           first_row,
           weighed,
           stream);
+    clock_.mark("weigh", stream);
     const int* listed = arrays.offset + grouping.groups();
     place_pairs(
             kept_.data(), static_cast<int>(rows), listed, first_pair_.data(), scratch(), stream);
@@ -553,7 +637,9 @@ void Engine::process(const float* x, size_t rows, size_t first_row) {
     tell(&counts->listed, listed, sizeof(int));
     tell(&counts->bad_row, &counters_.data()->bad_row, sizeof(no_row));
     counted_.record(stream);
+    clock_.mark("place pairs", stream);
     add_segments(grouping, static_cast<int>(d_), table, weighed.sums, home_sums_.view(), stream);
+    clock_.mark("add homes", stream);
     counted_.synchronize();
 
     if (counts->bad_row != no_row && counts->listed == static_cast<int>(rows)) {
@@ -562,9 +648,11 @@ void Engine::process(const float* x, size_t rows, size_t first_row) {
     const int pairs = counts->pairs, left = static_cast<int>(rows) - counts->listed;
     if (pairs > 0) {
         sum_other_pairs(lists, grouping, order, pairs);
+        clock_.mark("sum pairs", stream);
     }
     if (left > 0) {
         sum_left_rows(lists, order + counts->listed, left, first_row);
+        clock_.mark("exact rows", stream);
     }
     processed_ += rows;
     counts_.rows += rows;
@@ -595,16 +683,14 @@ void Engine::sum_other_pairs(
             pair_keys_.data(),
             pairs_.data(),
             stream);
-    const int listed = static_cast<WaveCounts*>(host_counts_.data())->listed;
-    (void)listed;
     const GroupArrays arrays{group_offset_.data(), group_first_.data()};
     const RowShare* sorted = order_pairs(
             pairs, grouping, half, pair_keys_.data(), pairs_.data(), arrays, scratch(), stream);
+    clock_.mark("order pairs", stream);
     const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
     const SegmentSums sums = segment_sums(pairs / segment_rows + grouping.groups(), false);
     const int segments = pairs / segment_rows + std::min(grouping.groups(), pairs);
-    sum_pairs(
-            mixture_.view(), lists.x, lists.x_aligned, sorted, table, segments, sums, stream);
+    sum_pairs(mixture_.view(), lists.x, lists.x_aligned, sorted, table, segments, sums, stream);
     add_segments(grouping, static_cast<int>(d_), table, sums, pair_sums_.view(), stream);
 }
 
@@ -713,8 +799,7 @@ SufficientStatistics Engine::finish() {
     return statistics;
 }
 
-GaussianMixture
-Engine::maximize(const SufficientStatistics& statistics, double reg_covar) const {
+GaussianMixture Engine::maximize(const SufficientStatistics& statistics, double reg_covar) const {
     require_ready();
     if (before_is_current_) {
         return maximize_on_host(before_, statistics, reg_covar);
@@ -729,7 +814,9 @@ void Engine::maximize_in_place(double reg_covar) {
     require_ready();
     const DeviceGuard guard(options_.device);
     combine();
+    clock_.mark("combine", stream_.get());
     mixture_.maximize(total_.view(), static_cast<double>(rows_), reg_covar, stream_.get());
+    clock_.mark("maximize", stream_.get());
     before_is_current_ = false;
 }
 
@@ -751,8 +838,7 @@ void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const
     RowLists lists;
     if (listed <= top_capacity) {
         const int capacity = listed == 1 ? pass_capacity : top_capacity;
-        lists = collect(
-                x, rows, capacity, listed == 1 ? rule.margin : 0, static_cast<int>(listed));
+        lists = collect(x, rows, capacity, listed == 1 ? rule.margin : 0, static_cast<int>(listed));
     } else {
         lists.x = x;
         lists.x_aligned = aligned(x, d_);
@@ -774,8 +860,7 @@ void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const
             out,
             stream);
     auto* counts = static_cast<WaveCounts*>(host_counts_.data());
-    check(cudaMemcpyAsync(
-                  &counts->listed, left.count, sizeof(int), cudaMemcpyDeviceToHost, stream),
+    check(cudaMemcpyAsync(&counts->listed, left.count, sizeof(int), cudaMemcpyDeviceToHost, stream),
           "reading counts");
     stream_.synchronize();
     if (counts->listed > 0) {
@@ -809,7 +894,9 @@ void Engine::rank_on_device(
     for (size_t first = 0; first < chunk.n; first += wave_rows()) {
         const size_t rows = std::min(wave_rows(), chunk.n - first);
         const TopOutput out{
-                component + first * m, log_responsibility + first * m, squared_distance + first * m};
+                component + first * m,
+                log_responsibility + first * m,
+                squared_distance + first * m};
         rank(chunk.x + first * d_, rows, chunk.first + first, m, out);
     }
 }
@@ -887,9 +974,9 @@ std::string obstacle(int device) {
         int driver = 0;
         cudaDriverGetVersion(&driver);
         const std::string found =
-                driver == 0 ? std::string("no NVIDIA driver")
-                            : fmt::format(
-                                      "a driver for CUDA {}.{}", driver / 1000, driver % 1000 / 10);
+                driver == 0
+                        ? std::string("no NVIDIA driver")
+                        : fmt::format("a driver for CUDA {}.{}", driver / 1000, driver % 1000 / 10);
         return fmt::format("{} ({})", found, cudaGetErrorString(status));
     }
     if (device < 0 || device >= count) {

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "faiss_gmm/train/estep_engine.h"
 
@@ -35,6 +37,7 @@ struct CudaOptions {
     /// Responsibility from which a component gets its share of a row (the rest goes to the largest);
     /// 0: 1e-5 for tied_spherical, min(1e-8, 1e-5 / K) otherwise, where what is far weighs in variances.
     double pair_threshold = 0;
+    bool time_phases = false; ///< for phase_milliseconds()
 };
 
 /// What a pass met, for benchmarks.
@@ -66,6 +69,9 @@ public:
             int32_t* component,
             float* log_responsibility,
             float* squared_distance) = 0;
+    /// Time of each phase in the pass before the last begin(), summed over its waves; empty without
+    /// time_phases. Waits for the device.
+    virtual std::vector<std::pair<std::string, double>> phase_milliseconds() = 0;
     /// The stream (a cudaStream_t) on which the engine works.
     virtual void* stream() const = 0;
 };

@@ -11,8 +11,8 @@ void check(cudaError_t status, const char* doing) {
         return;
     }
     cudaGetLastError(); // so that the next call does not report it again
-    const std::string given = fmt::format(
-            "CUDA error {} ({})", cudaGetErrorName(status), cudaGetErrorString(status));
+    const std::string given =
+            fmt::format("CUDA error {} ({})", cudaGetErrorName(status), cudaGetErrorString(status));
     if (status == cudaErrorMemoryAllocation) {
         throw OutOfDeviceMemory(
                 {doing,
@@ -21,7 +21,10 @@ void check(cudaError_t status, const char* doing) {
                  "free device memory, give a smaller gpu_memory, or choose engine=cpu"});
     }
     throw Error(
-            {doing, given, "a working device and driver", "look at nvidia-smi, or choose engine=cpu"});
+            {doing,
+             given,
+             "a working device and driver",
+             "look at nvidia-smi, or choose engine=cpu"});
 }
 
 void check_launch(const char* doing) {

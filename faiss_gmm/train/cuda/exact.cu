@@ -249,7 +249,7 @@ __global__ void mass_kernel(
         return;
     }
     const bool plain = mixture.covariance != Covariance::diagonal;
-    const double hp = !plain                                       ? 1.0
+    const double hp = !plain                                        ? 1.0
                       : mixture.covariance == Covariance::spherical ? mixture.half_precision[k]
                                                                     : mixture.half_precision[0];
     const double constant = mixture.constant[k];

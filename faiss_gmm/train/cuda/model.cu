@@ -156,8 +156,8 @@ __device__ double or_zero(const double* values, size_t at) {
     return values != nullptr ? values[at] : 0;
 }
 
-__global__ void add_sums_kernel(
-        int K, int d, bool diagonal, PassSums a, PassSums b, PassSums c, PassSums sum) {
+__global__ void
+add_sums_kernel(int K, int d, bool diagonal, PassSums a, PassSums b, PassSums c, PassSums sum) {
     const size_t at = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (at < static_cast<size_t>(K) * d) {
         sum.first_moment[at] =
@@ -219,8 +219,7 @@ void DeviceMixture::derive(cudaStream_t stream) {
     const int across = (d_ + threads - 1) / threads;
     sum_means<<<dim3(partials, across), threads, 0, stream>>>(
             K_, d_, means_.data(), scratch_.data());
-    find_origin<<<across, threads, 0, stream>>>(
-            K_, d_, partials, scratch_.data(), origin_.data());
+    find_origin<<<across, threads, 0, stream>>>(K_, d_, partials, scratch_.data(), origin_.data());
     check_launch("preparing a mixture");
 }
 
@@ -231,8 +230,7 @@ void DeviceMixture::download(GaussianMixture& mixture, cudaStream_t stream) cons
     mixture.d = d_;
     mixture.means.resize(mixture.K * mixture.d);
     mixture.log_weights.resize(mixture.K);
-    mixture.covariances.resize(
-            GaussianMixture::covariance_size(covariance_, mixture.K, mixture.d));
+    mixture.covariances.resize(GaussianMixture::covariance_size(covariance_, mixture.K, mixture.d));
     copy_down(mixture.means.data(), means_, mixture.means.size(), stream);
     copy_down(mixture.log_weights.data(), log_weights_, mixture.K, stream);
     copy_down(mixture.covariances.data(), covariances_, mixture.covariances.size(), stream);

@@ -130,7 +130,12 @@ __global__ void gather_kernel(
 /// sum + the values of component k's segments: blocks in order, segments in order.
 template <class T>
 __device__ double add_in_order(
-        double sum, const Grouping& grouping, const SegmentTable& table, int k, const T* values, int stride) {
+        double sum,
+        const Grouping& grouping,
+        const SegmentTable& table,
+        int k,
+        const T* values,
+        int stride) {
     for (int b = 0; b < grouping.blocks; ++b) {
         const int g = b * grouping.K + k;
         const int end = table.first[g + 1];

@@ -49,16 +49,17 @@ template <Covariance form, int chunks> struct Component {
     __device__ Component(const MixtureView& mixture, int component) : k(component) {
         mean = mixture.means + static_cast<size_t>(k) * mixture.d;
         precision = mixture.half_precision32 + static_cast<size_t>(k) * mixture.d;
-        half_precision = form == Covariance::diagonal ? 0.0f
-                         : form == Covariance::spherical
-                                 ? mixture.half_precision32[k]
-                                 : mixture.half_precision32[0];
+        half_precision = form == Covariance::diagonal    ? 0.0f
+                         : form == Covariance::spherical ? mixture.half_precision32[k]
+                                                         : mixture.half_precision32[0];
         constant = mixture.constant[k];
     }
 };
 
-template <Covariance form> __device__ inline double half_precision(const MixtureView& mixture, int k, int j) {
-    return form == Covariance::diagonal ? mixture.half_precision[static_cast<size_t>(k) * mixture.d + j]
+template <Covariance form>
+__device__ inline double half_precision(const MixtureView& mixture, int k, int j) {
+    return form == Covariance::diagonal
+                   ? mixture.half_precision[static_cast<size_t>(k) * mixture.d + j]
            : form == Covariance::spherical ? mixture.half_precision[k]
                                            : mixture.half_precision[0];
 }
@@ -72,14 +73,19 @@ struct Candidate {
 
 /// A row against the component c of its segment.
 struct AgainstC {
-    float square;    ///< |x - mu_c|^2
-    float weighted;  ///< sum_j hp (x_j - mu_cj)^2
+    float square;   ///< |x - mu_c|^2
+    float weighted; ///< sum_j hp (x_j - mu_cj)^2
 };
 
 /// l_k in fp64 for lane l's candidate; all lanes take part. `square`: |x - mu_k|^2.
 template <Covariance form>
 __device__ double exact_joint(
-        const MixtureView& mixture, const float* x, int count, int component, int lane, double& square) {
+        const MixtureView& mixture,
+        const float* x,
+        int count,
+        int component,
+        int lane,
+        double& square) {
     double mine = -static_cast<double>(infinity);
     const int d = mixture.d;
     for (int l = 0; l < count; ++l) {
@@ -106,8 +112,8 @@ __device__ double exact_joint(
 
 /// (2), or (1) relative to c, in fp32 for every candidate; difference = x - mu_c.
 template <Covariance form, int chunks>
-__device__ Candidate compare(
-        const MixtureView& mixture,
+__device__ Candidate
+compare(const MixtureView& mixture,
         bool means_aligned,
         const Component<form, chunks>& c,
         const float* x,
@@ -131,7 +137,8 @@ __device__ Candidate compare(
 #pragma unroll
         for (int i = 0; i < chunks; ++i) {
             const int at = chunk_width * i + 4 * lane;
-            float mu[4], near[4]; // near: mu_c, or x (again from the cache) where distances are compared
+            float mu[4],
+                    near[4]; // near: mu_c, or x (again from the cache) where distances are compared
             load_four(other.mean, at, d, means_aligned, mu);
             if constexpr (form == Covariance::tied_spherical) {
                 load_four(c.mean, at, d, means_aligned, near);
@@ -176,17 +183,18 @@ __device__ Candidate compare(
 
 /// A row's responsibilities, one candidate a lane.
 struct Shares {
-    int home;         ///< lane of the best
-    float r;          ///< of this lane's candidate; 0 where it does not count
-    float best;       ///< its relative value
-    float log_sum;    ///< L - best
+    int home;      ///< lane of the best
+    float r;       ///< of this lane's candidate; 0 where it does not count
+    float best;    ///< its relative value
+    float log_sum; ///< L - best
 };
 
 __device__ Shares normalise(const Candidate& mine, float margin) {
     Shares shares;
     shares.best = warp_max(mine.relative);
     shares.home = __ffs(__ballot_sync(whole_warp, mine.relative == shares.best)) - 1;
-    const float e = mine.relative >= shares.best - margin ? expf(mine.relative - shares.best) : 0.0f;
+    const float e =
+            mine.relative >= shares.best - margin ? expf(mine.relative - shares.best) : 0.0f;
     const float sum = warp_sum(e);
     shares.r = e / sum;
     shares.log_sum = logf(sum);
@@ -198,9 +206,10 @@ __device__ bool settled(const Candidate& mine, const Shares& shares, int lane) {
     const float home_error = __shfl_sync(whole_warp, mine.error, shares.home < 0 ? 0 : shares.home);
     const bool counts = mine.relative != -infinity;
     const float slope = fminf(shares.r, 1 - shares.r) + 1e-6f;
-    const bool fine = !counts || (slope * (mine.error + home_error) <= tolerable_shift &&
-                                  (lane == shares.home ||
-                                   shares.best - mine.relative > mine.error + home_error));
+    const bool fine =
+            !counts ||
+            (slope * (mine.error + home_error) <= tolerable_shift &&
+             (lane == shares.home || shares.best - mine.relative > mine.error + home_error));
     return shares.home >= 0 && __all_sync(whole_warp, fine);
 }
 
@@ -259,9 +268,8 @@ __device__ AgainstC against_c(
         const Component<form, chunks>& c,
         const float (&difference)[4 * chunks],
         int lane) {
-    AgainstC result;
     float square = 0;
-    if (form == Covariance::diagonal) {
+    if constexpr (form == Covariance::diagonal) {
 #pragma unroll
         for (int i = 0; i < chunks; ++i) {
             float p[4];
@@ -272,17 +280,15 @@ __device__ AgainstC against_c(
                 square = fmaf(p[j] * e, e, square);
             }
         }
-        result.square = 0;
-        result.weighted = warp_sum(square);
-        return result;
-    }
+        return {0, warp_sum(square)};
+    } else {
 #pragma unroll
-    for (int i = 0; i < 4 * chunks; ++i) {
-        square = fmaf(difference[i], difference[i], square);
+        for (int i = 0; i < 4 * chunks; ++i) {
+            square = fmaf(difference[i], difference[i], square);
+        }
+        square = warp_sum(square);
+        return {square, c.half_precision * square};
     }
-    result.square = warp_sum(square);
-    result.weighted = c.half_precision * result.square;
-    return result;
 }
 
 template <Covariance form, int chunks>
@@ -323,7 +329,11 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
             for (int i = 0; i < ahead; ++i) {
                 const uint32_t row = __shfl_sync(whole_warp, my_row, min(i0 + i, here - 1));
                 load_row<chunks>(
-                        lists.x + static_cast<size_t>(row) * d, d, lists.x_aligned, lane, values[i]);
+                        lists.x + static_cast<size_t>(row) * d,
+                        d,
+                        lists.x_aligned,
+                        lane,
+                        values[i]);
             }
 #pragma unroll
             for (int i = 0; i < ahead; ++i) {
@@ -360,7 +370,7 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
                 const int component = lane < count ? lists.component[list + lane] : -1;
                 Candidate mine;
                 Shares shares;
-                double square = against.square;                    // |x - mu_c|^2
+                double square = against.square;                   // |x - mu_c|^2
                 double reference = c.constant - against.weighted; // l of relative 0
                 bool fine = false;
                 if (near) {
@@ -410,7 +420,8 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
                         sums.add(difference, weight_c, square);
                     }
                 }
-                sums.log_likelihood += reference + shares.best + (rule.hard ? 0.0f : shares.log_sum);
+                sums.log_likelihood +=
+                        reference + shares.best + (rule.hard ? 0.0f : shares.log_sum);
                 shared += warp_max(is_home ? 0.0f : r) > 1.0f / mixture.K;
                 const bool emits = (is_home || keeps) && component != c.k;
                 const unsigned emitted = __ballot_sync(whole_warp, emits);
@@ -501,8 +512,8 @@ __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
 }
 
 /// |x - mu_k|^2 in fp32 for lane l's candidate.
-__device__ float squared_distance(
-        const MixtureView& mixture, const float* x, int count, int component, int lane) {
+__device__ float
+squared_distance(const MixtureView& mixture, const float* x, int count, int component, int lane) {
     float mine = infinity;
     for (int l = 0; l < count; ++l) {
         const int k = __shfl_sync(whole_warp, component, l);
@@ -606,7 +617,8 @@ __global__ void __launch_bounds__(32 * warps_a_block) rank_kernel(
         place += other > mine.relative || (other == mine.relative && l < lane);
     }
     // Lists of the m best alone: the normaliser is complete if the m-th is beyond the margin.
-    const bool last_counts = lane < count && place == m - 1 && mine.relative >= shares.best - rule.margin;
+    const bool last_counts =
+            lane < count && place == m - 1 && mine.relative >= shares.best - rule.margin;
     if (m > 1 && count < mixture.K && __any_sync(whole_warp, last_counts)) {
         leave(left, row, lane);
         return;
@@ -681,8 +693,8 @@ template <Covariance form, int chunks> struct SumPairs {
        const SegmentSums& out,
        cudaStream_t stream) {
         // Both spherical forms are the same here.
-        constexpr Covariance sums_form = form == Covariance::diagonal ? Covariance::diagonal
-                                                                      : Covariance::tied_spherical;
+        constexpr Covariance sums_form =
+                form == Covariance::diagonal ? Covariance::diagonal : Covariance::tied_spherical;
         sum_pairs_kernel<sums_form, chunks><<<blocks_of(segments), 32 * warps_a_block, 0, stream>>>(
                 mixture, x, x_aligned, pairs, table, out);
     }
@@ -717,8 +729,7 @@ void weigh(
         const WeighOutput& out,
         cudaStream_t stream) {
     if (segments > 0) {
-        launch_for<Weigh>(
-                mixture, rule, lists, order, table, segments, first_row, out, stream);
+        launch_for<Weigh>(mixture, rule, lists, order, table, segments, first_row, out, stream);
         check_launch("weighing rows");
     }
 }

@@ -18,11 +18,12 @@ struct SegmentTable {
 
 /// What segments leave behind. Device memory.
 struct SegmentSums {
-    float* first_moment = nullptr;    ///< [segments, d] sum of r (x - mu)
-    float* second_moment = nullptr;   ///< [segments, d] sum of r (x - mu)^2; diagonal only
-    double* mass = nullptr;           ///< [segments] sum of r
-    double* moment = nullptr;         ///< [segments] sum of r |x - mu|^2; not diagonal
-    double* log_likelihood = nullptr; ///< [segments] nats; null where pairs other than homes are summed
+    float* first_moment = nullptr;  ///< [segments, d] sum of r (x - mu)
+    float* second_moment = nullptr; ///< [segments, d] sum of r (x - mu)^2; diagonal only
+    double* mass = nullptr;         ///< [segments] sum of r
+    double* moment = nullptr;       ///< [segments] sum of r |x - mu|^2; not diagonal
+    double* log_likelihood =
+            nullptr; ///< [segments] nats; null where pairs other than homes are summed
 };
 
 } // namespace faiss_gmm::cuda

@@ -20,7 +20,8 @@ struct RowLists {
     bool x_aligned = false;   ///< rows begin at multiples of 16 bytes
     int rows = 0;
     int capacity = 0;
-    uint16_t* component = nullptr; ///< [rows, capacity] ascending; weighing leaves the kept ones there
+    uint16_t* component =
+            nullptr;          ///< [rows, capacity] ascending; weighing leaves the kept ones there
     uint8_t* count = nullptr; ///< [rows]; 0 or more than capacity: no list, the row goes elsewhere
     uint16_t* home = nullptr; ///< [rows] the best by the quick scores
     float* share = nullptr;   ///< [rows, capacity] responsibilities of the kept ones, out
@@ -65,9 +66,9 @@ void sum_pairs(
         cudaStream_t stream);
 
 struct TopOutput {
-    int32_t* component = nullptr;       ///< [rows, m]
+    int32_t* component = nullptr;        ///< [rows, m]
     float* log_responsibility = nullptr; ///< [rows, m]
-    float* squared_distance = nullptr;  ///< [rows, m]
+    float* squared_distance = nullptr;   ///< [rows, m]
 };
 
 /// Rows that are left to the exact tier; their order means nothing.

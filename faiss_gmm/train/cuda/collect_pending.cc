@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#include "faiss_gmm/train/cuda/detail/collect_launch.h"
+
+namespace faiss_gmm::cuda {
+
+void collect_portable(const CollectCall& call, void* workspace, Stream stream) {
+    collect_plain(call, workspace, stream);
+}
+void collect_hopper(const CollectCall& call, void* workspace, Stream stream) {
+    collect_plain(call, workspace, stream);
+}
+size_t collect_portable_workspace(const CollectModel& model) {
+    return collect_plain_workspace(model);
+}
+size_t collect_hopper_workspace(const CollectModel& model) {
+    return collect_plain_workspace(model);
+}
+
+} // namespace faiss_gmm::cuda
