@@ -21,7 +21,9 @@ constexpr int slice = 64;          // columns of the operands that one stage hol
 constexpr int slice_row_bytes = 128;
 constexpr int resident_slices = 2; // rows up to 128 columns wide stay in shared memory
 constexpr int column_stages = 3;
-constexpr int producer_registers = 96, consumer_registers = 208;
+// A block starts with 168 a thread, the most that 384 threads can have, and hands over no more than that.
+constexpr int producer_registers = 104, consumer_registers = 200;
+static_assert(producer_registers + 2 * consumer_registers <= 3 * 168, "more would wait forever");
 constexpr int rows_barrier = 3; // named barriers: 1 and 2 are the turns
 
 enum class RowsIn { shared, scratch };

@@ -12,6 +12,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <cuda_bf16.h>
@@ -138,6 +139,33 @@ Problem draw(CollectForm form, int64_t n, int64_t K, int64_t d, double sigma, ui
     }
     return problem;
 }
+
+/// All scores [n, K] and the largest magnitude of a row's terms [n], by all cores.
+struct Scores {
+    std::vector<double> value, magnitude;
+
+    explicit Scores(const Problem& problem)
+            : value(problem.n * problem.K), magnitude(problem.n, 0.0) {
+        const unsigned workers = std::max(1u, std::thread::hardware_concurrency());
+        std::vector<std::thread> threads;
+        for (unsigned w = 0; w < workers; ++w) {
+            threads.emplace_back([this, &problem, w, workers] {
+                for (int64_t i = w; i < problem.n; i += workers) {
+                    for (int64_t k = 0; k < problem.K; ++k) {
+                        double size = 0;
+                        value[i * problem.K + k] = problem.score(i, k, &size);
+                        if (std::isfinite(size)) {
+                            magnitude[i] = std::max(magnitude[i], size);
+                        }
+                    }
+                }
+            });
+        }
+        for (std::thread& thread : threads) {
+            thread.join();
+        }
+    }
+};
 
 struct DeviceModel {
     Buffer<float> means, origin;
@@ -301,6 +329,7 @@ RowBounds bounds_of(const Problem& problem, const std::vector<float>& scale, int
 /// Compares every row's list with double precision. Returns the number of rows that overflowed.
 int64_t expect_right(
         const Problem& problem,
+        const Scores& all_scores,
         const DeviceModel& device,
         const Options& options,
         const Result& result,
@@ -308,15 +337,12 @@ int64_t expect_right(
     const std::vector<float> columns = device.columns.host(), scale = device.scale.host();
     int64_t overflows = 0, missing = 0, unexcused = 0, unsorted = 0, lists = 0;
     int64_t needless = 0, wrong_best = 0;
-    std::vector<double> scores(problem.K), sorted;
+    std::vector<double> sorted;
     for (int64_t i = 0; i < problem.n; ++i) {
-        double magnitude = 0, largest_magnitude = 0;
-        for (int64_t k = 0; k < problem.K; ++k) {
-            scores[k] = problem.score(i, k, &magnitude);
-            if (std::isfinite(magnitude)) {
-                largest_magnitude = std::max(largest_magnitude, magnitude);
-            }
-        }
+        const std::vector<double> scores(
+                all_scores.value.begin() + i * problem.K,
+                all_scores.value.begin() + (i + 1) * problem.K);
+        const double largest_magnitude = all_scores.magnitude[i];
         sorted = scores;
         std::sort(sorted.begin(), sorted.end(), std::greater<double>());
         const double at_rank = problem.K >= options.rank ? sorted[options.rank - 1] : -infinity;
@@ -380,6 +406,7 @@ protected:
     /// All paths, with and without hints. Returns the overflows of the last.
     int64_t run(const Problem& problem, Options options = {}) {
         const DeviceModel device(problem);
+        const Scores scores(problem);
         int64_t overflows = 0;
         for (const CollectPath path : paths()) {
             for (const bool hinted : {false, true}) {
@@ -389,7 +416,7 @@ protected:
                 options.hint = hinted ? &problem.truth : nullptr;
                 const Result result = collect(problem, device, options, path);
                 overflows = expect_right(
-                        problem, device, options, result, label(problem, options, path));
+                        problem, scores, device, options, result, label(problem, options, path));
             }
         }
         return overflows;
@@ -538,10 +565,11 @@ TEST_F(CollectTest, FarGroupsComponentsAndRows) {
         problem = draw(form, 300, 300, 64, 1.0, 14);
         set_row(3, 1e6f);
         set_row(4, -1e12f);
+        std::copy(problem.origin.begin(), problem.origin.end(), problem.rows.begin() + 8 * problem.d);
+        const Scores scores(problem); // rows 5 to 7 overflow and are not judged
         set_row(5, 1e30f);
         problem.rows[6 * problem.d + 5] = std::nanf("");
         problem.rows[7 * problem.d + 5] = infinity;
-        std::copy(problem.origin.begin(), problem.origin.end(), problem.rows.begin() + 8 * problem.d);
         const DeviceModel device(problem);
         for (const CollectPath path : paths()) {
             Options options;
@@ -549,14 +577,9 @@ TEST_F(CollectTest, FarGroupsComponentsAndRows) {
             const Result result = collect(problem, device, options, path);
             for (const int64_t i : {5, 6, 7}) {
                 EXPECT_TRUE(result.overflowed(i, options.capacity)) << name(path) << " row " << i;
-                std::fill_n(problem.rows.begin() + i * problem.d, problem.d, 0.0f);
             }
-            // What is left is judged with the overflowed rows' values out of the way.
-            options.hint = nullptr;
-            expect_right(problem, device, options, result, label(problem, options, path));
-            set_row(5, 1e30f);
-            problem.rows[6 * problem.d + 5] = std::nanf("");
-            problem.rows[7 * problem.d + 5] = infinity;
+            options.hint = nullptr; // rows may overflow on the way
+            expect_right(problem, scores, device, options, result, label(problem, options, path));
         }
     }
 }
@@ -594,11 +617,12 @@ TEST_F(CollectTest, ElementTypesAndAlignment) {
         whole(problem.rows);
         whole(problem.origin);
         problem.half_precision[0] /= 64;
-        const DeviceModel device(problem);
+        const Scores scores(problem);
+    const DeviceModel device(problem);
         for (const CollectPath path : paths()) {
             Options options;
             const Result expected = collect(problem, device, options, path);
-            expect_right(problem, device, options, expected, label(problem, options, path));
+            expect_right(problem, scores, device, options, expected, label(problem, options, path));
             for (const ElementType type :
                  {ElementType::f32,
                   ElementType::f16,
@@ -655,20 +679,22 @@ TEST_F(CollectTest, TopOfEachRow) {
 
 TEST_F(CollectTest, HintsOfAnyKind) {
     const Problem problem = draw(CollectForm::linear, 700, 1000, 128, 2.5, 41);
+    const Scores scores(problem);
     const DeviceModel device(problem);
     std::vector<uint16_t> wrong(problem.n), beyond(problem.n, 65535);
     for (int64_t i = 0; i < problem.n; ++i) {
         wrong[i] = static_cast<uint16_t>((problem.truth[i] + 500) % problem.K);
     }
     for (const CollectPath path : paths()) {
-        for (const auto* hint : {&wrong, &beyond, &problem.truth}) {
+        for (const std::vector<uint16_t>* hint :
+             std::initializer_list<const std::vector<uint16_t>*>{&wrong, &beyond, &problem.truth}) {
             Options options;
             const Result result = [&] {
                 Options given = options;
                 given.hint = hint;
                 return collect(problem, device, given, path);
             }();
-            expect_right(problem, device, options, result, label(problem, options, path));
+            expect_right(problem, scores, device, options, result, label(problem, options, path));
         }
     }
 }
