@@ -10,6 +10,7 @@
 #include <cuda_fp16.h>
 
 #include "faiss_gmm/train/cuda/collect_bound.h"
+#include "faiss_gmm/train/cuda/detail/collect_launch.h"
 
 namespace faiss_gmm::cuda {
 
@@ -30,6 +31,62 @@ __device__ inline float as_float(uint8_t value) {
 __device__ inline float as_float(int8_t value) {
     return static_cast<float>(value);
 }
+
+template <class T> struct alignas(4 * sizeof(T)) Four {
+    T value[4];
+};
+
+/// Dimensions at .. at + 3 of a row, zeros from d on; `aligned`: every such four is one load.
+template <class T>
+__device__ inline void load_four(const T* row, int at, int d, bool aligned, float (&out)[4]) {
+    if (aligned) {
+        Four<T> four{};
+        if (at < d) {
+            four = *reinterpret_cast<const Four<T>*>(row + at);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            out[i] = as_float(four.value[i]);
+        }
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        out[i] = at + i < d ? as_float(row[at + i]) : 0.0f;
+    }
+}
+
+/// The rows of a call. Their type is looked up where they are loaded: it is the same for a whole grid, and
+/// five times the kernels would cost more than the branch.
+struct Rows {
+    const void* data = nullptr;
+    int64_t n = 0;
+    int32_t d = 0;
+    int32_t element_bytes = 4;
+    ElementType type = ElementType::f32;
+    bool aligned = false; ///< four elements from a multiple of four on are aligned to their size
+
+    /// Calls load(elements) with the rows as what they are.
+    template <class Load> __device__ void visit(const Load& load) const {
+        switch (type) {
+        case ElementType::f32:
+            load(static_cast<const float*>(data));
+            break;
+        case ElementType::f16:
+            load(static_cast<const __half*>(data));
+            break;
+        case ElementType::bf16:
+            load(static_cast<const __nv_bfloat16*>(data));
+            break;
+        case ElementType::u8:
+            load(static_cast<const uint8_t*>(data));
+            break;
+        case ElementType::i8:
+            load(static_cast<const int8_t*>(data));
+            break;
+        }
+    }
+};
 
 /// A row's numbers that the scores need; collect_bound.h.
 struct RowScale {
@@ -78,6 +135,74 @@ __device__ inline float bound_gap(const float* __restrict__ errors, float f, flo
         gap = fmaf(errors[2], q, gap);
     }
     return gap;
+}
+
+/// A threshold to start from: the lower bound of one component, by the row in fp32 (no further off
+/// than the product of (3)), less the margin. `product` is y . w and y^2 . w2 (E / E2) of component k.
+template <CollectForm form>
+__device__ inline float threshold_from_hint(
+        uint32_t k, float product, const RowScale& row, float margin, const float* __restrict__ columns) {
+    const float* tile = columns + k / collect_tile * collect_columns;
+    const float upper = fmaf(row.F, product, start_value<form>(tile, k % collect_tile, row));
+    return upper - fmaf(margin, row.f, bound_gap<form>(tile + column_errors, row.f, row.q));
+}
+
+/// Four halves from an operand.
+__device__ inline void load_four_halves(const __half* from, float (&out)[4]) {
+    const uint2 raw = *reinterpret_cast<const uint2*>(from);
+    const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&raw.x));
+    const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&raw.y));
+    out[0] = low.x;
+    out[1] = low.y;
+    out[2] = high.x;
+    out[3] = high.y;
+}
+
+__device__ inline uint2 four_halves(const float (&v)[4], float scale) {
+    const __half2 low = __floats2half2_rn(v[0] * scale, v[1] * scale);
+    const __half2 high = __floats2half2_rn(v[2] * scale, v[3] * scale);
+    return make_uint2(
+            *reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high));
+}
+
+__device__ inline float warp_sum_of(float value) {
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+        value += __shfl_xor_sync(all_lanes, value, step);
+    }
+    return value;
+}
+
+/// Sums of eight numbers over a warp; lane l gets that of number l / 4.
+__device__ inline float warp_sums(float (&value)[8]) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 4; half > 0; half /= 2) {
+        const bool upper = lane & (half * 4);
+#pragma unroll
+        for (int i = 0; i < half; ++i) {
+            const float sent = upper ? value[i] : value[i + half];
+            const float kept = upper ? value[i + half] : value[i];
+            value[i] = kept + __shfl_xor_sync(all_lanes, sent, half * 4);
+        }
+    }
+    value[0] += __shfl_xor_sync(all_lanes, value[0], 2);
+    return value[0] + __shfl_xor_sync(all_lanes, value[0], 1);
+}
+
+inline Rows rows_of(const CollectCall& call) {
+    const ElementType type = call.input.type;
+    Rows rows;
+    rows.element_bytes = type == ElementType::f32                 ? 4
+            : type == ElementType::f16 || type == ElementType::bf16 ? 2
+                                                                    : 1;
+    rows.data = call.input.rows;
+    rows.n = call.input.n;
+    rows.d = call.model.d;
+    rows.type = call.input.type;
+    rows.aligned = call.model.d % 4 == 0 &&
+            reinterpret_cast<uintptr_t>(call.input.rows) % (4 * rows.element_bytes) == 0;
+    return rows;
 }
 
 } // namespace faiss_gmm::cuda
