@@ -7,13 +7,7 @@ namespace faiss_gmm::cuda {
 void collect_portable(const CollectCall& call, void* workspace, Stream stream) {
     collect_plain(call, workspace, stream);
 }
-void collect_hopper(const CollectCall& call, void* workspace, Stream stream) {
-    collect_plain(call, workspace, stream);
-}
 size_t collect_portable_workspace(const CollectModel& model) {
-    return collect_plain_workspace(model);
-}
-size_t collect_hopper_workspace(const CollectModel& model) {
     return collect_plain_workspace(model);
 }
 

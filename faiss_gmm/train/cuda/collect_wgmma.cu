@@ -15,9 +15,9 @@
 namespace faiss_gmm::cuda {
 namespace {
 
-constexpr int threads = 384;       // a warpgroup that brings, two that multiply
-constexpr int bringing_warps = 3;  // of the first warpgroup; the fourth starts bulk copies
-constexpr int slice = 64;          // columns of the operands that one stage holds: 128 bytes a row
+constexpr int threads = 384;      // a warpgroup that brings, two that multiply
+constexpr int bringing_warps = 3; // of the first warpgroup; the fourth starts bulk copies
+constexpr int slice = 64;         // columns of the operands that one stage holds: 128 bytes a row
 constexpr int slice_row_bytes = 128;
 constexpr int resident_slices = 2; // rows up to 128 columns wide stay in shared memory
 constexpr int column_stages = 3;
@@ -30,8 +30,8 @@ enum class RowsIn { shared, scratch };
 
 template <RowsIn place> struct Shape {
     static constexpr bool resident = place == RowsIn::shared;
-    static constexpr int strips = resident ? 2 : 1; ///< of 64 rows a warpgroup
-    static constexpr int rows = 128 * strips;       ///< of a row tile
+    static constexpr int strips = resident ? 2 : 1;         ///< of 64 rows a warpgroup
+    static constexpr int rows = 128 * strips;               ///< of a row tile
     static constexpr int components = resident ? 128 : 256; ///< of a component tile
     static constexpr int stages = resident ? 5 : 4;
     static constexpr int row_slice_bytes = rows * slice_row_bytes;
@@ -270,7 +270,7 @@ __device__ void bring_rows(
             const bool usable = F != 0;
             const auto store = [&](int column, const uint2& halves) {
                 const int place = (row + b) * slice_row_bytes +
-                        ((column % slice / 8 * 16) ^ (b * 16)) + column % 8 * 2;
+                                  ((column % slice / 8 * 16) ^ (b * 16)) + column % 8 * 2;
                 *reinterpret_cast<uint2*>(target + column / slice * S::row_slice_bytes + place) =
                         halves;
             };
@@ -319,8 +319,7 @@ __device__ void bring_rows(
         source.visit([&](auto* elements) {
 #pragma unroll
             for (int c = 0; c < kept; ++c) {
-                load_four(
-                        elements + i * d, group + 128 * c + 4 * lane, d, source.aligned, y[c]);
+                load_four(elements + i * d, group + 128 * c + 4 * lane, d, source.aligned, y[c]);
             }
         });
 #pragma unroll
@@ -404,7 +403,11 @@ __device__ void bring_rows(
 
 template <RowsIn place>
 __device__ void take_lists(
-        const Arguments& arguments, Shared<place>& shared, int buffer, int64_t first_row, int thread) {
+        const Arguments& arguments,
+        Shared<place>& shared,
+        int buffer,
+        int64_t first_row,
+        int thread) {
     const Lists lists = lists_of(arguments, shared, buffer);
     for (int row = thread; row < Shape<place>::rows; row += bringing_warps * 32) {
         if (first_row + row < arguments.rows.n) {
@@ -590,8 +593,8 @@ multiply_rows(const Arguments& arguments, Shared<place>& shared, int64_t row_til
             for (int e = 0; e < 3; ++e) {
                 errors.factor[e] = tile_columns[column_errors + e];
                 if (S::components == 2 * collect_tile) {
-                    errors.factor[e] =
-                            fmaxf(errors.factor[e], tile_columns[collect_columns + column_errors + e]);
+                    errors.factor[e] = fmaxf(
+                            errors.factor[e], tile_columns[collect_columns + column_errors + e]);
                 }
                 largest.factor[e] = fmaxf(largest.factor[e], errors.factor[e]);
             }
@@ -762,19 +765,19 @@ CUtensorMap tensor_map(const void* data, uint64_t columns, uint64_t rows, uint32
     const cuuint64_t extent[2] = {columns, rows};
     const cuuint64_t stride[1] = {columns * sizeof(__half)};
     const cuuint32_t box[2] = {slice, box_rows}, step[2] = {1, 1};
-    const CUresult result = encode(
-            &map,
-            CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-            2,
-            const_cast<void*>(data),
-            extent,
-            stride,
-            box,
-            step,
-            CU_TENSOR_MAP_INTERLEAVE_NONE,
-            CU_TENSOR_MAP_SWIZZLE_128B,
-            CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-            CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUresult result =
+            encode(&map,
+                   CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+                   2,
+                   const_cast<void*>(data),
+                   extent,
+                   stride,
+                   box,
+                   step,
+                   CU_TENSOR_MAP_INTERLEAVE_NONE,
+                   CU_TENSOR_MAP_SWIZZLE_128B,
+                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result != CUDA_SUCCESS) {
         throw Error(
                 {"collecting candidates on the GPU: describing an operand to the copy engine",
@@ -807,18 +810,23 @@ void launch(const CollectCall& call, void* workspace, Stream stream) {
     const CollectModel& model = call.model;
     const CUtensorMap components =
             tensor_map(model.operand, model.padded_width, model.padded_K, S::components);
-    const CUtensorMap rows = S::resident
-            ? components
-            : tensor_map(
-                      arguments.scratch, model.padded_width, uint64_t{2} * blocks * S::rows, S::rows);
+    const CUtensorMap rows = S::resident ? components
+                                         : tensor_map(
+                                                   arguments.scratch,
+                                                   model.padded_width,
+                                                   uint64_t{2} * blocks * S::rows,
+                                                   S::rows);
     const auto kernel = collect_by_warpgroups<form, place>;
     constexpr int bytes = sizeof(Shared<place>) + 1024;
     static_assert(bytes <= 227 * 1024, "a block's shared memory on compute capability 9.0");
     check_collect(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
             "asking for shared memory");
-    kernel<<<static_cast<unsigned>(row_tiles < blocks ? row_tiles : blocks), threads, bytes, stream>>>(
-            arguments, components, rows);
+    kernel<<<
+            static_cast<unsigned>(row_tiles < blocks ? row_tiles : blocks),
+            threads,
+            bytes,
+            stream>>>(arguments, components, rows);
 }
 
 template <CollectForm form> void launch(const CollectCall& call, void* workspace, Stream stream) {
@@ -837,7 +845,7 @@ size_t collect_hopper_workspace(const CollectModel& model) {
         return list_bytes<RowsIn::shared>(blocks);
     }
     return list_bytes<RowsIn::scratch>(blocks) +
-            blocks * 2 * Shape<RowsIn::scratch>::rows * model.padded_width * sizeof(__half);
+           blocks * 2 * Shape<RowsIn::scratch>::rows * model.padded_width * sizeof(__half);
 }
 
 void collect_hopper(const CollectCall& call, void* workspace, Stream stream) {

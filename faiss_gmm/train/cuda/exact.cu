@@ -7,8 +7,8 @@
 //   (2) r_ik as weigh.cu's: shares below the threshold go home
 //   (3) sums of r, r (x - mu_k), r |x - mu_k|^2 (diagonal: r (x - mu_k)^2), fp64
 // Phases, for as many rows as the buffers hold: 1 joints, tiles of 32 rows x 64 components   2 shares,
-//   a warp a row   3 sums, a thread a component and dimension, rows in order.
-// Cost: 2 n K d fp64 operations for (1), 2 a share and dimension for (3).
+//   a warp a row   3 sums, tiles of 32 components x 32 dimensions, rows in order.
+// Cost: 2 n K d fp64 operations for (1) and as many for (3).
 // Numerics: all fp64, nothing cancels. Determinism: gpu_to_gpu but for exp and log; every sum runs
 //   over the rows in order, whatever the buffers hold. This is the reference of the other tiers.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc, against tests/train/naive_em.h.
@@ -197,76 +197,106 @@ __global__ void share_kernel(
     }
 }
 
-/// A thread a component and dimension: rows in order. A warp has 32 dimensions of one component.
+constexpr int sum_rows = 32, sum_components = 32, sum_dimensions = 32, sum_threads = 128;
+
+/// (3): a block of threads has 32 components x 32 dimensions, a thread 4 x 2 of them; rows in order.
+/// The blocks of the first dimensions add up mass and the spherical forms' moment too.
 template <bool diagonal>
-__global__ void
-moment_kernel(MixtureView mixture, ExactRows rows, const double* share, PassSums sums) {
+__global__ void __launch_bounds__(sum_threads) moment_kernel(
+        MixtureView mixture,
+        ExactRows rows,
+        const double* __restrict__ joint,
+        const double* __restrict__ share,
+        PassSums sums) {
+    __shared__ double r_tile[sum_rows][sum_components];
+    __shared__ double x_tile[sum_rows][sum_dimensions];
     const int d = mixture.d, K = mixture.K;
-    const int lane = threadIdx.x % 32;
-    const int k = blockIdx.x, j = blockIdx.y * blockDim.x + threadIdx.x;
-    if (j - lane >= d) {
-        return;
-    }
-    const size_t at = static_cast<size_t>(k) * d + j;
-    const double mu = j < d ? mixture.means[at] : 0;
-    double first = j < d ? sums.first_moment[at] : 0;
-    double second = diagonal && j < d ? sums.second_moment[at] : 0;
-    for (int i0 = 0; i0 < rows.count; i0 += 32) {
-        const bool inside = i0 + lane < rows.count;
-        const double mine = inside ? share[static_cast<size_t>(i0 + lane) * K + k] : 0.0;
-        unsigned some = __ballot_sync(whole_warp, mine != 0);
-        if (some == 0) {
-            continue;
+    const int k0 = blockIdx.x * sum_components, j0 = blockIdx.y * sum_dimensions;
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    double mu[4][2], first[4][2], second[diagonal ? 4 : 1][2] = {};
+    for (int a = 0; a < 4; ++a) {
+        for (int b = 0; b < 2; ++b) {
+            const int k = k0 + ty + 8 * a, j = j0 + tx + 16 * b;
+            const size_t at = static_cast<size_t>(k) * d + j;
+            const bool inside = k < K && j < d;
+            mu[a][b] = inside ? mixture.means[at] : 0;
+            first[a][b] = inside ? sums.first_moment[at] : 0;
+            if (diagonal) {
+                second[a][b] = inside ? sums.second_moment[at] : 0;
+            }
         }
-        const uint32_t my_row = inside ? row_of(rows, i0 + lane) : 0;
-        while (some != 0) {
-            const int l = __ffs(some) - 1;
-            some &= some - 1;
-            const double r = __shfl_sync(whole_warp, mine, l);
-            const uint32_t row = __shfl_sync(whole_warp, my_row, l);
-            if (j < d) {
-                const double e = rows.x[static_cast<size_t>(row) * d + j] - mu;
-                first = fma(r, e, first);
-                if (diagonal) {
-                    second = fma(r * e, e, second);
+    }
+    const int my_k = k0 + threadIdx.x;
+    const bool scalars = blockIdx.y == 0 && threadIdx.x < sum_components && my_k < K;
+    double mass = scalars ? sums.mass[my_k] : 0;
+    double moment = scalars && !diagonal ? sums.moment[my_k] : 0;
+    const double constant = scalars ? mixture.constant[my_k] : 0;
+    const double hp = !scalars || diagonal                          ? 1.0
+                      : mixture.covariance == Covariance::spherical ? mixture.half_precision[my_k]
+                                                                    : mixture.half_precision[0];
+    for (int i0 = 0; i0 < rows.count; i0 += sum_rows) {
+        __syncthreads();
+#pragma unroll
+        for (int t = threadIdx.x; t < sum_rows * sum_components; t += sum_threads) {
+            const int i = t / sum_components, k = k0 + t % sum_components;
+            r_tile[i][t % sum_components] =
+                    i0 + i < rows.count && k < K ? share[static_cast<size_t>(i0 + i) * K + k] : 0;
+        }
+#pragma unroll
+        for (int t = threadIdx.x; t < sum_rows * sum_dimensions; t += sum_threads) {
+            const int i = t / sum_dimensions, j = j0 + t % sum_dimensions;
+            x_tile[i][t % sum_dimensions] =
+                    i0 + i < rows.count && j < d
+                            ? rows.x[static_cast<size_t>(row_of(rows, i0 + i)) * d + j]
+                            : 0;
+        }
+        __syncthreads();
+#pragma unroll 4
+        for (int i = 0; i < sum_rows; ++i) {
+            const double x[2] = {x_tile[i][tx], x_tile[i][tx + 16]};
+#pragma unroll
+            for (int a = 0; a < 4; ++a) {
+                const double r = r_tile[i][ty + 8 * a];
+#pragma unroll
+                for (int b = 0; b < 2; ++b) {
+                    const double e = x[b] - mu[a][b];
+                    first[a][b] = fma(r, e, first[a][b]);
+                    if (diagonal) {
+                        second[a][b] = fma(r * e, e, second[a][b]);
+                    }
+                }
+            }
+        }
+        if (scalars) {
+#pragma unroll 8
+            for (int i = 0; i < min(sum_rows, rows.count - i0); ++i) {
+                const double r = r_tile[i][threadIdx.x];
+                mass += r;
+                if (!diagonal) {
+                    // A component of weight zero has joints of -infinity, and no share.
+                    const double q = constant - joint[static_cast<size_t>(i0 + i) * K + my_k];
+                    moment += r > 0 ? r * (q / hp) : 0;
                 }
             }
         }
     }
-    if (j < d) {
-        sums.first_moment[at] = first;
-        if (diagonal) {
-            sums.second_moment[at] = second;
-        }
-    }
-}
-
-/// A thread a component: mass, and the spherical forms' moment from the joints.
-__global__ void mass_kernel(
-        MixtureView mixture, int count, const double* joint, const double* share, PassSums sums) {
-    const int k = blockIdx.x * blockDim.x + threadIdx.x;
-    if (k >= mixture.K) {
-        return;
-    }
-    const bool plain = mixture.covariance != Covariance::diagonal;
-    const double hp = !plain                                        ? 1.0
-                      : mixture.covariance == Covariance::spherical ? mixture.half_precision[k]
-                                                                    : mixture.half_precision[0];
-    const double constant = mixture.constant[k];
-    double mass = sums.mass[k], moment = plain ? sums.moment[k] : 0;
-    for (int i = 0; i < count; ++i) {
-        const size_t at = static_cast<size_t>(i) * mixture.K + k;
-        const double r = share[at];
-        if (r != 0) {
-            mass += r;
-            if (plain) {
-                moment += r * ((constant - joint[at]) / hp);
+    for (int a = 0; a < 4; ++a) {
+        for (int b = 0; b < 2; ++b) {
+            const int k = k0 + ty + 8 * a, j = j0 + tx + 16 * b;
+            if (k < K && j < d) {
+                const size_t at = static_cast<size_t>(k) * d + j;
+                sums.first_moment[at] = first[a][b];
+                if (diagonal) {
+                    sums.second_moment[at] = second[a][b];
+                }
             }
         }
     }
-    sums.mass[k] = mass;
-    if (plain) {
-        sums.moment[k] = moment;
+    if (scalars) {
+        sums.mass[my_k] = mass;
+        if (!diagonal) {
+            sums.moment[my_k] = moment;
+        }
     }
 }
 
@@ -412,14 +442,16 @@ void sum_exactly(
                 log_likelihood,
                 shared_rows,
                 bad_row);
-        const dim3 grid(mixture.K, (mixture.d + 127) / 128);
+        const dim3 grid(
+                (mixture.K + sum_components - 1) / sum_components,
+                (mixture.d + sum_dimensions - 1) / sum_dimensions);
         if (mixture.covariance == Covariance::diagonal) {
-            moment_kernel<true><<<grid, 128, 0, stream>>>(mixture, part, buffers.share, sums);
+            moment_kernel<true><<<grid, sum_threads, 0, stream>>>(
+                    mixture, part, buffers.joint, buffers.share, sums);
         } else {
-            moment_kernel<false><<<grid, 128, 0, stream>>>(mixture, part, buffers.share, sums);
+            moment_kernel<false><<<grid, sum_threads, 0, stream>>>(
+                    mixture, part, buffers.joint, buffers.share, sums);
         }
-        mass_kernel<<<(mixture.K + 63) / 64, 64, 0, stream>>>(
-                mixture, part.count, buffers.joint, buffers.share, sums);
         check_launch("adding up rows exactly");
     });
 }
