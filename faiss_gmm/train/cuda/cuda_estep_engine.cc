@@ -328,19 +328,9 @@ void Engine::require_ready() const {
 
 void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
     mixture.check();
-    if (mixture.covariance == Covariance::tied || mixture.covariance == Covariance::full) {
-        throw Error(
-                {"running the E-step on the GPU",
-                 "a covariance that is a matrix",
-                 "tied_spherical, spherical, diagonal",
-                 "choose engine=cpu"});
-    }
-    if (mixture.K > most_components || mixture.d > most_dimensions) {
-        throw Error(
-                {"running the E-step on the GPU",
-                 fmt::format("K = {} components, d = {} dimensions", mixture.K, mixture.d),
-                 fmt::format("K up to {}, d up to {}", most_components, most_dimensions),
-                 "choose engine=cpu"});
+    const std::string refused = cuda_refuses(mixture.covariance, mixture.K, mixture.d);
+    if (!refused.empty()) {
+        throw Error({"running the E-step on the GPU", refused, cuda_limits(), "choose engine=cpu"});
     }
     const DeviceGuard guard(options_.device);
     ready_ = false;
@@ -431,7 +421,7 @@ void Engine::reserve_wave() {
             reserve_for(blocks);
             wave_blocks_ = blocks;
             return;
-        } catch (const OutOfDeviceMemory&) {
+        } catch (const OutOfMemory&) {
             if (blocks == 1) {
                 throw;
             }
@@ -993,6 +983,23 @@ std::string obstacle(int device) {
 
 } // namespace
 } // namespace cuda
+
+std::string cuda_refuses(Covariance covariance, size_t K, size_t d) {
+    if (covariance == Covariance::tied || covariance == Covariance::full) {
+        return "a covariance that is a matrix";
+    }
+    if (K > cuda::most_components || d > cuda::most_dimensions) {
+        return fmt::format("K = {} components, d = {} dimensions", K, d);
+    }
+    return {};
+}
+
+std::string cuda_limits() {
+    return fmt::format(
+            "tied_spherical, spherical, diagonal; K up to {}, d up to {}",
+            cuda::most_components,
+            cuda::most_dimensions);
+}
 
 std::string cuda_obstacle(int device) {
     return cuda::obstacle(device);

@@ -79,6 +79,11 @@ public:
 /// Throws Error where there is no usable GPU, naming what was found.
 std::unique_ptr<CudaEStepEngine> make_cuda_engine(const CudaOptions& options = {});
 
+/// Empty if the engine can do such a mixture, otherwise what of it it cannot; cuda_limits() says what
+/// it can.
+std::string cuda_refuses(Covariance covariance, size_t K, size_t d);
+std::string cuda_limits();
+
 /// Empty if make_cuda_engine would find a usable GPU, otherwise what stands against it.
 std::string cuda_obstacle(int device = 0);
 

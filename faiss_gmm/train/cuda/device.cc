@@ -6,6 +6,20 @@
 
 namespace faiss_gmm::cuda {
 
+namespace {
+
+/// ", 12 of 80,000 MiB free", or nothing where the device does not say.
+std::string free_memory() {
+    size_t free = 0, total = 0;
+    if (cudaMemGetInfo(&free, &total) != cudaSuccess) {
+        cudaGetLastError();
+        return {};
+    }
+    return fmt::format(", {} of {} MiB free", free >> 20, total >> 20);
+}
+
+} // namespace
+
 void check(cudaError_t status, const char* doing) {
     if (status == cudaSuccess) {
         return;
@@ -14,9 +28,9 @@ void check(cudaError_t status, const char* doing) {
     const std::string given =
             fmt::format("CUDA error {} ({})", cudaGetErrorName(status), cudaGetErrorString(status));
     if (status == cudaErrorMemoryAllocation) {
-        throw OutOfDeviceMemory(
+        throw OutOfMemory(
                 {doing,
-                 given,
+                 given + free_memory(),
                  "what fits into the device's free memory",
                  "free device memory, give a smaller gpu_memory, or choose engine=cpu"});
     }

@@ -10,17 +10,12 @@
 
 #include <cuda_runtime_api.h>
 
-#include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/train/estep_engine.h"
 
 namespace faiss_gmm::cuda {
 
-/// Too little memory on the device: the engine halves its buffers and tries again.
-class OutOfDeviceMemory : public Error {
-public:
-    using Error::Error;
-};
-
-/// Throws what `status` says of `doing`; nothing for success.
+/// Throws what `status` says of `doing` (OutOfMemory for too little memory on the device: the engine
+/// halves its buffers and tries again); nothing for success.
 void check(cudaError_t status, const char* doing);
 /// The same for the launch just made.
 void check_launch(const char* doing);
@@ -41,7 +36,7 @@ public:
     ~DeviceBytes() {
         release();
     }
-    /// Makes room for so many bytes. Throws OutOfDeviceMemory.
+    /// Makes room for so many bytes. Throws OutOfMemory.
     void reserve(size_t bytes);
     void release() noexcept;
     void* data() const {
