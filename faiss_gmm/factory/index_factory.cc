@@ -267,6 +267,8 @@ const std::map<std::string, Key>& keys() {
                      [](IndexIVFGMM& index) -> EngineKind& { return index.training.engine; })},
             {"device",
              count_key(0, [](IndexIVFGMM& index) -> int& { return index.training.device; })},
+            {"gpu_cache",
+             count_key(0, [](IndexIVFGMM& index) -> size_t& { return index.training.gpu_cache; })},
             {"gpu_memory",
              count_key(0, [](IndexIVFGMM& index) -> size_t& { return index.training.gpu_memory; })},
             {"order",

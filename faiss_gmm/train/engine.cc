@@ -21,6 +21,8 @@ std::unique_ptr<EStepEngine> on_gpu(const EngineParameters& parameters) {
     CudaOptions options;
     options.device = parameters.device;
     options.gpu_memory = parameters.gpu_memory << 20;
+    options.gpu_cache =
+            parameters.gpu_cache == automatic_cache ? automatic_cache : parameters.gpu_cache << 20;
     return make_cuda_engine(options);
 }
 

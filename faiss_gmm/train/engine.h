@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -11,6 +12,9 @@
 #include "faiss_gmm/train/estep_engine.h"
 
 namespace faiss_gmm {
+
+/// Of gpu_cache: what the device has free.
+constexpr size_t automatic_cache = std::numeric_limits<size_t>::max();
 
 /// Where the heavy part of EM runs.
 enum class EngineKind {
@@ -23,9 +27,10 @@ enum class EngineKind {
 struct EngineParameters {
     EngineKind kind = EngineKind::automatic;
     int device = 0; ///< number of the GPU
-    size_t gpu_memory =
-            0; ///< MiB of its memory that training may take beside the rows; 0: what is free
-    EStep estep = EStep::automatic; ///< of the CPU engine; nearest_cells is the CPU's alone
+    /// MiB of its memory that training may take beside the rows; 0: what is free.
+    size_t gpu_memory = 0;
+    size_t gpu_cache = automatic_cache; ///< MiB for rows that stay there between passes
+    EStep estep = EStep::automatic;     ///< of the CPU engine; nearest_cells is the CPU's alone
 };
 
 /// What the engine will be given.

@@ -93,6 +93,8 @@ public:
         chunk.x = buffer_.data();
         chunk.n = n;
         chunk.first = first;
+        chunk.last = first + n == rows_.size();
+        chunk.source = number_;
         return chunk;
     }
 
@@ -109,6 +111,7 @@ private:
     VectorSource& whole_;
     std::vector<int64_t> rows_;
     std::vector<float> buffer_;
+    uint64_t number_ = new_number();
 };
 
 SufficientStatistics
@@ -528,6 +531,7 @@ std::unique_ptr<EStepEngine> GMMTrainer::make_engine(size_t K, size_t d) const {
     engine.kind = parameters_.engine;
     engine.device = parameters_.device;
     engine.gpu_memory = parameters_.gpu_memory;
+    engine.gpu_cache = parameters_.gpu_cache;
     engine.estep = parameters_.estep;
     return faiss_gmm::make_engine(engine, {parameters_.covariance, K, d}, parameters_.warning);
 }

@@ -45,9 +45,12 @@ struct TrainingParameters {
     EStep estep = EStep::automatic;
     /// Of train(K, n, d, x), as EngineParameters says; never stored in a file.
     EngineKind engine = EngineKind::automatic;
-    int device = 0;          ///< number of the GPU
-    size_t gpu_memory = 0;   ///< MiB of it that training may take beside the rows; 0: what is free
-    double reg_covar = 1e-6; ///< added to variances, in squared units of the data
+    int device = 0;        ///< number of the GPU
+    size_t gpu_memory = 0; ///< MiB of it that training may take beside the rows; 0: what is free
+    /// MiB of it for rows that stay there between iterations; automatic_cache: what is free. The rest
+    /// streams; 0: all does.
+    size_t gpu_cache = automatic_cache;
+    double reg_covar = 1e-6;               ///< added to variances, in squared units of the data
     size_t min_points_per_component = 39;  ///< fewer: a warning, FAISS's wording
     size_t max_points_per_component = 256; ///< more: a random subset is used; 0: all rows
     size_t warm_start_iterations = 8; ///< Lloyd steps on 64 rows a component before EM; at least 1

@@ -67,6 +67,7 @@ TEST(Factory, TakesEveryKey) {
     EXPECT_EQ(ours.training.engine, EngineKind::cpu);
     EXPECT_EQ(ours.training.device, 1);
     EXPECT_EQ(ours.training.gpu_memory, 512u);
+    EXPECT_EQ(ours.training.gpu_cache, automatic_cache);
     EXPECT_EQ(ours.spill.order, SpillOrder::soar);
     EXPECT_EQ(ours.spill.lambda, 1.5f);
     EXPECT_EQ(ours.spill.rule, SpillRule::threshold);
@@ -150,7 +151,8 @@ INSTANTIATE_TEST_SUITE_P(
         testing::Values(
                 BadString{
                         "IVFGMM64(spil=never),Flat",
-                        "covariance, device, engine, estep, gpu_memory, k_factor, lambda, m, "
+                        "covariance, device, engine, estep, gpu_cache, gpu_memory, k_factor, "
+                        "lambda, m, "
                         "max_iter",
                         "spil="},
                 BadString{"IVFGMM64(spill=sometimes),Flat", "never | threshold(t)", "sometimes)"},

@@ -12,6 +12,8 @@
 //   5 exact    rows without a usable list                  (exact.cu)
 // The host waits once a wave, for the number of pairs and of rows left to 5, while the device adds up
 // the homes. Three sets of fp64 sums (3, 4, 5), each in the order of the blocks, become one in finish().
+// Rows of host memory come through two buffers of a wave each, copied on a stream of their own while
+// the wave before is worked on; what fits stays for the next pass over the same source.
 // Memory beside parameters, sums (3 K d fp64) and rows: 16 capacity + 30 bytes a row of a wave, 24 a
 // pair, d / 16 (diagonal d / 8) for segments; nothing of size n.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc.
@@ -43,6 +45,8 @@ constexpr size_t block_bytes = size_t{1} << 28; ///< rows of a block, at d above
 constexpr size_t most_block_rows = size_t{1} << 18;
 constexpr size_t most_wave_rows = size_t{1} << 20;
 constexpr size_t exact_bytes = size_t{64} << 20;
+constexpr size_t bounce_bytes = size_t{32} << 20; ///< of pageable rows that are pinned at once
+constexpr size_t bounce_slice = size_t{1} << 20;
 constexpr int pass_capacity = 16; ///< candidates that a row's list holds
 constexpr int top_capacity = 32;
 constexpr double negligible_share =
@@ -57,6 +61,23 @@ size_t block_rows_for(size_t d) {
         rows /= 2;
     }
     return rows;
+}
+
+constexpr size_t list_bytes = 6 * pass_capacity + 40; ///< a row, all of its lists' parts
+constexpr size_t pair_bytes = 24;
+
+/// Blocks of a wave within options.gpu_memory (three pairs a row, two buffers of rows); at least one.
+size_t wave_blocks_for(const CudaOptions& options, Covariance covariance, size_t K, size_t d) {
+    const size_t block = block_rows_for(d), vectors = covariance == Covariance::diagonal ? 2 : 1;
+    size_t blocks = std::max<size_t>(1, most_wave_rows / block);
+    const auto bytes = [&] {
+        const size_t rows = blocks * block, segments = rows / segment_rows + blocks * K;
+        return rows * (list_bytes + 3 * pair_bytes + 8 * d) + segments * (vectors * 4 * d + 24);
+    };
+    while (options.gpu_memory > 0 && blocks > 1 && bytes() > options.gpu_memory) {
+        blocks /= 2;
+    }
+    return blocks;
 }
 
 CollectForm form_of(Covariance covariance) {
@@ -251,13 +272,15 @@ private:
     void prepare_collecting();
     void reserve_wave();
     void reserve_for(size_t blocks);
-    size_t wave_bytes(size_t blocks) const;
     size_t wave_rows() const {
         return wave_blocks_ * block_rows_;
     }
+    void choose_row_buffer(const Chunk& chunk);
     void stage(const Chunk& chunk, size_t from, size_t count);
+    void copy_from_host(float* to, const float* from, size_t bytes, cudaStream_t stream);
     void flush();
-    void process(const float* x, size_t rows, size_t first_row);
+    void start_wave(const float* x, size_t rows, size_t first_row);
+    void end_wave();
     RowLists collect(const float* x, size_t rows, int capacity, float margin, int rank);
     void sum_other_pairs(
             const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs);
@@ -305,9 +328,40 @@ private:
     DeviceArray<float> segment_vectors_;
     DeviceArray<double> segment_numbers_, log_likelihood_, likelihood_tiles_;
     DeviceArray<double> exact_joint_, exact_share_;
-    DeviceArray<float> staging_;
-    size_t staged_ = 0; ///< rows in staging_
     PinnedBytes host_counts_;
+    /// The wave that is under way: phases 1 to 3 are launched.
+    struct Wave {
+        bool open = false;
+        RowLists lists;
+        Grouping grouping;
+        const uint32_t* order = nullptr;
+        size_t first_row = 0;
+    };
+    Wave wave_;
+
+    // Rows on their way from the host, or from chunks that end within a block.
+    struct RowBuffer {
+        DeviceArray<float> rows;
+        Event filled, used; ///< on the copying stream, on the working stream
+    };
+    OwnedStream copy_stream_;
+    RowBuffer turns_[2];
+    int turn_ = 0;
+    /// Waves of source cached_source_, from its first row on.
+    std::vector<std::unique_ptr<RowBuffer>> cache_;
+    uint64_t cached_source_ = 0;
+    size_t cached_wave_size_ = 0;
+    size_t complete_waves_ = 0; ///< of cache_ that hold their rows
+    RowBuffer* filling_ = nullptr;
+    RowBuffer* in_use_ = nullptr;   ///< by the wave under way
+    bool filling_is_there_ = false; ///< nothing needs to be copied: the cache has it
+    size_t staged_ = 0;             ///< rows in *filling_
+    struct Bounce {
+        PinnedBytes memory;
+        Event sent;
+    };
+    Bounce bounces_[2];
+    int bounce_ = 0;
 
     // Of a pass.
     size_t rows_ = 0, processed_ = 0;
@@ -373,6 +427,8 @@ void Engine::start_pass(Assignment assignment) {
     assignment_ = assignment;
     rule_ = rule_for(assignment);
     rows_ = processed_ = staged_ = 0;
+    wave_.open = false;
+    in_use_ = nullptr;
     counts_ = CudaPassCounts();
     const bool diagonal = covariance_ == Covariance::diagonal;
     home_sums_.clear(K_, d_, diagonal, stream_.get());
@@ -411,11 +467,8 @@ void Engine::prepare_collecting() {
 
 /// Buffers for a wave: as many blocks as memory allows, any number of them gives the same bits.
 void Engine::reserve_wave() {
-    const size_t most = std::max<size_t>(1, most_wave_rows / block_rows_);
+    const size_t most = wave_blocks_for(options_, covariance_, K_, d_);
     size_t blocks = wave_blocks_ == 0 ? most : std::min(wave_blocks_, most);
-    while (options_.gpu_memory > 0 && blocks > 1 && wave_bytes(blocks) > options_.gpu_memory) {
-        blocks /= 2;
-    }
     while (true) {
         try {
             reserve_for(blocks);
@@ -427,19 +480,12 @@ void Engine::reserve_wave() {
             }
             component_.release();
             share_.release();
-            staging_.release();
+            cache_.clear();
+            complete_waves_ = 0;
             segment_vectors_.release();
             blocks /= 2;
         }
     }
-}
-
-/// What a wave needs beside the rows' copy where it needs one, with three pairs a row.
-size_t Engine::wave_bytes(size_t blocks) const {
-    const size_t rows = blocks * block_rows_, segments = rows / segment_rows + blocks * K_;
-    const size_t vectors = covariance_ == Covariance::diagonal ? 2 : 1;
-    return rows * (6 * pass_capacity + 40 + 3 * 24) + segments * (vectors * 4 * d_ + 24) +
-           rows * d_ * sizeof(float);
 }
 
 void Engine::reserve_for(size_t blocks) {
@@ -511,7 +557,7 @@ void Engine::accumulate(const Chunk& chunk) {
             if (!(chunk.last && take == left)) {
                 take = take / block_rows_ * block_rows_;
             }
-            process(chunk.x + from * d_, take, chunk.first + from);
+            start_wave(chunk.x + from * d_, take, chunk.first + from);
         } else {
             // Rows of device memory only fill up a block, then go on in place.
             const size_t room =
@@ -526,31 +572,118 @@ void Engine::accumulate(const Chunk& chunk) {
     }
     rows_ += chunk.n;
     if (on_device) {
+        end_wave(); // it may read the chunk
         consumed_.record(stream_.get());
         consumed_.block(static_cast<cudaStream_t>(chunk.stream));
     }
 }
 
+/// Where the rows of the next wave go: to the cache if they are to stay, or else to the buffer whose
+/// turn it is.
+void Engine::choose_row_buffer(const Chunk& chunk) {
+    const size_t wave = processed_ / wave_rows(), size = wave_rows() * d_;
+    const bool may_stay = chunk.source != 0 && chunk.memory == Chunk::Memory::host &&
+                          options_.gpu_cache > 0 && processed_ % wave_rows() == 0;
+    if (may_stay && wave == 0 && (chunk.source != cached_source_ || cached_wave_size_ != size)) {
+        cache_.clear();
+        complete_waves_ = 0;
+        cached_source_ = chunk.source;
+        cached_wave_size_ = size;
+    }
+    const bool stays = may_stay && chunk.source == cached_source_;
+    filling_is_there_ = stays && wave < complete_waves_;
+    if (stays && wave == cache_.size()) {
+        size_t free = 0, total = 0;
+        check(cudaMemGetInfo(&free, &total), "asking for free memory");
+        const size_t bytes = size * sizeof(float); // the two buffers that take turns must fit too
+        if (free > total / 8 + 3 * bytes && (wave + 1) * bytes <= options_.gpu_cache) {
+            cache_.push_back(std::make_unique<RowBuffer>());
+            cache_.back()->rows.reserve(size);
+        }
+    }
+    if (stays && wave < cache_.size()) {
+        filling_ = cache_[wave].get();
+        return;
+    }
+    turn_ = 1 - turn_;
+    filling_ = &turns_[turn_];
+    filling_->rows.reserve(size);
+}
+
 /// Copies rows of the chunk behind those that wait for their block to fill.
 void Engine::stage(const Chunk& chunk, size_t from, size_t count) {
-    staging_.reserve(wave_rows() * d_);
-    check(cudaMemcpyAsync(
-                  staging_.data() + staged_ * d_,
-                  chunk.x + from * d_,
-                  count * d_ * sizeof(float),
-                  chunk.memory == Chunk::Memory::device ? cudaMemcpyDeviceToDevice
-                                                        : cudaMemcpyHostToDevice,
-                  stream_.get()),
-          "copying rows to the device");
+    const cudaStream_t copying = copy_stream_.get();
+    if (staged_ == 0) {
+        choose_row_buffer(chunk);
+        filling_->used.block(copying);
+    }
+    float* to = filling_->rows.data() + staged_ * d_;
+    const float* rows = chunk.x + from * d_;
+    const size_t bytes = count * d_ * sizeof(float);
     staged_ += count;
+    if (filling_is_there_) {
+        return;
+    }
+    if (chunk.memory == Chunk::Memory::host) {
+        copy_from_host(to, rows, bytes, copying);
+        return;
+    }
+    consumed_.block(copying); // here: until the chunk is there to be read
+    check(cudaMemcpyAsync(to, rows, bytes, cudaMemcpyDeviceToDevice, copying), "copying rows");
+    filling_->filled.record(copying);
+    filling_->filled.block(stream_.get()); // and before the chunk may be written again
+}
+
+/// Pinned memory goes directly, the rest by way of two pinned buffers, which several threads fill. The
+/// caller may write to `from` again when this returns.
+void Engine::copy_from_host(float* to, const float* from, size_t bytes, cudaStream_t stream) {
+    cudaPointerAttributes attributes{};
+    const bool known = cudaPointerGetAttributes(&attributes, from) == cudaSuccess;
+    if (!known) {
+        cudaGetLastError();
+    }
+    if (known && attributes.type == cudaMemoryTypeHost) {
+        check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "copying rows");
+        bounces_[0].sent.record(stream);
+        bounces_[0].sent.synchronize();
+        return;
+    }
+    const char* source = reinterpret_cast<const char*>(from);
+    char* target = reinterpret_cast<char*>(to);
+    for (size_t first = 0; first < bytes; first += bounce_bytes) {
+        const size_t here = std::min(bounce_bytes, bytes - first);
+        Bounce& bounce = bounces_[bounce_];
+        bounce_ = 1 - bounce_;
+        bounce.memory.reserve(bounce_bytes);
+        bounce.sent.synchronize();
+        char* pinned = static_cast<char*>(bounce.memory.data());
+        const auto slices = static_cast<int64_t>((here + bounce_slice - 1) / bounce_slice);
+#pragma omp parallel for schedule(static) if (slices > 1)
+        for (int64_t s = 0; s < slices; ++s) {
+            const size_t at = static_cast<size_t>(s) * bounce_slice;
+            std::memcpy(pinned + at, source + first + at, std::min(bounce_slice, here - at));
+        }
+        check(cudaMemcpyAsync(target + first, pinned, here, cudaMemcpyHostToDevice, stream),
+              "copying rows");
+        bounce.sent.record(stream);
+    }
 }
 
 void Engine::flush() {
-    if (staged_ > 0) {
-        const size_t rows = staged_;
-        staged_ = 0;
-        process(staging_.data(), rows, processed_);
+    if (staged_ == 0) {
+        return;
     }
+    const size_t rows = staged_, wave = processed_ / wave_rows();
+    staged_ = 0;
+    RowBuffer& buffer = *filling_;
+    buffer.filled.record(copy_stream_.get());
+    end_wave(); // before the working stream waits for these rows
+    buffer.filled.block(stream_.get());
+    if (wave < cache_.size() && cache_[wave].get() == &buffer) {
+        complete_waves_ = std::max(complete_waves_, wave + 1);
+    }
+    start_wave(buffer.rows.data(), rows, processed_);
+    in_use_ = &buffer;
 }
 
 /// Phase 1.
@@ -584,22 +717,30 @@ RowLists Engine::collect(const float* x, size_t rows, int capacity, float margin
     return lists;
 }
 
-/// A wave; all but the last one of a pass are whole blocks.
-void Engine::process(const float* x, size_t rows, size_t first_row) {
+/// Phases 1 to 3 of a wave; all waves but the last one of a pass are whole blocks. The rows must stay
+/// until end_wave().
+void Engine::start_wave(const float* x, size_t rows, size_t first_row) {
+    end_wave();
     const cudaStream_t stream = stream_.get();
-    Grouping grouping;
+    wave_.first_row = first_row;
+    Grouping& grouping = wave_.grouping;
     grouping.K = static_cast<int>(K_);
     grouping.block_rows = static_cast<int>(block_rows_);
     grouping.blocks = static_cast<int>((rows + block_rows_ - 1) / block_rows_);
-    const RowLists lists = collect(x, rows, pass_capacity, rule_.margin, 1);
+    wave_.lists = collect(x, rows, pass_capacity, rule_.margin, 1);
     clock_.mark("collect", stream);
     const GroupArrays arrays{group_offset_.data(), group_first_.data()};
-    const uint32_t* order = order_rows(
-            lists, grouping, row_keys_.data(), row_numbers_.data(), arrays, scratch(), stream);
-    const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
+    wave_.order = order_rows(
+            wave_.lists,
+            grouping,
+            row_keys_.data(),
+            row_numbers_.data(),
+            arrays,
+            scratch(),
+            stream);
     clock_.mark("order", stream);
+    const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
     const size_t segments = rows / segment_rows + std::min<size_t>(grouping.groups(), rows);
-
     WeighOutput weighed;
     weighed.sums = segment_sums(rows / segment_rows + grouping.groups(), true);
     weighed.kept = kept_.data();
@@ -607,8 +748,8 @@ void Engine::process(const float* x, size_t rows, size_t first_row) {
     weighed.bad_row = &counters_.data()->bad_row;
     weigh(mixture_.view(),
           rule_,
-          lists,
-          order,
+          wave_.lists,
+          wave_.order,
           table,
           static_cast<int>(segments),
           first_row,
@@ -618,7 +759,6 @@ void Engine::process(const float* x, size_t rows, size_t first_row) {
     const int* listed = arrays.offset + grouping.groups();
     place_pairs(
             kept_.data(), static_cast<int>(rows), listed, first_pair_.data(), scratch(), stream);
-
     auto* counts = static_cast<WaveCounts*>(host_counts_.data());
     const auto tell = [&](void* to, const void* from, size_t bytes) {
         check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "reading counts");
@@ -630,24 +770,38 @@ void Engine::process(const float* x, size_t rows, size_t first_row) {
     clock_.mark("place pairs", stream);
     add_segments(grouping, static_cast<int>(d_), table, weighed.sums, home_sums_.view(), stream);
     clock_.mark("add homes", stream);
-    counted_.synchronize();
-
-    if (counts->bad_row != no_row && counts->listed == static_cast<int>(rows)) {
-        refuse_row(counts->bad_row); // of all rows so far; with rows left a lower one may follow
-    }
-    const int pairs = counts->pairs, left = static_cast<int>(rows) - counts->listed;
-    if (pairs > 0) {
-        sum_other_pairs(lists, grouping, order, pairs);
-        clock_.mark("sum pairs", stream);
-    }
-    if (left > 0) {
-        sum_left_rows(lists, order + counts->listed, left, first_row);
-        clock_.mark("exact rows", stream);
-    }
+    wave_.open = true;
     processed_ += rows;
     counts_.rows += rows;
+}
+
+/// Phases 4 and 5 of the wave that is under way.
+void Engine::end_wave() {
+    if (!wave_.open) {
+        return;
+    }
+    wave_.open = false;
+    const cudaStream_t stream = stream_.get();
+    counted_.synchronize();
+    const auto* counts = static_cast<const WaveCounts*>(host_counts_.data());
+    const int rows = wave_.lists.rows, pairs = counts->pairs, listed = counts->listed;
+    if (counts->bad_row != no_row && listed == rows) {
+        refuse_row(counts->bad_row); // of all rows so far; with rows left a lower one may follow
+    }
+    if (pairs > 0) {
+        sum_other_pairs(wave_.lists, wave_.grouping, wave_.order, pairs);
+        clock_.mark("sum pairs", stream);
+    }
+    if (listed < rows) {
+        sum_left_rows(wave_.lists, wave_.order + listed, rows - listed, wave_.first_row);
+        clock_.mark("exact rows", stream);
+    }
+    if (in_use_ != nullptr) {
+        in_use_->used.record(stream);
+        in_use_ = nullptr;
+    }
     counts_.pairs += pairs;
-    counts_.exact_rows += left;
+    counts_.exact_rows += rows - listed;
 }
 
 /// Phase 4.
@@ -719,6 +873,7 @@ void Engine::sum_left_rows(
 /// The pass's sums as one set.
 void Engine::combine() {
     flush();
+    end_wave();
     const bool diagonal = covariance_ == Covariance::diagonal;
     total_.clear(K_, d_, diagonal, stream_.get());
     add_sums(
@@ -983,6 +1138,47 @@ std::string obstacle(int device) {
 
 } // namespace
 } // namespace cuda
+
+CudaPlan
+cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d) {
+    using namespace cuda;
+    const size_t diagonal = covariance == Covariance::diagonal, vectors = 1 + diagonal;
+    CudaPlan plan;
+    plan.block_rows = block_rows_for(d);
+    const size_t blocks = wave_blocks_for(options, covariance, K, d);
+    plan.wave_rows = blocks * plan.block_rows;
+    const size_t segments = plan.wave_rows / segment_rows + blocks * K;
+    const CollectModelBytes operands = collect_model_bytes(
+            form_of(covariance), static_cast<int64_t>(K), static_cast<int64_t>(d));
+    plan.parameters = K * (4 * d + 28) + (diagonal != 0 ? 20 * K * d : 0) + operands.operand +
+                      operands.columns + operands.scale + 4 * 8 * K * (vectors * d + 3);
+    plan.row_buffers = 2 * plan.wave_rows * d * sizeof(float);
+    plan.lists = plan.wave_rows * (list_bytes + 3 * pair_bytes);
+    plan.working = segments * (vectors * 4 * d + 24) + exact_bytes;
+    const DeviceGuard guard(options.device);
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "asking for free memory");
+    const size_t taken = plan.parameters + plan.row_buffers + plan.lists + plan.working + total / 8;
+    const size_t room = std::min(free > taken ? free - taken : 0, options.gpu_cache);
+    const size_t wave = plan.wave_rows * d * sizeof(float);
+    plan.cached_rows = std::min(n, room / wave * plan.wave_rows);
+    return plan;
+}
+
+std::string CudaPlan::text() const {
+    const auto mib = [](size_t bytes) { return (bytes + (size_t{1} << 20) - 1) >> 20; };
+    return fmt::format(
+            "blocks of {} rows, {} rows at once; MiB: parameters and sums {}, rows on their way "
+            "{}, "
+            "candidates and pairs {}, working {}; {} rows stay on the device",
+            block_rows,
+            wave_rows,
+            mib(parameters),
+            mib(row_buffers),
+            mib(lists),
+            mib(working),
+            cached_rows);
+}
 
 std::string cuda_refuses(Covariance covariance, size_t K, size_t d) {
     if (covariance == Covariance::tied || covariance == Covariance::full) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -32,12 +33,26 @@ struct CudaOptions {
     /// Bytes of device memory that the engine may take beside rows that are there already; 0: what is
     /// free. Any number gives the same bits; less costs speed.
     size_t gpu_memory = 0;
+    /// Bytes for rows of host memory that stay on the device between passes over one source; the rest
+    /// streams. The default: what is free, but for an eighth of the device.
+    size_t gpu_cache = std::numeric_limits<size_t>::max();
     CudaTier tier = CudaTier::automatic;
     CudaPath path = CudaPath::automatic;
     /// Responsibility from which a component gets its share of a row (the rest goes to the largest);
     /// 0: 1e-5 for tied_spherical, min(1e-8, 1e-5 / K) otherwise, where what is far weighs in variances.
     double pair_threshold = 0;
     bool time_phases = false; ///< for phase_milliseconds()
+};
+
+/// What the engine takes of the device's memory, in bytes.
+struct CudaPlan {
+    size_t block_rows = 0, wave_rows = 0; ///< rows summed together, and rows worked on at once
+    size_t parameters = 0;                ///< the mixture, its operands, and 4 sets of fp64 sums
+    size_t row_buffers = 0; ///< 2 waves of rows; rows that are on the device need none
+    size_t lists = 0;       ///< candidates and pairs of a wave
+    size_t working = 0;     ///< segments and the exact tier
+    size_t cached_rows = 0; ///< of n that stay on the device
+    std::string text() const;
 };
 
 /// What a pass met, for benchmarks.
@@ -78,6 +93,9 @@ public:
 
 /// Throws Error where there is no usable GPU, naming what was found.
 std::unique_ptr<CudaEStepEngine> make_cuda_engine(const CudaOptions& options = {});
+
+/// The plan for n rows in host memory; asks the device what is free.
+CudaPlan cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d);
 
 /// Empty if the engine can do such a mixture, otherwise what of it it cannot; cuda_limits() says what
 /// it can.

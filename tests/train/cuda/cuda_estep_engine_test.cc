@@ -13,6 +13,7 @@
 
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
+#include "faiss_gmm/train/gmm_trainer.h"
 #include "tests/train/naive_em.h"
 #include "tests/train/random_data.h"
 
@@ -452,6 +453,78 @@ TEST_F(CudaEStepEngineTest, SameBitsForAnyChunksMemoryAndResidence) {
                 expect_same_bits(first, engine->finish());
             }
         }
+    }
+}
+
+SufficientStatistics
+pass_over(EStepEngine& engine, const GaussianMixture& mixture, VectorSource& source, size_t piece) {
+    engine.begin(mixture);
+    for (size_t first = 0; first < source.rows(); first += piece) {
+        engine.accumulate(source.read(first, std::min(piece, source.rows() - first)));
+    }
+    return engine.finish();
+}
+
+TEST_F(CudaEStepEngineTest, RowsThatStayOnTheDeviceAreTheSameRows) {
+    const size_t n = 900001, d = 12;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 90, d, 1.0, 0, 18);
+    const auto x = draw(mixture, n, 19), y = draw(mixture, n, 20);
+    MemorySource source(n, d, x.data()), other(n, d, y.data());
+    const auto plain = make_cuda_engine();
+    const SufficientStatistics of_x = pass(*plain, mixture, x), of_y = pass(*plain, mixture, y);
+    for (const size_t cache : {size_t{0}, size_t{13} << 20, size_t{30} << 20, size_t{1} << 40}) {
+        CudaOptions options;
+        options.gpu_memory = size_t{1} << 20; // waves of one block: 4 of them, of 12.6 MB each
+        options.gpu_cache = cache;
+        const auto engine = make_cuda_engine(options);
+        SCOPED_TRACE(cache);
+        for (const size_t piece : {n, size_t{300000}, n, size_t{77777}}) {
+            expect_same_bits(of_x, pass_over(*engine, mixture, source, piece));
+            expect_same_bits(of_x, pass_over(*engine, mixture, source, piece));
+            expect_same_bits(of_y, pass_over(*engine, mixture, other, piece));
+        }
+        // A pass that is given up halfway leaves nothing behind.
+        engine->begin(mixture);
+        engine->accumulate(source.read(0, 500000));
+        expect_same_bits(of_x, pass_over(*engine, mixture, source, n));
+        const CudaPlan plan = cuda_plan(options, Covariance::tied_spherical, n, 90, d);
+        EXPECT_EQ(plan.wave_rows, plan.block_rows);
+        std::printf("  %s\n", plan.text().c_str());
+    }
+    // Pinned memory needs no detour.
+    void* pinned = nullptr;
+    ASSERT_EQ(cudaMallocHost(&pinned, x.size() * sizeof(float)), cudaSuccess);
+    std::memcpy(pinned, x.data(), x.size() * sizeof(float));
+    MemorySource direct(n, d, static_cast<const float*>(pinned));
+    expect_same_bits(of_x, pass_over(*plain, mixture, direct, 400000));
+    cudaFreeHost(pinned);
+}
+
+TEST_F(CudaEStepEngineTest, TheTrainerRunsOnTheGpu) {
+    for (const Covariance covariance : forms) {
+        SCOPED_TRACE(name_of(covariance));
+        const auto truth = random_mixture(covariance, 40, 16, 2.0, 3, 70);
+        const auto x = draw(truth, 30000, 71);
+        TrainingParameters parameters;
+        parameters.covariance = covariance;
+        parameters.mixing = Mixing::free;
+        parameters.max_iter = 12;
+        parameters.engine = EngineKind::cuda;
+        parameters.max_points_per_component = 0;
+        const TrainingResult result = GMMTrainer(parameters).train(40, 30000, 16, x.data());
+        for (size_t i = 1; i < result.history.size(); ++i) {
+            EXPECT_GE(
+                    result.history[i].mean_log_likelihood,
+                    result.history[i - 1].mean_log_likelihood - 1e-6 * 16);
+        }
+        // What it says is what the reference says of the parameters it began the iteration with.
+        EXPECT_NEAR(
+                result.mixture.score(30000, x.data()),
+                result.history.back().mean_log_likelihood,
+                0.05);
+        const TrainingResult again = GMMTrainer(parameters).train(40, 30000, 16, x.data());
+        EXPECT_EQ(again.mixture.means, result.mixture.means);
+        EXPECT_EQ(again.mixture.covariances, result.mixture.covariances);
     }
 }
 
