@@ -62,6 +62,24 @@ __global__ void mark_groups(const uint32_t* keys, int count, int groups, int* of
     }
 }
 
+/// The same for lists shorter than the groups are many: a search for each.
+__global__ void search_groups(const uint32_t* keys, int count, int groups, int* offset) {
+    const int g = blockIdx.x * threads + threadIdx.x;
+    if (g > groups + 1) {
+        return;
+    }
+    int low = 0, high = count; // keys before low are < g, from high on >= g
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (static_cast<int>(keys[middle]) < g) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    offset[g] = low;
+}
+
 struct SegmentsOfGroup {
     const int* offset;
     int groups;
@@ -93,8 +111,13 @@ void find_groups(
         const GroupArrays& arrays,
         Scratch scratch,
         cudaStream_t stream) {
-    mark_groups<<<blocks_for(count + 1LL), threads, 0, stream>>>(
-            keys, count, groups, arrays.offset);
+    if (count < 4LL * groups) {
+        search_groups<<<blocks_for(groups + 2LL), threads, 0, stream>>>(
+                keys, count, groups, arrays.offset);
+    } else {
+        mark_groups<<<blocks_for(count + 1LL), threads, 0, stream>>>(
+                keys, count, groups, arrays.offset);
+    }
     check_launch("finding the groups of a sorted list");
     exclusive_sums(
             SegmentsOfGroup{arrays.offset, groups}, arrays.first, groups + 1, scratch, stream);
