@@ -315,6 +315,7 @@ nlohmann::json run(const Case& c, const std::vector<size_t>& top, int repeats) {
             {"fastest_ms", times.front()},
             {"slowest_ms", times.back()},
             {"other_pairs_a_row", double(counts.pairs) / c.n},
+            {"dense_rows", counts.dense_rows},
             {"exact_rows", counts.exact_rows},
             {"tflop_s", 2.0 * c.n * c.K * c.d / median(times) * 1e-9}};
     CudaOptions timed = options;

@@ -63,6 +63,13 @@ void collect_candidates(
                  "multiples of 8 from 8 to " + std::to_string(collect_max_capacity),
                  "choose a capacity of 16"});
     }
+    if (input.rank < 1 || input.rank > collect_max_rank) {
+        throw Error(
+                {"collecting candidates on the GPU",
+                 "rank = " + std::to_string(input.rank),
+                 "1 to " + std::to_string(collect_max_rank),
+                 "score all components of a row where more are wanted"});
+    }
     if (input.n <= 0) {
         return;
     }

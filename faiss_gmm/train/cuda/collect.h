@@ -56,8 +56,9 @@ constexpr int32_t collect_tile = 128; ///< components of a tile
 /// A tile's floats: base [128], quadratic [128], bound [16], largest {bound, base, quadratic} errors
 /// and one of padding.
 constexpr int32_t collect_columns = 2 * collect_tile + collect_tile / 8 + 4;
-constexpr int32_t collect_scales = 8;
+constexpr int32_t collect_scales = 16;
 constexpr int32_t collect_max_capacity = 64;
+constexpr int32_t collect_max_rank = 16;
 
 /// Bytes that prepare_collect_model() fills, for the caller to allocate (256-byte aligned).
 struct CollectModelBytes {
@@ -89,7 +90,7 @@ struct CollectInput {
     /// threshold a start, so that fewer pairs are written and pruned; any value below K is correct.
     const uint16_t* hint = nullptr;
     float margin = 0; ///< nats, >= 0
-    int32_t rank = 1; ///< (5); 1 for an E-step, m for top m; at most 32
+    int32_t rank = 1; ///< (5); 1 for an E-step, m for top m; at most collect_max_rank
 };
 
 struct CollectOutput {
@@ -100,7 +101,8 @@ struct CollectOutput {
     int32_t capacity = 16; ///< a multiple of 8, at most collect_max_capacity
 };
 
-/// Scratch that one call of collect_candidates needs on the current device; it does not depend on n.
+/// Scratch that one call of collect_candidates needs on the current device, on a multiple of 256
+/// bytes as cudaMalloc gives it; it does not depend on n.
 size_t collect_workspace_bytes(const CollectModel& model, CollectPath path);
 
 /// hopper on compute capability 9.0, else portable.

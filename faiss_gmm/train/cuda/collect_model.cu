@@ -160,12 +160,16 @@ __global__ void __launch_bounds__(threads) write_components(ModelArrays model) {
             1.002 * collect_norm * (eta * total_norm + total_error + gamma * total_norm);
     columns[column_base + place] = __double2float_ru(base + 1.01 * gamma * fabs(base));
     raise(columns + column_bound + place / 8, bound);
+    float* largest_errors = model.scale + scale_largest_errors;
     raise(columns + column_error_bound, 2 * bound);
+    raise(largest_errors, 2 * bound);
     raise(columns + column_error_base, 2.1 * gamma * fabs(base));
+    raise(largest_errors + 1, 2.1 * gamma * fabs(base));
     if (source.form == CollectForm::quadratic) {
         const double h = source.half_precision[k];
         columns[column_quadratic + place] = __double2float_rd(h * (1 - 1.01 * gamma));
         raise(columns + column_error_quadratic, 2.1 * gamma * h);
+        raise(largest_errors + 2, 2.1 * gamma * h);
     }
 }
 

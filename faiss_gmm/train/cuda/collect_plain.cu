@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(threads)
         }
         squares = block_fold(squares, sum);
         fourths = block_fold(fourths, sum);
-        const RowScale row = row_scale<form>(squares, fourths, model.scale);
+        const RowScale row = row_scale<form>(squares, fourths, ModelScale(model.scale));
         if (row.f == 0) {
             if (threadIdx.x == 0) {
                 call.output.count[i] = static_cast<uint8_t>(capacity + 1);

@@ -3,6 +3,9 @@
 //
 // The collecting pass (collect.h) on Hopper: one persistent block a multiprocessor, specialised warps.
 // Reference: collect_plain.cu. Bounds: collect_bound.h. Test: tests/train/cuda/collect_test.cu.
+#include <algorithm>
+#include <string>
+
 #include <cuda.h>
 #include <cuda_runtime.h>
 
@@ -15,14 +18,16 @@
 namespace faiss_gmm::cuda {
 namespace {
 
-constexpr int threads = 384;      // a warpgroup that brings, two that multiply
-constexpr int bringing_warps = 3; // of the first warpgroup; the fourth starts bulk copies
-constexpr int slice = 64;         // columns of the operands that one stage holds: 128 bytes a row
+constexpr int threads = 384;       // a warpgroup that brings, two that multiply
+constexpr int bringing_warps = 3;  // of the first warpgroup; the fourth starts bulk copies
+constexpr int slice = 64;          // columns of the operands that one stage holds: 128 bytes a row
 constexpr int slice_row_bytes = 128;
 constexpr int resident_slices = 2; // rows up to 128 columns wide stay in shared memory
-constexpr int column_stages = 3;
+constexpr int column_stages = 2;
+constexpr int feed_bytes = 8192; // of rows on their way, a bringing warp
+constexpr int survey_components = 1024; // enough for a threshold that few later ones exceed
 // A block starts with 168 a thread, the most that 384 threads can have, and hands over no more than that.
-constexpr int producer_registers = 104, consumer_registers = 200;
+constexpr int producer_registers = 120, consumer_registers = 192;
 static_assert(producer_registers + 2 * consumer_registers <= 3 * 168, "more would wait forever");
 constexpr int rows_barrier = 3; // named barriers: 1 and 2 are the turns
 
@@ -30,10 +35,10 @@ enum class RowsIn { shared, scratch };
 
 template <RowsIn place> struct Shape {
     static constexpr bool resident = place == RowsIn::shared;
-    static constexpr int strips = resident ? 2 : 1;         ///< of 64 rows a warpgroup
-    static constexpr int rows = 128 * strips;               ///< of a row tile
+    static constexpr int strips = resident ? 2 : 1; ///< of 64 rows a warpgroup
+    static constexpr int rows = 128 * strips;       ///< of a row tile
     static constexpr int components = resident ? 128 : 256; ///< of a component tile
-    static constexpr int stages = resident ? 5 : 4;
+    static constexpr int stages = 4;
     static constexpr int row_slice_bytes = rows * slice_row_bytes;
     static constexpr int component_slice_bytes = components * slice_row_bytes;
     static constexpr int stage_bytes = component_slice_bytes + (resident ? 0 : row_slice_bytes);
@@ -46,19 +51,22 @@ template <RowsIn place> struct Shared {
     alignas(1024) unsigned char stage[S::stages][S::stage_bytes];
     alignas(1024) unsigned char rows[S::resident ? 2 : 1]
                                     [S::resident ? resident_slices * S::row_slice_bytes : 16];
+    alignas(16) unsigned char feed[bringing_warps][feed_bytes];
     alignas(16) float columns[column_stages][S::columns];
     float f[2][S::rows], q[2][S::rows], threshold[2][S::rows];
-    uint32_t count[2][S::rows];
+    uint32_t counts[2][S::rows];
     uint64_t full[S::stages], empty[S::stages];
     uint64_t columns_full[column_stages], columns_empty[column_stages];
     uint64_t rows_full[2], rows_done[2];
+    uint64_t feed_full[bringing_warps][2];
 };
 
 struct Arguments {
     CollectCall call;
     Rows rows;
-    uint2* entries;  ///< [blocks, 2, rows, list_places]
+    uint2* entries;  ///< [blocks, 2, rows, list_places], on a multiple of 256 bytes
     __half* scratch; ///< [blocks, 2, rows, padded_width]; RowsIn::scratch
+    int32_t surveyed; ///< component tiles that are multiplied once before, for thresholds
 };
 
 /// A stage of a ring and the parity of its phase.
@@ -77,29 +85,11 @@ template <RowsIn place>
 __device__ Lists lists_of(const Arguments& arguments, Shared<place>& shared, int buffer) {
     constexpr size_t rows = Shape<place>::rows;
     return {arguments.entries + (size_t{2} * blockIdx.x + buffer) * rows * list_places,
-            shared.count[buffer],
+            shared.counts[buffer],
             shared.threshold[buffer]};
 }
 
 // ---- the warp that starts copies
-
-/// Asks for a row tile to be in L2 by the time it is read.
-__device__ void prefetch_rows(const Rows& rows, int64_t first_row, int64_t count) {
-    if (first_row >= rows.n) {
-        return;
-    }
-    const int64_t last_row = first_row + count < rows.n ? first_row + count : rows.n;
-    const uintptr_t data = reinterpret_cast<uintptr_t>(rows.data);
-    const uintptr_t row_bytes = static_cast<uintptr_t>(rows.d) * rows.element_bytes;
-    uintptr_t from = (data + first_row * row_bytes + 15) & ~uintptr_t{15};
-    const uintptr_t to = (data + last_row * row_bytes) & ~uintptr_t{15};
-    constexpr uintptr_t piece = 16384;
-    for (; from < to; from += piece) {
-        hopper::prefetch_bytes(
-                reinterpret_cast<const void*>(from),
-                static_cast<uint32_t>(to - from < piece ? to - from : piece));
-    }
-}
 
 template <RowsIn place>
 __device__ void copy_operands(
@@ -111,19 +101,19 @@ __device__ void copy_operands(
     using S = Shape<place>;
     const CollectModel& model = arguments.call.model;
     const int slices = (model.padded_width + slice - 1) / slice;
-    const int tiles = model.padded_K / S::components;
+    const int steps = arguments.surveyed + model.padded_K / S::components;
     Ring<S::stages> ring;
     Ring<column_stages> columns;
     hopper::prefetch_tensor_map(component_map);
     int iteration = 0;
     for (int64_t row_tile = blockIdx.x; row_tile < row_tiles; row_tile += gridDim.x, ++iteration) {
         const int buffer = iteration % 2;
-        prefetch_rows(arguments.rows, (row_tile + 2 * gridDim.x) * S::rows, S::rows);
         if (!S::resident) {
             hopper::wait(&shared.rows_full[buffer], iteration / 2 % 2);
             hopper::fence_for_async_proxy();
         }
-        for (int tile = 0; tile < tiles; ++tile) {
+        for (int step = 0; step < steps; ++step) {
+            const int tile = step < arguments.surveyed ? step : step - arguments.surveyed;
             hopper::wait(&shared.columns_empty[columns.stage], columns.parity ^ 1);
             uint64_t* columns_full = &shared.columns_full[columns.stage];
             hopper::arrive_expecting(columns_full, S::columns * sizeof(float));
@@ -155,90 +145,175 @@ __device__ void copy_operands(
 
 // ---- the warps that bring rows and take lists away
 
-/// What the warps that multiply must know of a row.
-template <CollectForm form, RowsIn place>
-__device__ void publish_row(
-        const Arguments& arguments,
-        Shared<place>& shared,
-        int buffer,
-        int row,
-        const RowScale& scale,
-        bool hinted,
-        uint32_t hint,
-        float product) {
-    float threshold = open;
-    if (scale.f == 0) {
-        threshold = closed;
-    } else if (hinted) {
-        const float found = threshold_from_hint<form>(
-                hint, product, scale, arguments.call.input.margin, arguments.call.model.columns);
-        threshold = fmaxf(open, found); // a hint of weight zero: -infinity
-    }
-    shared.f[buffer][row] = scale.f;
-    shared.q[buffer][row] = scale.q;
-    shared.threshold[buffer][row] = threshold;
-    shared.count[buffer][row] = 0;
+__device__ inline void sync_bringing_warps() {
+    asm volatile("bar.sync %0, %1;" ::"n"(rows_barrier), "n"(bringing_warps * 32) : "memory");
 }
 
-__device__ inline bool hint_of(const CollectCall& call, int64_t i, uint32_t& hint) {
-    hint = 0;
-    if (call.input.hint == nullptr || call.input.rank != 1 || i >= call.input.n) {
-        return false;
+/// Rows of one bringing warp, batch after batch and row tile after row tile, copied to shared memory
+/// while earlier ones are worked on. Batches that a bulk copy cannot bring (odd addresses, the last
+/// rows) are left to ordinary loads.
+template <RowsIn place> class Feed {
+    using S = Shape<place>;
+
+public:
+    __device__ Feed(const Rows& rows, Shared<place>& shared, int warp, int batch)
+            : rows_(rows), bytes_(shared.feed[warp]), full_(shared.feed_full[warp]), batch_(batch),
+              batch_bytes_(batch * rows.d * rows.element_bytes),
+              slots_(2 * batch_bytes_ <= feed_bytes ? 2 : 1), first_offset_(warp * batch),
+              offset_(first_offset_), row_tile_(blockIdx.x) {
+        possible_ = batch_bytes_ <= feed_bytes && batch_bytes_ % 16 == 0 &&
+                reinterpret_cast<uintptr_t>(rows.data) % 16 == 0;
+        for (int slot = 0; slot < slots_; ++slot) {
+            request();
+        }
     }
-    hint = call.input.hint[i];
-    const bool valid = hint < static_cast<uint32_t>(call.model.K);
-    hint = valid ? hint : 0;
-    return valid;
+    __device__ bool brings(int64_t first_row) const {
+        return possible_ && first_row + batch_ <= rows_.n;
+    }
+    /// Waits for the next batch and says which half of the feed it is in; only where brings().
+    __device__ int slot() const {
+        hopper::wait(&full_[used_.stage], used_.parity);
+        return used_.stage;
+    }
+    /// All lanes have read the batch, or did without.
+    __device__ void next(bool brought) {
+        __syncwarp();
+        if (brought) {
+            advance(used_);
+        }
+        request();
+    }
+
+private:
+    __device__ void advance(Ring<2>& ring) {
+        ring.advance();
+        if (slots_ == 1 && ring.stage == 1) {
+            ring.advance();
+        }
+    }
+    __device__ void request() {
+        const int64_t first_row = row_tile_ * S::rows + offset_;
+        if (brings(first_row)) {
+            if (threadIdx.x % 32 == 0) {
+                uint64_t* full = &full_[requested_.stage];
+                hopper::arrive_expecting(full, batch_bytes_);
+                hopper::copy_bytes(
+                        bytes_ + requested_.stage * (feed_bytes / 2),
+                        static_cast<const unsigned char*>(rows_.data) +
+                                first_row * rows_.d * rows_.element_bytes,
+                        batch_bytes_,
+                        full);
+            }
+            advance(requested_);
+        }
+        offset_ += bringing_warps * batch_;
+        if (offset_ >= S::rows) {
+            offset_ = first_offset_;
+            row_tile_ += gridDim.x;
+        }
+    }
+
+    const Rows& rows_;
+    unsigned char* bytes_;
+    uint64_t* full_;
+    int batch_, batch_bytes_, slots_, first_offset_, offset_;
+    int64_t row_tile_;
+    bool possible_;
+    Ring<2> requested_, used_;
+};
+
+/// What the warps that multiply must know of a row.
+template <RowsIn place>
+__device__ void publish_row(
+        Shared<place>& shared, int buffer, int row, const RowScale& scale, float threshold) {
+    shared.f[buffer][row] = scale.f;
+    shared.q[buffer][row] = scale.q;
+    shared.threshold[buffer][row] = start_of_threshold(scale, threshold);
 }
+
+constexpr int batch_in_shared = 8;
 
 /// Rows up to 128 columns wide, eight at a time: lane l holds dimensions 4 l .. 4 l + 3.
 template <CollectForm form>
 __device__ void bring_rows(
         const Arguments& arguments,
+        const ModelScale& model_scale,
         Shared<RowsIn::shared>& shared,
+        Feed<RowsIn::shared>& feed,
         int buffer,
         int64_t first_row,
         int bringing_warp) {
     using S = Shape<RowsIn::shared>;
-    constexpr int batch = 8;
-    const CollectModel& model = arguments.call.model;
+    constexpr int batch = batch_in_shared;
+    const CollectCall& call = arguments.call;
+    const CollectModel& model = call.model;
     const Rows& source = arguments.rows;
     const __half* operand = reinterpret_cast<const __half*>(model.operand);
     const int lane = threadIdx.x % 32, at = 4 * lane, d = model.d;
     const int second = squares_offset(d), width = model.padded_width;
-    const float ratio = form == CollectForm::squares ? model.scale[scale_squares_ratio] : 0.0f;
+    const uint32_t none = static_cast<uint32_t>(model.K);
     float origin[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         origin[i] = at + i < d ? model.origin[at + i] : 0.0f;
     }
     unsigned char* target = shared.rows[buffer];
+    // Lane l looks after row l / 4 of the eight.
+    uint32_t next_hint = hint_of(call, first_row + bringing_warp * batch + lane / 4);
     for (int row = bringing_warp * batch; row < S::rows; row += bringing_warps * batch) {
-        float y[batch][4];
-        source.visit([&](auto* elements) {
+        const uint32_t hint = next_hint;
+        next_hint = hint_of(call, first_row + row + bringing_warps * batch + lane / 4);
+        HintedComponent<form> component;
+        uint2 w[batch] = {};
+        if (call.input.hint != nullptr) {
+            if (hint < none) {
+                component.load(model.columns, hint);
+            }
 #pragma unroll
             for (int b = 0; b < batch; ++b) {
-                const int64_t i = first_row + row + b;
-                if (i < source.n) {
-                    load_four(elements + i * d, at, d, source.aligned, y[b]);
-                } else {
-                    y[b][0] = y[b][1] = y[b][2] = y[b][3] = CUDART_NAN_F;
+                const uint32_t k = __shfl_sync(all_lanes, hint, 4 * b);
+                if (k < none && at < width) {
+                    w[b] = *reinterpret_cast<const uint2*>(
+                            operand + static_cast<size_t>(k) * width + at);
                 }
             }
-        });
-        // Lane l looks after row l / 4 of the eight.
-        uint32_t hint = 0;
-        const bool hinted = hint_of(arguments.call, first_row + row + lane / 4, hint);
+        }
+        float y[batch][4];
+        const bool brought = feed.brings(first_row + row);
+        if (brought) {
+            const unsigned char* bytes =
+                    shared.feed[bringing_warp] + feed.slot() * (feed_bytes / 2);
+            source.visit([&](auto* elements) {
+                using Element = decltype(elements);
+#pragma unroll
+                for (int b = 0; b < batch; ++b) {
+                    load_four(
+                            reinterpret_cast<Element>(bytes) + b * d, at, d, d % 4 == 0, y[b]);
+                }
+            });
+        } else {
+            source.visit([&](auto* elements) {
+#pragma unroll
+                for (int b = 0; b < batch; ++b) {
+                    const int64_t i = first_row + row + b;
+                    if (i < source.n) {
+                        load_four(elements + i * d, at, d, source.aligned, y[b]);
+                    } else {
+                        y[b][0] = y[b][1] = y[b][2] = y[b][3] = CUDART_NAN_F;
+                    }
+                }
+            });
+        }
+        feed.next(brought);
         float squares[batch], products[batch], fourths[batch];
 #pragma unroll
         for (int b = 0; b < batch; ++b) {
-            float w[4] = {0, 0, 0, 0}, w2[4] = {0, 0, 0, 0};
-            const uint32_t k = __shfl_sync(all_lanes, hint, 4 * b);
-            if (arguments.call.input.hint != nullptr && at < d) {
-                const __half* component = operand + static_cast<size_t>(k) * width;
-                load_four_halves(component + at, w);
-                if (form == CollectForm::squares) {
-                    load_four_halves(component + second + at, w2);
+            float own[4], own2[4] = {0, 0, 0, 0};
+            split_halves(w[b], own);
+            if (form == CollectForm::squares) {
+                const uint32_t k = __shfl_sync(all_lanes, hint, 4 * b);
+                if (k < none && at < d) {
+                    load_four_halves(operand + static_cast<size_t>(k) * width + second + at, own2);
                 }
             }
             squares[b] = products[b] = fourths[b] = 0;
@@ -248,21 +323,25 @@ __device__ void bring_rows(
                 y[b][i] = v;
                 squares[b] = fmaf(v, v, squares[b]);
                 if (form == CollectForm::squares) {
-                    // Past d, and within the same four, stand the squares: v is 0 there.
-                    products[b] = fmaf(v, w[i], products[b]);
-                    products[b] = fmaf(v * v * ratio, w2[i], products[b]);
+                    // Lanes past d would meet the squares' half.
+                    products[b] = fmaf(v, at < second ? own[i] : 0.0f, products[b]);
+                    products[b] = fmaf(v * v * model_scale.ratio, own2[i], products[b]);
                     fourths[b] = fmaf(v * v, v * v, fourths[b]);
                 } else {
-                    products[b] = fmaf(v, w[i], products[b]);
+                    products[b] = fmaf(v, own[i], products[b]);
                 }
             }
         }
         const float sum_of_squares = warp_sums(squares), product = warp_sums(products);
         const float sum_of_fourths = form == CollectForm::squares ? warp_sums(fourths) : 0.0f;
-        const RowScale scale = row_scale<form>(sum_of_squares, sum_of_fourths, model.scale);
+        const RowScale scale = row_scale<form>(sum_of_squares, sum_of_fourths, model_scale);
         if (lane % 4 == 0) {
-            publish_row<form>(
-                    arguments, shared, buffer, row + lane / 4, scale, hinted, hint, product);
+            publish_row(
+                    shared,
+                    buffer,
+                    row + lane / 4,
+                    scale,
+                    hint < none ? component.threshold(product, scale, call.input.margin) : open);
         }
 #pragma unroll
         for (int b = 0; b < batch; ++b) {
@@ -270,7 +349,7 @@ __device__ void bring_rows(
             const bool usable = F != 0;
             const auto store = [&](int column, const uint2& halves) {
                 const int place = (row + b) * slice_row_bytes +
-                                  ((column % slice / 8 * 16) ^ (b * 16)) + column % 8 * 2;
+                        ((column % slice / 8 * 16) ^ (b * 16)) + column % 8 * 2;
                 *reinterpret_cast<uint2*>(target + column / slice * S::row_slice_bytes + place) =
                         halves;
             };
@@ -294,135 +373,92 @@ __device__ void bring_rows(
     hopper::fence_for_async_proxy();
 }
 
-/// Wider rows, one at a time, into this block's scratch; rows wider than the registers are read twice.
+/// Rows of a batch where they go through the scratch: as many, up to four, as half the feed holds.
+__device__ inline int batch_in_scratch(const Rows& rows) {
+    const int fit = feed_bytes / 2 / (rows.d * rows.element_bytes);
+    return fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
+}
+
+/// Wider rows into this block's scratch: read twice, from shared memory where the feed brings them.
 template <CollectForm form>
 __device__ void bring_rows(
         const Arguments& arguments,
+        const ModelScale& model_scale,
         Shared<RowsIn::scratch>& shared,
+        Feed<RowsIn::scratch>& feed,
         int buffer,
         int64_t first_row,
         int bringing_warp) {
     using S = Shape<RowsIn::scratch>;
-    constexpr int kept = 4; // chunks of 128 dimensions that stay in registers
-    const CollectModel& model = arguments.call.model;
+    const CollectCall& call = arguments.call;
     const Rows& source = arguments.rows;
-    const __half* operand = reinterpret_cast<const __half*>(model.operand);
-    const int lane = threadIdx.x % 32, d = model.d, width = model.padded_width;
-    const int second = squares_offset(d);
-    const bool read_once = d <= kept * 128;
-    const bool origin_aligned = d % 4 == 0 && reinterpret_cast<uintptr_t>(model.origin) % 16 == 0;
-    const float ratio = form == CollectForm::squares ? model.scale[scale_squares_ratio] : 0.0f;
-    __half* target =
-            arguments.scratch + (size_t{2} * blockIdx.x + buffer) * S::rows * model.padded_width;
-    // Dimensions group + 128 c + 4 lane .. of row i, zero from d on.
-    const auto load_centred = [&](int64_t i, int group, float(&y)[kept][4]) {
-        source.visit([&](auto* elements) {
-#pragma unroll
-            for (int c = 0; c < kept; ++c) {
-                load_four(elements + i * d, group + 128 * c + 4 * lane, d, source.aligned, y[c]);
-            }
-        });
-#pragma unroll
-        for (int c = 0; c < kept; ++c) {
-            float origin[4];
-            load_four(model.origin, group + 128 * c + 4 * lane, d, origin_aligned, origin);
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                y[c][j] -= origin[j];
-            }
-        }
-    };
-    for (int row = bringing_warp; row < S::rows; row += bringing_warps) {
-        const int64_t i = first_row + row;
-        const bool exists = i < source.n;
-        uint32_t hint = 0;
-        const bool hinted = hint_of(arguments.call, i, hint);
-        const __half* component = operand + static_cast<size_t>(hint) * width;
-        float y[kept][4];
-        float squares = exists ? 0.0f : CUDART_NAN_F, fourths = 0, product = 0;
-        for (int group = 0; exists && group < d; group += kept * 128) {
-            load_centred(i, group, y);
-#pragma unroll
-            for (int c = 0; c < kept; ++c) {
-                const int at = group + 128 * c + 4 * lane;
-                float w[4] = {0, 0, 0, 0}, w2[4] = {0, 0, 0, 0};
-                if (hinted && at < width) {
-                    load_four_halves(component + at, w);
-                    if (form == CollectForm::squares && second + at < width) {
-                        load_four_halves(component + second + at, w2);
-                    }
-                }
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    const float v = y[c][j]; // zero from d on
-                    squares = fmaf(v, v, squares);
-                    product = fmaf(v, w[j], product);
-                    if (form == CollectForm::squares) {
-                        product = fmaf(v * v * ratio, w2[j], product);
-                        fourths = fmaf(v * v, v * v, fourths);
-                    }
-                }
-            }
-        }
-        squares = warp_sum_of(squares);
-        product = warp_sum_of(product);
-        fourths = form == CollectForm::squares ? warp_sum_of(fourths) : 0.0f;
-        const RowScale scale = row_scale<form>(squares, fourths, model.scale);
-        if (lane == 0) {
-            publish_row<form>(arguments, shared, buffer, row, scale, hinted, hint, product);
-        }
-        __half* out = target + static_cast<size_t>(row) * width;
-        const bool usable = scale.F != 0;
-        for (int group = 0; group < width; group += kept * 128) {
-            if (!read_once && usable) {
-                load_centred(i, group, y);
-            }
-#pragma unroll
-            for (int c = 0; c < kept; ++c) {
-                const int at = group + 128 * c + 4 * lane;
-                const bool inside = usable && at < d; // of no use, or past a row read once: zeros
-                const uint2 nothing = make_uint2(0, 0);
-                if (at < (form == CollectForm::squares ? second : width)) {
-                    *reinterpret_cast<uint2*>(out + at) =
-                            inside ? four_halves(y[c], scale.F) : nothing;
-                }
-                if (form == CollectForm::squares && second + at < width) {
-                    const float squared[4] = {
-                            y[c][0] * y[c][0],
-                            y[c][1] * y[c][1],
-                            y[c][2] * y[c][2],
-                            y[c][3] * y[c][3]};
-                    *reinterpret_cast<uint2*>(out + second + at) =
-                            inside ? four_halves(squared, scale.F2) : nothing;
-                }
-            }
-        }
+    const int d = source.d, batch = batch_in_scratch(source);
+    const size_t width = call.model.padded_width;
+    __half* target = arguments.scratch + (size_t{2} * blockIdx.x + buffer) * S::rows * width;
+    for (int row = bringing_warp * batch; row < S::rows; row += bringing_warps * batch) {
+        const bool brought = feed.brings(first_row + row);
+        const int slot = brought ? feed.slot() : 0;
+        prepare_rows<form>(
+                call,
+                model_scale,
+                first_row + row,
+                batch,
+                [&](int b, int at, float(&y)[row_chunks][4]) {
+                    source.visit([&](auto* elements) {
+                        using Element = decltype(elements);
+                        if (brought) {
+                            const Element bytes = reinterpret_cast<Element>(
+                                    shared.feed[bringing_warp] + slot * (feed_bytes / 2));
+                            load_chunks(bytes + b * d, at, d, d % 4 == 0, y);
+                        } else {
+                            load_chunks(
+                                    elements + (first_row + row + b) * d, at, d, source.aligned, y);
+                        }
+                    });
+                },
+                [&](int b, int column, const uint2& halves) {
+                    *reinterpret_cast<uint2*>(target + (row + b) * width + column) = halves;
+                },
+                [&](int b, const RowScale& scale, float threshold) {
+                    publish_row(shared, buffer, row + b, scale, threshold);
+                });
+        feed.next(brought);
     }
     hopper::fence_for_async_proxy();
 }
 
-template <RowsIn place>
+template <CollectForm form, bool many, RowsIn place>
 __device__ void take_lists(
-        const Arguments& arguments,
-        Shared<place>& shared,
-        int buffer,
-        int64_t first_row,
-        int thread) {
+        const Arguments& arguments, Shared<place>& shared, int buffer, int64_t first_row, int thread) {
+    constexpr int rows = Shape<place>::rows;
+    const CollectInput& input = arguments.call.input;
     const Lists lists = lists_of(arguments, shared, buffer);
-    for (int row = thread; row < Shape<place>::rows; row += bringing_warps * 32) {
+    if (many) {
+        for (int row = thread / 32; row < rows; row += bringing_warps) {
+            const float f = shared.f[buffer][row], q = shared.q[buffer][row];
+            const float below = fmaf(
+                    input.margin, f, largest_gap<form>(arguments.call.model.scale, f, q));
+            tighten(lists, row, input.rank, below);
+        }
+        sync_bringing_warps();
+    }
+    for (int row = thread; row < rows; row += bringing_warps * 32) {
         if (first_row + row < arguments.rows.n) {
             write_row(arguments.call.output, first_row + row, lists, row);
         }
     }
 }
 
-template <CollectForm form, RowsIn place>
+template <CollectForm form, bool many, RowsIn place>
 __device__ void serve_rows(const Arguments& arguments, Shared<place>& shared, int64_t row_tiles) {
     constexpr int rows = Shape<place>::rows;
     const int thread = threadIdx.x - 32, warp = thread / 32;
-    const auto sync_bringing = [] {
-        asm volatile("bar.sync %0, %1;" ::"n"(rows_barrier), "n"(bringing_warps * 32) : "memory");
-    };
+    const ModelScale model_scale(arguments.call.model.scale);
+    Feed<place> feed(
+            arguments.rows,
+            shared,
+            warp,
+            Shape<place>::resident ? batch_in_shared : batch_in_scratch(arguments.rows));
     int iteration = 0;
     int64_t row_tile = blockIdx.x;
     const int64_t step = gridDim.x;
@@ -430,10 +466,12 @@ __device__ void serve_rows(const Arguments& arguments, Shared<place>& shared, in
         const int buffer = iteration % 2;
         if (iteration >= 2) {
             hopper::wait(&shared.rows_done[buffer], (iteration / 2 - 1) % 2);
-            take_lists(arguments, shared, buffer, (row_tile - 2 * step) * rows, thread);
-            sync_bringing(); // thresholds and counts are read: they may be overwritten
+            take_lists<form, many>(
+                    arguments, shared, buffer, (row_tile - 2 * step) * rows, thread);
+            sync_bringing_warps(); // thresholds are read: they may be overwritten
         }
-        bring_rows<form>(arguments, shared, buffer, row_tile * rows, warp);
+        bring_rows<form>(
+                arguments, model_scale, shared, feed, buffer, row_tile * rows, warp);
         __syncwarp();
         if (thread % 32 == 0) {
             hopper::arrive(&shared.rows_full[buffer]);
@@ -442,7 +480,7 @@ __device__ void serve_rows(const Arguments& arguments, Shared<place>& shared, in
     for (int left = min(iteration, 2); left > 0; --left) {
         const int past = iteration - left, buffer = past % 2;
         hopper::wait(&shared.rows_done[buffer], past / 2 % 2);
-        take_lists(arguments, shared, buffer, (row_tile - left * step) * rows, thread);
+        take_lists<form, many>(arguments, shared, buffer, (row_tile - left * step) * rows, thread);
     }
 }
 
@@ -490,59 +528,7 @@ __device__ void start_scores(
     }
 }
 
-/// rank > 1: thresholds from the lists themselves, where they have grown or (last) for all.
-template <CollectForm form, RowsIn place>
-__device__ void prune_lists(
-        const Errors& errors,
-        float margin,
-        int rank,
-        bool last,
-        const float (&f)[Shape<place>::strips][2],
-        const float (&q)[Shape<place>::strips][2],
-        float (&threshold)[Shape<place>::strips][2],
-        const Lists& lists,
-        int row) {
-    const int from = last ? rank : max(prune_from, rank);
-#pragma unroll 1
-    for (int e = 0; e < 2 * Shape<place>::strips; ++e) {
-        const int own = row + 64 * (e / 2) + 8 * (e % 2);
-        float own_threshold = 0, below = 0;
-#pragma unroll
-        for (int m = 0; m < Shape<place>::strips; ++m) {
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                if (e == 2 * m + h) {
-                    own_threshold = threshold[m][h];
-                    below = fmaf(margin, f[m][h], gap<form>(errors, f[m][h], q[m][h]));
-                }
-            }
-        }
-        if (threadIdx.x % 4 == 0) {
-            lists.threshold[own] = own_threshold;
-        }
-        __syncwarp();
-        unsigned long_lists = __ballot_sync(
-                all_lanes, threadIdx.x % 4 == 0 && lists.count[own] > static_cast<unsigned>(from));
-        while (long_lists != 0) {
-            const int lane = __ffs(long_lists) - 1;
-            long_lists &= long_lists - 1;
-            prune(lists,
-                  __shfl_sync(all_lanes, own, lane),
-                  rank,
-                  __shfl_sync(all_lanes, below, lane));
-        }
-        own_threshold = lists.threshold[own];
-#pragma unroll
-        for (int m = 0; m < Shape<place>::strips; ++m) {
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                threshold[m][h] = e == 2 * m + h ? own_threshold : threshold[m][h];
-            }
-        }
-    }
-}
-
-template <CollectForm form, RowsIn place>
+template <CollectForm form, bool many, RowsIn place>
 __device__ void
 multiply_rows(const Arguments& arguments, Shared<place>& shared, int64_t row_tiles, int group) {
     using S = Shape<place>;
@@ -552,7 +538,7 @@ multiply_rows(const Arguments& arguments, Shared<place>& shared, int64_t row_til
     const int row = group * 64 * S::strips + warp * 16 + lane / 4;
     const int slices = (model.padded_width + slice - 1) / slice;
     const int last_steps = (model.padded_width - (slices - 1) * slice) / 16;
-    const int tiles = model.padded_K / S::components;
+    const int steps = arguments.surveyed + model.padded_K / S::components;
     const float margin = arguments.call.input.margin;
     const int rank = arguments.call.input.rank;
     const auto release = [&](uint64_t* barrier) {
@@ -584,8 +570,20 @@ multiply_rows(const Arguments& arguments, Shared<place>& shared, int64_t row_til
                 threshold[m][h] = shared.threshold[buffer][own];
             }
         }
-        Errors largest; // of all tiles so far, rank > 1
-        for (int tile = 0; tile < tiles; ++tile) {
+        Part part[S::strips][2];
+        Survey<many> survey[S::strips];
+#pragma unroll
+        for (int m = 0; m < S::strips; ++m) {
+            survey[m].begin();
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const int own = row + 64 * m + 8 * h;
+                part[m][h].begin(lists.entry + own * list_places + lane % 4 * part_places);
+            }
+        }
+        for (int step = 0; step < steps; ++step) {
+            const bool surveying = step < arguments.surveyed;
+            const int tile = surveying ? step : step - arguments.surveyed;
             hopper::wait(&shared.columns_full[columns.stage], columns.parity);
             const float* tile_columns = shared.columns[columns.stage];
             Errors errors;
@@ -593,10 +591,9 @@ multiply_rows(const Arguments& arguments, Shared<place>& shared, int64_t row_til
             for (int e = 0; e < 3; ++e) {
                 errors.factor[e] = tile_columns[column_errors + e];
                 if (S::components == 2 * collect_tile) {
-                    errors.factor[e] = fmaxf(
-                            errors.factor[e], tile_columns[collect_columns + column_errors + e]);
+                    errors.factor[e] =
+                            fmaxf(errors.factor[e], tile_columns[collect_columns + column_errors + e]);
                 }
-                largest.factor[e] = fmaxf(largest.factor[e], errors.factor[e]);
             }
             start_scores<form, place>(tile_columns, f, q, score);
             release(&shared.columns_empty[columns.stage]);
@@ -619,14 +616,14 @@ multiply_rows(const Arguments& arguments, Shared<place>& shared, int64_t row_til
                         group * 64 * S::strips * slice_row_bytes;
                 const uint64_t a = hopper::operand_descriptor(rows_at);
                 const uint64_t b = hopper::operand_descriptor(stage);
-                const auto multiply = [&](int step) {
+                const auto multiply = [&](int part) {
 #pragma unroll
                     for (int m = 0; m < S::strips; ++m) {
                         hopper::multiply_asynchronously(
                                 score[m],
-                                hopper::advanced(a, step) +
+                                hopper::advanced(a, part) +
                                         static_cast<uint64_t>(m * 64 * slice_row_bytes >> 4),
-                                hopper::advanced(b, step));
+                                hopper::advanced(b, part));
                     }
                 };
                 // Straight lines: in a loop of unknown length products would wait for each other.
@@ -662,7 +659,7 @@ multiply_rows(const Arguments& arguments, Shared<place>& shared, int64_t row_til
                 previous = ring.stage;
                 ring.advance();
             }
-            if (in_turns && !(group == 1 && last_row_tile && tile + 1 == tiles)) {
+            if (in_turns && !(group == 1 && last_row_tile && step + 1 == steps)) {
                 hopper::give_turn(2 - group);
             }
             hopper::wait_for_all_but<0>();
@@ -671,46 +668,62 @@ multiply_rows(const Arguments& arguments, Shared<place>& shared, int64_t row_til
             for (int m = 0; m < S::strips; ++m) {
                 hold(score[m]);
             }
+            if (surveying) {
+#pragma unroll
+                for (int m = 0; m < S::strips; ++m) {
+                    survey[m].template see<S::components / 8>(score[m]);
+                }
+                if (step + 1 == arguments.surveyed) {
+#pragma unroll
+                    for (int m = 0; m < S::strips; ++m) {
+#pragma unroll
+                        for (int h = 0; h < 2; ++h) {
+                            const float below = fmaf(
+                                    margin, f[m][h], largest_gap<form>(model.scale, f[m][h], q[m][h]));
+                            threshold[m][h] =
+                                    fmaxf(threshold[m][h], survey[m].bound(h, rank) - below);
+                        }
+                    }
+                }
+                continue;
+            }
 #pragma unroll
             for (int m = 0; m < S::strips; ++m) {
-                harvest<form, S::components / 8>(
+                harvest<form, many, S::components / 8>(
                         score[m],
                         tile * S::components,
                         errors,
                         margin,
-                        rank,
                         f[m],
                         q[m],
                         threshold[m],
-                        lists,
-                        row + 64 * m);
-            }
-            if (rank > 1) {
-                prune_lists<form, place>(
-                        largest, margin, rank, tile + 1 == tiles, f, q, threshold, lists, row);
+                        part[m]);
             }
         }
-        if (lane % 4 == 0) {
 #pragma unroll
-            for (int m = 0; m < S::strips; ++m) {
-                lists.threshold[row + 64 * m] = threshold[m][0];
-                lists.threshold[row + 64 * m + 8] = threshold[m][1];
+        for (int m = 0; m < S::strips; ++m) {
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const int own = row + 64 * m + 8 * h;
+                reinterpret_cast<uint8_t*>(&lists.counts[own])[lane % 4] = part[m][h].byte();
+                if (lane % 4 == 0) {
+                    lists.threshold[own] = threshold[m][h];
+                }
             }
         }
         release(&shared.rows_done[buffer]);
     }
 }
 
-template <CollectForm form, RowsIn place>
+template <CollectForm form, bool many, RowsIn place>
 __global__ void __launch_bounds__(threads, 1) collect_by_warpgroups(
         const __grid_constant__ Arguments arguments,
         const __grid_constant__ CUtensorMap component_map,
         const __grid_constant__ CUtensorMap row_map) {
-    extern __shared__ unsigned char memory[];
-    using S = Shape<place>;
     // The swizzle of copies and products repeats every 1,024 bytes.
-    const uint32_t skipped = (0u - hopper::shared_address(memory)) % 1024;
-    Shared<place>& shared = *reinterpret_cast<Shared<place>*>(memory + skipped);
+    extern __shared__ __align__(1024) unsigned char memory[];
+    using S = Shape<place>;
+    Shared<place>& shared = *reinterpret_cast<Shared<place>*>(memory);
     const int64_t row_tiles = (arguments.rows.n + S::rows - 1) / S::rows;
     if (S::resident) {
         for (size_t i = threadIdx.x; i < sizeof(shared.rows) / 16; i += threads) {
@@ -730,6 +743,9 @@ __global__ void __launch_bounds__(threads, 1) collect_by_warpgroups(
         for (int i = 0; i < 2; ++i) {
             hopper::init_barrier(&shared.rows_full[i], bringing_warps);
             hopper::init_barrier(&shared.rows_done[i], 8);
+            for (int warp = 0; warp < bringing_warps; ++warp) {
+                hopper::init_barrier(&shared.feed_full[warp][i], 1);
+            }
         }
         hopper::fence_barrier_init();
     }
@@ -737,7 +753,7 @@ __global__ void __launch_bounds__(threads, 1) collect_by_warpgroups(
     if (threadIdx.x < 128) {
         hopper::give_registers<producer_registers>();
         if (threadIdx.x >= 32) {
-            serve_rows<form>(arguments, shared, row_tiles);
+            serve_rows<form, many>(arguments, shared, row_tiles);
         } else if (threadIdx.x == 0) {
             copy_operands(arguments, shared, &component_map, &row_map, row_tiles);
         }
@@ -745,7 +761,7 @@ __global__ void __launch_bounds__(threads, 1) collect_by_warpgroups(
         hopper::take_registers<consumer_registers>();
         // The shuffle tells the compiler that a warp has one group: no divergence around the products.
         const int group = __shfl_sync(all_lanes, static_cast<int>(threadIdx.x / 128) - 1, 0);
-        multiply_rows<form>(arguments, shared, row_tiles, group);
+        multiply_rows<form, many>(arguments, shared, row_tiles, group);
     }
 }
 
@@ -765,19 +781,19 @@ CUtensorMap tensor_map(const void* data, uint64_t columns, uint64_t rows, uint32
     const cuuint64_t extent[2] = {columns, rows};
     const cuuint64_t stride[1] = {columns * sizeof(__half)};
     const cuuint32_t box[2] = {slice, box_rows}, step[2] = {1, 1};
-    const CUresult result =
-            encode(&map,
-                   CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-                   2,
-                   const_cast<void*>(data),
-                   extent,
-                   stride,
-                   box,
-                   step,
-                   CU_TENSOR_MAP_INTERLEAVE_NONE,
-                   CU_TENSOR_MAP_SWIZZLE_128B,
-                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUresult result = encode(
+            &map,
+            CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+            2,
+            const_cast<void*>(data),
+            extent,
+            stride,
+            box,
+            step,
+            CU_TENSOR_MAP_INTERLEAVE_NONE,
+            CU_TENSOR_MAP_SWIZZLE_128B,
+            CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result != CUDA_SUCCESS) {
         throw Error(
                 {"collecting candidates on the GPU: describing an operand to the copy engine",
@@ -796,7 +812,7 @@ template <RowsIn place> size_t list_bytes(size_t blocks) {
     return blocks * 2 * Shape<place>::rows * list_places * sizeof(uint2);
 }
 
-template <CollectForm form, RowsIn place>
+template <CollectForm form, bool many, RowsIn place>
 void launch(const CollectCall& call, void* workspace, Stream stream) {
     using S = Shape<place>;
     const int blocks = multiprocessors();
@@ -808,32 +824,42 @@ void launch(const CollectCall& call, void* workspace, Stream stream) {
     arguments.scratch = reinterpret_cast<__half*>(
             static_cast<unsigned char*>(workspace) + list_bytes<place>(blocks));
     const CollectModel& model = call.model;
+    const int tiles = model.padded_K / S::components;
+    if (many) {
+        arguments.surveyed = tiles;
+    } else if (call.input.hint == nullptr && model.K > S::components) {
+        arguments.surveyed = std::min(tiles, survey_components / S::components);
+    }
     const CUtensorMap components =
             tensor_map(model.operand, model.padded_width, model.padded_K, S::components);
-    const CUtensorMap rows = S::resident ? components
-                                         : tensor_map(
-                                                   arguments.scratch,
-                                                   model.padded_width,
-                                                   uint64_t{2} * blocks * S::rows,
-                                                   S::rows);
-    const auto kernel = collect_by_warpgroups<form, place>;
-    constexpr int bytes = sizeof(Shared<place>) + 1024;
+    const CUtensorMap rows = S::resident
+            ? components
+            : tensor_map(
+                      arguments.scratch, model.padded_width, uint64_t{2} * blocks * S::rows, S::rows);
+    const auto kernel = collect_by_warpgroups<form, many, place>;
+    constexpr int bytes = sizeof(Shared<place>);
     static_assert(bytes <= 227 * 1024, "a block's shared memory on compute capability 9.0");
     check_collect(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
             "asking for shared memory");
-    kernel<<<
-            static_cast<unsigned>(row_tiles < blocks ? row_tiles : blocks),
-            threads,
-            bytes,
-            stream>>>(arguments, components, rows);
+    kernel<<<static_cast<unsigned>(row_tiles < blocks ? row_tiles : blocks), threads, bytes, stream>>>(
+            arguments, components, rows);
+}
+
+template <CollectForm form, bool many>
+void launch(const CollectCall& call, void* workspace, Stream stream) {
+    if (fits_shared(call.model)) {
+        launch<form, many, RowsIn::shared>(call, workspace, stream);
+    } else {
+        launch<form, many, RowsIn::scratch>(call, workspace, stream);
+    }
 }
 
 template <CollectForm form> void launch(const CollectCall& call, void* workspace, Stream stream) {
-    if (fits_shared(call.model)) {
-        launch<form, RowsIn::shared>(call, workspace, stream);
+    if (call.input.rank > 1) {
+        launch<form, true>(call, workspace, stream);
     } else {
-        launch<form, RowsIn::scratch>(call, workspace, stream);
+        launch<form, false>(call, workspace, stream);
     }
 }
 
@@ -845,7 +871,7 @@ size_t collect_hopper_workspace(const CollectModel& model) {
         return list_bytes<RowsIn::shared>(blocks);
     }
     return list_bytes<RowsIn::scratch>(blocks) +
-           blocks * 2 * Shape<RowsIn::scratch>::rows * model.padded_width * sizeof(__half);
+            blocks * 2 * Shape<RowsIn::scratch>::rows * model.padded_width * sizeof(__half);
 }
 
 void collect_hopper(const CollectCall& call, void* workspace, Stream stream) {

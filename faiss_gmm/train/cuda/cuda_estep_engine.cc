@@ -9,12 +9,13 @@
 //   2 order    rows by block and provisional home          (order.cu)
 //   3 weigh    exact responsibilities; the home's share is added up from the same read (weigh.cu)
 //   4 sum      the other pairs, by block and component     (order.cu, weigh.cu)
-//   5 exact    rows without a usable list                  (exact.cu)
+//   5 left     rows without a list: dense products where their bound allows (dense.cu), the others
+//              in fp64                                     (exact.cu)
 // The host waits once a wave, for the number of pairs and of rows left to 5, while the device adds up
-// the homes. Three sets of fp64 sums (3, 4, 5), each in the order of the blocks, become one in finish().
+// the homes. Four sets of fp64 sums (3, 4, both of 5), each in the order of the blocks, become one in finish().
 // Rows of host memory come through two buffers of a wave each, copied on a stream of their own while
 // the wave before is worked on; what fits stays for the next pass over the same source.
-// Memory beside parameters, sums (3 K d fp64) and rows: 16 capacity + 30 bytes a row of a wave, 24 a
+// Memory beside parameters, sums (5 K d fp64) and rows: 16 capacity + 30 bytes a row of a wave, 24 a
 // pair, d / 16 (diagonal d / 8) for segments; nothing of size n.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc.
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
@@ -30,6 +31,7 @@
 
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/cuda/collect.h"
+#include "faiss_gmm/train/cuda/detail/dense.h"
 #include "faiss_gmm/train/cuda/detail/device.h"
 #include "faiss_gmm/train/cuda/detail/exact.h"
 #include "faiss_gmm/train/cuda/detail/model.h"
@@ -44,10 +46,11 @@ namespace {
 constexpr size_t block_bytes = size_t{1} << 28; ///< rows of a block, at d above 256
 constexpr size_t most_block_rows = size_t{1} << 18;
 constexpr size_t most_wave_rows = size_t{1} << 20;
+constexpr int most_wave_blocks = 32; ///< at d = 2,048
 constexpr size_t exact_bytes = size_t{64} << 20;
 constexpr size_t bounce_bytes = size_t{32} << 20; ///< of pageable rows that are pinned at once
 constexpr size_t bounce_slice = size_t{1} << 20;
-constexpr int pass_capacity = 16; ///< candidates that a row's list holds
+constexpr int pass_capacity = 32; ///< candidates that a row's list holds
 constexpr int top_capacity = 32;
 constexpr double negligible_share =
         1e-8; ///< of a row in one component: may be left out of variances
@@ -153,7 +156,9 @@ private:
 /// What the host is told once a wave; pinned.
 struct WaveCounts {
     int pairs = 0;
-    int listed = 0; ///< rows with a list
+    int
+            left[most_wave_blocks +
+                 1]; ///< where each block's rows of the dense tier begin, then the exact's
     unsigned long long bad_row = 0;
 };
 
@@ -162,7 +167,7 @@ constexpr unsigned long long no_row = ~0ull;
 /// Numbers on the device that are counted over a pass.
 struct PassCounters {
     unsigned long long bad_row, shared_rows;
-    double exact_log_likelihood;
+    double log_likelihood, moment; ///< of rows without a list; the moment of the dense tier's
 };
 
 [[noreturn]] void refuse_row(unsigned long long row) {
@@ -284,7 +289,9 @@ private:
     RowLists collect(const float* x, size_t rows, int capacity, float margin, int rank);
     void sum_other_pairs(
             const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs);
-    void sum_left_rows(const RowLists& lists, const uint32_t* rows, int count, size_t first_row);
+    void sum_left_rows(const int* left);
+    bool dense_applies() const;
+    DenseBuffers dense_buffers();
     SegmentSums segment_sums(size_t segments, bool with_likelihood);
     ExactBuffers exact_buffers();
     void combine();
@@ -327,7 +334,11 @@ private:
     size_t scratch_items_ = 0;
     DeviceArray<float> segment_vectors_;
     DeviceArray<double> segment_numbers_, log_likelihood_, likelihood_tiles_;
-    DeviceArray<double> exact_joint_, exact_share_;
+    DeviceArray<double> exact_joint_, exact_share_, dense_moment_;
+    DeviceArray<uint16_t> dense_halves_;
+    DeviceArray<float> dense_floats_, dense_scale_;
+    DeviceArray<double> dense_mass_;
+    bool dense_is_prepared_ = false; ///< for this pass
     PinnedBytes host_counts_;
     /// The wave that is under way: phases 1 to 3 are launched.
     struct Wave {
@@ -366,7 +377,7 @@ private:
     // Of a pass.
     size_t rows_ = 0, processed_ = 0;
     CudaPassCounts counts_;
-    Sums home_sums_, pair_sums_, exact_sums_, total_;
+    Sums home_sums_, pair_sums_, dense_sums_, exact_sums_, total_;
     DeviceArray<PassCounters> counters_;
 };
 
@@ -434,12 +445,23 @@ void Engine::start_pass(Assignment assignment) {
     home_sums_.clear(K_, d_, diagonal, stream_.get());
     pair_sums_.clear(K_, d_, diagonal, stream_.get());
     exact_sums_.forget();
+    dense_sums_.forget();
+    dense_is_prepared_ = false;
     counters_.reserve(1);
     check(cudaMemsetAsync(counters_.data(), 0, sizeof(PassCounters), stream_.get()),
           "clearing counters");
     check(cudaMemsetAsync(&counters_.data()->bad_row, 0xff, sizeof(no_row), stream_.get()),
           "clearing counters");
     prepare_collecting();
+    if (dense_applies()) {
+        dense_scale_.reserve(dense_scales);
+        find_dense_scales(
+                mixture_.view(),
+                mixture_.origin(),
+                dense_shape(static_cast<int>(K_), static_cast<int>(d_)),
+                dense_scale_.data(),
+                stream_.get());
+    }
     clock_.mark("prepare", stream_.get());
     ready_ = true;
 }
@@ -498,7 +520,7 @@ void Engine::reserve_for(size_t blocks) {
     row_keys_.reserve(2 * rows);
     row_numbers_.reserve(2 * rows);
     first_pair_.reserve(rows + 1);
-    group_offset_.reserve(groups + 2);
+    group_offset_.reserve(groups + blocks + 2);
     group_first_.reserve(groups + 1);
     log_likelihood_.reserve(rows);
     likelihood_tiles_.reserve(rows / 1024 + 1);
@@ -697,7 +719,7 @@ RowLists Engine::collect(const float* x, size_t rows, int capacity, float margin
     lists.count = count_.data();
     lists.home = home_.data();
     lists.share = share_.data();
-    if (options_.tier == CudaTier::exact) {
+    if (options_.tier != CudaTier::automatic) {
         check(cudaMemsetAsync(lists.count, 0, rows, stream_.get()), "clearing lists");
         return lists;
     }
@@ -728,6 +750,12 @@ void Engine::start_wave(const float* x, size_t rows, size_t first_row) {
     grouping.block_rows = static_cast<int>(block_rows_);
     grouping.blocks = static_cast<int>((rows + block_rows_ - 1) / block_rows_);
     wave_.lists = collect(x, rows, pass_capacity, rule_.margin, 1);
+    classify_left_rows(
+            mixture_.view(),
+            mixture_.origin(),
+            dense_applies() ? dense_scale_.data() : nullptr,
+            wave_.lists,
+            stream);
     clock_.mark("collect", stream);
     const GroupArrays arrays{group_offset_.data(), group_first_.data()};
     wave_.order = order_rows(
@@ -764,7 +792,7 @@ void Engine::start_wave(const float* x, size_t rows, size_t first_row) {
         check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "reading counts");
     };
     tell(&counts->pairs, first_pair_.data() + rows, sizeof(int));
-    tell(&counts->listed, listed, sizeof(int));
+    tell(counts->left, listed, (grouping.blocks + 1) * sizeof(int));
     tell(&counts->bad_row, &counters_.data()->bad_row, sizeof(no_row));
     counted_.record(stream);
     clock_.mark("place pairs", stream);
@@ -784,7 +812,7 @@ void Engine::end_wave() {
     const cudaStream_t stream = stream_.get();
     counted_.synchronize();
     const auto* counts = static_cast<const WaveCounts*>(host_counts_.data());
-    const int rows = wave_.lists.rows, pairs = counts->pairs, listed = counts->listed;
+    const int rows = wave_.lists.rows, pairs = counts->pairs, listed = counts->left[0];
     if (counts->bad_row != no_row && listed == rows) {
         refuse_row(counts->bad_row); // of all rows so far; with rows left a lower one may follow
     }
@@ -793,15 +821,16 @@ void Engine::end_wave() {
         clock_.mark("sum pairs", stream);
     }
     if (listed < rows) {
-        sum_left_rows(wave_.lists, wave_.order + listed, rows - listed, wave_.first_row);
-        clock_.mark("exact rows", stream);
+        sum_left_rows(counts->left);
     }
     if (in_use_ != nullptr) {
         in_use_->used.record(stream);
         in_use_ = nullptr;
     }
     counts_.pairs += pairs;
-    counts_.exact_rows += rows - listed;
+    const int exact = rows - counts->left[wave_.grouping.blocks];
+    counts_.exact_rows += exact;
+    counts_.dense_rows += rows - listed - exact;
 }
 
 /// Phase 4.
@@ -838,36 +867,109 @@ void Engine::sum_other_pairs(
     add_segments(grouping, static_cast<int>(d_), table, sums, pair_sums_.view(), stream);
 }
 
-/// Phase 5.
-void Engine::sum_left_rows(
-        const RowLists& lists, const uint32_t* rows, int count, size_t first_row) {
+bool Engine::dense_applies() const {
+    return covariance_ == Covariance::tied_spherical && assignment_ == Assignment::soft &&
+           options_.tier != CudaTier::exact;
+}
+
+DenseBuffers Engine::dense_buffers() {
+    const DenseShape shape = dense_shape(static_cast<int>(K_), static_cast<int>(d_));
+    const size_t K = shape.padded_K, width = shape.padded_width, rows = shape.chunk_rows;
+    const size_t pieces = rows / dense_split;
+    DenseBuffers buffers;
+    // Rows of halves are multiples of 64 bytes, so everything is aligned.
+    dense_halves_.reserve(2 * (K * width + rows * width + rows * K));
+    buffers.means_high = dense_halves_.data();
+    buffers.means_low = buffers.means_high + K * width;
+    buffers.rows_high = buffers.means_low + K * width;
+    buffers.rows_low = buffers.rows_high + rows * width;
+    buffers.r_high = buffers.rows_low + rows * width;
+    buffers.r_low = buffers.r_high + rows * K;
+    dense_floats_.reserve(2 * K + rows + rows * K + pieces * K * width);
+    buffers.base = dense_floats_.data();
+    buffers.constant = buffers.base + K;
+    buffers.square = buffers.constant + K;
+    buffers.score = buffers.square + rows;
+    buffers.partial = buffers.score + rows * K;
+    dense_mass_.reserve(pieces * K);
+    buffers.mass = dense_mass_.data();
+    buffers.scale = dense_scale_.data();
+    return buffers;
+}
+
+/// Phase 5. left[b]: where in the order block b's rows of the dense tier begin; left[blocks]: where
+/// those of the exact tier do.
+void Engine::sum_left_rows(const int* left) {
     const cudaStream_t stream = stream_.get();
-    if (exact_sums_.empty()) {
-        exact_sums_.clear(K_, d_, covariance_ == Covariance::diagonal, stream);
-    }
+    const RowLists& lists = wave_.lists;
+    const int blocks = wave_.grouping.blocks, exact_rows = lists.rows - left[blocks];
+    const bool diagonal = covariance_ == Covariance::diagonal;
+    dense_moment_.reserve(wave_rows());
     check(cudaMemsetAsync(log_likelihood_.data(), 0, lists.rows * sizeof(double), stream),
           "clearing likelihoods");
-    ExactRows exact;
-    exact.x = lists.x;
-    exact.row = rows;
-    exact.count = count;
-    sum_exactly(
-            mixture_.view(),
-            rule_,
-            exact,
-            exact_buffers(),
-            first_row,
-            exact_sums_.view(),
-            log_likelihood_.data(),
-            &counters_.data()->shared_rows,
-            &counters_.data()->bad_row,
-            stream);
+    check(cudaMemsetAsync(dense_moment_.data(), 0, lists.rows * sizeof(double), stream),
+          "clearing moments");
+    if (left[0] < left[blocks]) {
+        const DenseShape shape = dense_shape(static_cast<int>(K_), static_cast<int>(d_));
+        const DenseBuffers buffers = dense_buffers();
+        if (dense_sums_.empty()) {
+            dense_sums_.clear(K_, d_, diagonal, stream);
+        }
+        if (!dense_is_prepared_) {
+            prepare_dense(mixture_.view(), mixture_.origin(), shape, buffers, stream);
+            dense_is_prepared_ = true;
+        }
+        for (int b = 0; b < blocks; ++b) {
+            sum_densely(
+                    mixture_.view(),
+                    mixture_.origin(),
+                    shape,
+                    buffers,
+                    lists.x,
+                    wave_.order + left[b],
+                    left[b + 1] - left[b],
+                    dense_sums_.view(),
+                    log_likelihood_.data(),
+                    dense_moment_.data(),
+                    &counters_.data()->shared_rows,
+                    stream);
+        }
+        clock_.mark("dense rows", stream);
+    }
+    if (exact_rows > 0) {
+        if (exact_sums_.empty()) {
+            exact_sums_.clear(K_, d_, diagonal, stream);
+        }
+        ExactRows exact;
+        exact.x = lists.x;
+        exact.row = wave_.order + left[blocks];
+        exact.count = exact_rows;
+        sum_exactly(
+                mixture_.view(),
+                rule_,
+                exact,
+                exact_buffers(),
+                wave_.first_row,
+                exact_sums_.view(),
+                log_likelihood_.data(),
+                &counters_.data()->shared_rows,
+                &counters_.data()->bad_row,
+                stream);
+        clock_.mark("exact rows", stream);
+    }
     add_likelihoods(
             log_likelihood_.data(),
             lists.rows,
             likelihood_tiles_.data(),
-            &counters_.data()->exact_log_likelihood,
+            &counters_.data()->log_likelihood,
             stream);
+    add_likelihoods(
+            dense_moment_.data(),
+            lists.rows,
+            likelihood_tiles_.data(),
+            &counters_.data()->moment,
+            stream);
+    clock_.mark("add likelihoods", stream);
 }
 
 /// The pass's sums as one set.
@@ -882,7 +984,9 @@ void Engine::combine() {
             diagonal,
             home_sums_.view(),
             pair_sums_.view(),
+            dense_sums_.view(),
             exact_sums_.view(),
+            &counters_.data()->moment,
             total_.view(),
             stream_.get());
 }
@@ -930,7 +1034,7 @@ SufficientStatistics Engine::finish() {
           diagonal ? K_ * d_ : K_);
     fetch(log_likelihood, sums.log_likelihood, K_);
     stream_.synchronize();
-    statistics.sum_log_likelihood = counters.exact_log_likelihood;
+    statistics.sum_log_likelihood = counters.log_likelihood;
     for (const double value : log_likelihood) {
         statistics.sum_log_likelihood += value;
     }
@@ -981,8 +1085,8 @@ void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const
     check(cudaMemsetAsync(left_count_.data(), 0, sizeof(int), stream), "clearing counts");
     const RowsLeft left{row_numbers_.data(), left_count_.data()};
     RowLists lists;
-    if (listed <= top_capacity) {
-        const int capacity = listed == 1 ? pass_capacity : top_capacity;
+    if (listed <= collect_max_rank) {
+        const int capacity = top_capacity;
         lists = collect(x, rows, capacity, listed == 1 ? rule.margin : 0, static_cast<int>(listed));
     } else {
         lists.x = x;
@@ -1005,14 +1109,14 @@ void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const
             out,
             stream);
     auto* counts = static_cast<WaveCounts*>(host_counts_.data());
-    check(cudaMemcpyAsync(&counts->listed, left.count, sizeof(int), cudaMemcpyDeviceToHost, stream),
+    check(cudaMemcpyAsync(&counts->pairs, left.count, sizeof(int), cudaMemcpyDeviceToHost, stream),
           "reading counts");
     stream_.synchronize();
-    if (counts->listed > 0) {
+    if (counts->pairs > 0) {
         ExactRows exact;
         exact.x = x;
         exact.row = left.row;
-        exact.count = counts->listed;
+        exact.count = counts->pairs;
         rank_exactly(
                 mixture_.view(),
                 rule,

@@ -16,8 +16,11 @@ namespace faiss_gmm {
 
 /// Which rows go through the product of low precision.
 enum class CudaTier {
-    automatic, ///< all whose candidates a proven bound keeps to a short list; the others exactly
-    exact,     ///< none: fp64 for all, for tests and comparisons
+    /// All whose candidates a proven bound keeps to a short list; of the others, those whose products
+    /// of split numbers are exact enough by theirs go densely, the rest in fp64.
+    automatic,
+    dense, ///< none: as the others of automatic (tied_spherical, soft), for tests and comparisons
+    exact, ///< none: fp64 for all, for tests and comparisons
 };
 
 /// Which implementation of the product is used.
@@ -59,6 +62,7 @@ struct CudaPlan {
 struct CudaPassCounts {
     size_t rows = 0;
     size_t pairs = 0;      ///< shares beside the one of each row's provisional home
+    size_t dense_rows = 0; ///< rows that the dense tier took
     size_t exact_rows = 0; ///< rows that the exact tier took
 };
 

@@ -13,8 +13,8 @@
 //   128 components x 128 dimensions, 256 rows a piece   5 pieces in order, fp64.
 // Cost: 6 products of 2 n K d flops; scores and responsibilities of a chunk stay in L2.
 // Numerics: F, E powers of two of the model, so that a row up to 4 (max |c| + sqrt(d s2)) fits fp16. Sums
-//   of 64 products leave the tensor core for fp32 additions. Bound: |s - exact| <= ((1.5 64 2^-23 + (w/64
-//   + 4) 2^-24 + 2^-21) |y| max|c| 2 hp + 2^-23 max|base|; rows where this passes 4e-4 nats, or that
+//   of 64 products leave the tensor core for fp32 additions. Bound: |s - exact| <= (1.5 64 2^-23 + (3 w / 64 + 4)
+//   2^-24 + 2^-21) |y| max|c| 2 hp + 2^-23 max|base|; rows where this passes 4e-4 nats, or that
 //   do not fit, go to the exact tier. r in (3) is off by 2^-22; N_k comes from r in fp32, added in fp64.
 // Determinism: run_to_run, whatever the chunks and the memory.
 // Reference and test: exact.cu, tests/train/cuda/cuda_estep_engine_test.cc.
@@ -39,12 +39,13 @@ constexpr float tolerable_error = 4e-4f; ///< nats
 
 /// Places in DenseBuffers::scale.
 enum : int {
-    scale_rows,   ///< F
-    scale_means,  ///< E
-    scale_reach,  ///< largest |y_j| that fits
-    scale_error,  ///< |y|'s factor in the bound of s
+    scale_rows,  ///< F
+    scale_means, ///< E
+    scale_reach, ///< largest |y_j| that fits
+    scale_error, ///< |y|'s factor in the bound of s
+    scale_largest_square,
+    scale_largest_base,
 };
-
 
 /// high + low = value up to 2^-22.
 __device__ void split(float value, uint16_t& high, uint16_t& low) {
@@ -57,47 +58,42 @@ __device__ float power_of_two_below(float value) {
     return exp2f(floorf(log2f(value)));
 }
 
-/// One block: the largest |c|^2 and |base|, and from them the scales.
-__global__ void __launch_bounds__(1024)
-        find_scales(MixtureView mixture, const float* origin, int padded_width, float* scale) {
-    __shared__ float largest[32], largest_base[32];
-    const int d = mixture.d, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const float hp = mixture.half_precision32[0];
-    float norm = 0, base = 0;
-    for (int k = warp; k < mixture.K; k += 32) {
-        const double constant = mixture.constant[k] - mixture.constant[0];
-        if (!isfinite(constant)) {
-            continue;
-        }
-        float square = 0;
-        for (int j = lane; j < d; j += 32) {
-            const float c = mixture.means[static_cast<size_t>(k) * d + j] - origin[j];
-            square = fmaf(c, c, square);
-        }
-        square = warp_sum(square);
-        norm = fmaxf(norm, square);
-        base = fmaxf(base, fabsf(static_cast<float>(constant)) + hp * square);
-    }
-    if (lane == 0) {
-        largest[warp] = norm;
-        largest_base[warp] = base;
-    }
-    __syncthreads();
-    if (warp != 0) {
+/// The largest of non-negative numbers; any order gives the same.
+__device__ void raise(float* largest, float value) {
+    atomicMax(reinterpret_cast<int*>(largest), __float_as_int(value));
+}
+
+/// A warp a component: the largest |c|^2 and |base|.
+__global__ void find_largest(MixtureView mixture, const float* origin, float* scale) {
+    const int k = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    if (k >= mixture.K) {
         return;
     }
-    norm = sqrtf(warp_max(largest[lane])) * 1.001f;
-    base = warp_max(largest_base[lane]);
-    if (lane != 0) {
-        return;
+    float square = 0;
+    for (int j = lane; j < mixture.d; j += 32) {
+        const float c = mixture.means[static_cast<size_t>(k) * mixture.d + j] - origin[j];
+        square = fmaf(c, c, square);
     }
+    square = warp_sum(square);
+    const double constant = mixture.constant[k] - mixture.constant[0];
+    if (lane == 0 && isfinite(constant)) {
+        raise(scale + scale_largest_square, square);
+        raise(scale + scale_largest_base,
+              fabsf(static_cast<float>(constant)) + mixture.half_precision32[0] * square);
+    }
+}
+
+__global__ void find_scales(MixtureView mixture, int padded_width, float* scale) {
+    const int d = mixture.d;
+    const float hp = mixture.half_precision32[0], base = scale[scale_largest_base];
+    const float norm = sqrtf(scale[scale_largest_square]) * 1.001f;
     const float reach = 4 * (norm + sqrtf(d * 0.5f / hp));
     const bool usable = reach > 1e-15f && reach < 1e15f && isfinite(base) && hp < 1e25f;
     scale[scale_rows] = usable ? 2048 * power_of_two_below(1 / reach) : 1;
     scale[scale_means] = usable ? 2048 * power_of_two_below(1 / fmaxf(norm, 1e-15f)) : 1;
     scale[scale_reach] = usable ? reach : -1;
-    const float rounding = 1.5f * 64 * 0x1.0p-23f + (padded_width / 64 * 3 + 4) * 0x1.0p-24f +
-                           0x1.0p-21f;
+    const float rounding =
+            1.5f * 64 * 0x1.0p-23f + (padded_width / 64 * 3 + 4) * 0x1.0p-24f + 0x1.0p-21f;
     // What |base| costs is the same for all rows: it is taken off what is tolerable.
     const float left = tolerable_error - base * 0x1.0p-23f;
     scale[scale_error] = left > 0 ? rounding * norm * 2 * hp / left : infinity;
@@ -112,8 +108,7 @@ __global__ void __launch_bounds__(128)
     double square = 0;
     for (int j = threadIdx.x; j < shape.padded_width; j += 128) {
         const bool inside = k < mixture.K && j < d;
-        const float c =
-                inside ? mixture.means[static_cast<size_t>(k) * d + j] - origin[j] : 0.0f;
+        const float c = inside ? mixture.means[static_cast<size_t>(k) * d + j] - origin[j] : 0.0f;
         const size_t at = static_cast<size_t>(k) * shape.padded_width + j;
         split(c * scale, out.means_high[at], out.means_low[at]);
         square += static_cast<double>(c) * c;
@@ -134,8 +129,8 @@ __global__ void __launch_bounds__(128)
 }
 
 /// A warp looks at 32 rows, and reads those without a list.
-__global__ void classify_kernel(
-        MixtureView mixture, const float* origin, const float* scale, RowLists lists) {
+__global__ void
+classify_kernel(MixtureView mixture, const float* origin, const float* scale, RowLists lists) {
     const int lane = threadIdx.x % 32;
     const int first = (blockIdx.x * blockDim.x + threadIdx.x) / 32 * 32;
     const int mine = first + lane;
@@ -197,9 +192,10 @@ __device__ unsigned shared_address(const void* pointer) {
 
 /// 16 bytes into shared memory in the background; zeros where `inside` is false.
 __device__ void copy_16(void* to, const void* from, bool inside) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)),
-                 "l"(from),
-                 "r"(inside ? 16 : 0));
+    asm volatile(
+            "cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)),
+            "l"(from),
+            "r"(inside ? 16 : 0));
 }
 __device__ void close_copies() {
     asm volatile("cp.async.commit_group;\n" ::);
@@ -261,7 +257,9 @@ __global__ void __launch_bounds__(gemm_threads, 1)
 #pragma unroll
         for (int t = threadIdx.x; t < tile * depth / 8; t += gemm_threads) {
             const int i = t / (depth / 8), j = t % (depth / 8) * 8;
-            copy_16(&a_tile[stage][i * score_pitch + j], a + (first_row + i) * width + j0 + j, true);
+            copy_16(&a_tile[stage][i * score_pitch + j],
+                    a + (first_row + i) * width + j0 + j,
+                    true);
             copy_16(&b_tile[stage][i * score_pitch + j], b + (first_k + i) * width + j0 + j, true);
         }
         close_copies();
@@ -303,8 +301,7 @@ __global__ void __launch_bounds__(gemm_threads, 1)
         }
         __syncthreads();
     }
-    const float factor =
-            2 * hp[0] / (buffers.scale[scale_rows] * buffers.scale[scale_means]);
+    const float factor = 2 * hp[0] / (buffers.scale[scale_rows] * buffers.scale[scale_means]);
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
 #pragma unroll
@@ -314,9 +311,9 @@ __global__ void __launch_bounds__(gemm_threads, 1)
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const size_t i = first_row + warp_row + 16 * m + lane / 4 + 8 * half;
-                *reinterpret_cast<float2*>(buffers.score + i * shape.padded_K + k) = float2{
-                        fmaf(factor, sum.value[m][n][2 * half], base0),
-                        fmaf(factor, sum.value[m][n][2 * half + 1], base1)};
+                *reinterpret_cast<float2*>(buffers.score + i * shape.padded_K + k) =
+                        float2{fmaf(factor, sum.value[m][n][2 * half], base0),
+                               fmaf(factor, sum.value[m][n][2 * half + 1], base1)};
             }
         }
     }
@@ -337,8 +334,8 @@ __global__ void responsibility_kernel(
         return;
     }
     float* score = buffers.score + static_cast<size_t>(i) * shape.padded_K;
-    ushort2* high = reinterpret_cast<ushort2*>(
-            buffers.r_high + static_cast<size_t>(i) * shape.padded_K);
+    ushort2* high =
+            reinterpret_cast<ushort2*>(buffers.r_high + static_cast<size_t>(i) * shape.padded_K);
     ushort2* low =
             reinterpret_cast<ushort2*>(buffers.r_low + static_cast<size_t>(i) * shape.padded_K);
     if (i >= count) {
@@ -454,8 +451,7 @@ __global__ void __launch_bounds__(gemm_threads, 1)
 #pragma unroll
             for (int m = 0; m < 4; ++m) {
                 const int at = (i + lane % 8 + lane / 16 * 8) * sum_pitch;
-                load_transposed(
-                        a[m], &r_tile[stage][at + warp_k + 16 * m + lane / 8 % 2 * 8]);
+                load_transposed(a[m], &r_tile[stage][at + warp_k + 16 * m + lane / 8 % 2 * 8]);
             }
 #pragma unroll
             for (int n = 0; n < 2; ++n) {
@@ -540,13 +536,24 @@ DenseShape dense_shape(int K, int d) {
     return shape;
 }
 
+void find_dense_scales(
+        const MixtureView& mixture,
+        const float* origin,
+        const DenseShape& shape,
+        float* scale,
+        cudaStream_t stream) {
+    check(cudaMemsetAsync(scale, 0, dense_scales * sizeof(float), stream), "clearing scales");
+    find_largest<<<(mixture.K + 7) / 8, 256, 0, stream>>>(mixture, origin, scale);
+    find_scales<<<1, 1, 0, stream>>>(mixture, shape.padded_width, scale);
+    check_launch("preparing the dense tier");
+}
+
 void prepare_dense(
         const MixtureView& mixture,
         const float* origin,
         const DenseShape& shape,
         const DenseBuffers& buffers,
         cudaStream_t stream) {
-    find_scales<<<1, 1024, 0, stream>>>(mixture, origin, shape.padded_width, buffers.scale);
     split_means<<<shape.padded_K, 128, 0, stream>>>(mixture, origin, shape, buffers);
     check_launch("preparing the dense tier");
 }
@@ -587,8 +594,7 @@ void sum_densely(
         mass_kernel<<<dim3(shape.padded_K / tile, pieces), tile, 0, stream>>>(shape, buffers);
         const dim3 grid((shape.padded_width + tile - 1) / tile, shape.padded_K / tile, pieces);
         moment_kernel<<<grid, gemm_threads, 0, stream>>>(shape, buffers);
-        add_pieces<<<mixture.K, 128, 0, stream>>>(
-                mixture, origin, shape, buffers, pieces, sums);
+        add_pieces<<<mixture.K, 128, 0, stream>>>(mixture, origin, shape, buffers, pieces, sums);
         check_launch("adding up rows densely");
     }
 }

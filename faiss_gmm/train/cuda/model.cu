@@ -156,21 +156,30 @@ __device__ double or_zero(const double* values, size_t at) {
     return values != nullptr ? values[at] : 0;
 }
 
-__global__ void
-add_sums_kernel(int K, int d, bool diagonal, PassSums a, PassSums b, PassSums c, PassSums sum) {
+__global__ void add_sums_kernel(
+        int K,
+        int d,
+        bool diagonal,
+        PassSums a,
+        PassSums b,
+        PassSums c,
+        PassSums e,
+        const double* moment,
+        PassSums sum) {
     const size_t at = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (at < static_cast<size_t>(K) * d) {
-        sum.first_moment[at] =
-                a.first_moment[at] + b.first_moment[at] + or_zero(c.first_moment, at);
+        sum.first_moment[at] = a.first_moment[at] + b.first_moment[at] +
+                               or_zero(c.first_moment, at) + or_zero(e.first_moment, at);
         if (diagonal) {
-            sum.second_moment[at] =
-                    a.second_moment[at] + b.second_moment[at] + or_zero(c.second_moment, at);
+            sum.second_moment[at] = a.second_moment[at] + b.second_moment[at] +
+                                    or_zero(c.second_moment, at) + or_zero(e.second_moment, at);
         }
     }
     if (at < K) {
-        sum.mass[at] = a.mass[at] + b.mass[at] + or_zero(c.mass, at);
+        sum.mass[at] = a.mass[at] + b.mass[at] + or_zero(c.mass, at) + or_zero(e.mass, at);
         sum.log_likelihood[at] = a.log_likelihood[at] + b.log_likelihood[at];
-        sum.moment[at] = a.moment[at] + b.moment[at] + or_zero(c.moment, at);
+        sum.moment[at] = a.moment[at] + b.moment[at] + or_zero(c.moment, at) +
+                         or_zero(e.moment, at) + (at == 0 ? *moment : 0);
     }
 }
 
@@ -278,11 +287,13 @@ void add_sums(
         const PassSums& a,
         const PassSums& b,
         const PassSums& c,
+        const PassSums& e,
+        const double* moment,
         const PassSums& sum,
         cudaStream_t stream) {
     const size_t count = static_cast<size_t>(K) * std::max(d, 1);
     add_sums_kernel<<<static_cast<unsigned>((count + 255) / 256), 256, 0, stream>>>(
-            K, d, diagonal, a, b, c, sum);
+            K, d, diagonal, a, b, c, e, moment, sum);
     check_launch("adding up a pass");
 }
 

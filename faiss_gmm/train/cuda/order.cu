@@ -18,6 +18,7 @@
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/iterator/transform_iterator.h>
 
+#include "faiss_gmm/train/cuda/detail/dense.h"
 #include "faiss_gmm/train/cuda/detail/device.h"
 
 namespace faiss_gmm::cuda {
@@ -44,28 +45,30 @@ __global__ void home_keys(RowLists lists, Grouping grouping, uint32_t* keys, uin
     }
     const int count = lists.count[i];
     const bool listed = count > 0 && count <= lists.capacity;
-    keys[i] = listed ? i / grouping.block_rows * grouping.K + lists.home[i]
-                     : grouping.blocks * grouping.K;
+    const int block = i / grouping.block_rows;
+    keys[i] = listed               ? block * grouping.K + lists.home[i]
+              : count == dense_row ? grouping.groups() + block
+                                   : grouping.groups() + grouping.blocks;
     rows[i] = i;
 }
 
-/// offset[g]: first place of a key >= g, for g = 0 .. groups + 1.
-__global__ void mark_groups(const uint32_t* keys, int count, int groups, int* offset) {
+/// offset[g]: first place of a key >= g, for g = 0 .. last + 1.
+__global__ void mark_groups(const uint32_t* keys, int count, int last, int* offset) {
     const int i = blockIdx.x * threads + threadIdx.x;
     if (i > count) {
         return;
     }
     const int before = i == 0 ? -1 : static_cast<int>(keys[i - 1]);
-    const int here = i == count ? groups + 1 : static_cast<int>(keys[i]);
+    const int here = i == count ? last + 1 : static_cast<int>(keys[i]);
     for (int g = before + 1; g <= here; ++g) {
         offset[g] = i;
     }
 }
 
 /// The same for lists shorter than the groups are many: a search for each.
-__global__ void search_groups(const uint32_t* keys, int count, int groups, int* offset) {
+__global__ void search_groups(const uint32_t* keys, int count, int last, int* offset) {
     const int g = blockIdx.x * threads + threadIdx.x;
-    if (g > groups + 1) {
+    if (g > last + 1) {
         return;
     }
     int low = 0, high = count; // keys before low are < g, from high on >= g
@@ -108,15 +111,16 @@ void find_groups(
         const uint32_t* keys,
         int count,
         int groups,
+        int last,
         const GroupArrays& arrays,
         Scratch scratch,
         cudaStream_t stream) {
     if (count < 4LL * groups) {
-        search_groups<<<blocks_for(groups + 2LL), threads, 0, stream>>>(
-                keys, count, groups, arrays.offset);
+        search_groups<<<blocks_for(last + 2LL), threads, 0, stream>>>(
+                keys, count, last, arrays.offset);
     } else {
         mark_groups<<<blocks_for(count + 1LL), threads, 0, stream>>>(
-                keys, count, groups, arrays.offset);
+                keys, count, last, arrays.offset);
     }
     check_launch("finding the groups of a sorted list");
     exclusive_sums(
@@ -242,10 +246,17 @@ const uint32_t* order_rows(
                   row_buffer,
                   n,
                   0,
-                  bits_of(static_cast<uint32_t>(grouping.groups())),
+                  bits_of(static_cast<uint32_t>(grouping.groups() + grouping.blocks)),
                   stream),
           "sorting rows");
-    find_groups(key_buffer.Current(), n, grouping.groups(), groups, scratch, stream);
+    find_groups(
+            key_buffer.Current(),
+            n,
+            grouping.groups(),
+            grouping.groups() + grouping.blocks,
+            groups,
+            scratch,
+            stream);
     return row_buffer.Current();
 }
 
@@ -298,7 +309,8 @@ const RowShare* order_pairs(
                   bits_of(static_cast<uint32_t>(grouping.groups())),
                   stream),
           "sorting pairs");
-    find_groups(key_buffer.Current(), count, grouping.groups(), groups, scratch, stream);
+    const int all = grouping.groups();
+    find_groups(key_buffer.Current(), count, all, all - 1, groups, scratch, stream);
     return reinterpret_cast<const RowShare*>(value_buffer.Current());
 }
 

@@ -209,7 +209,7 @@ struct Variant {
 };
 
 std::vector<Variant> variants() {
-    std::vector<Variant> all(4);
+    std::vector<Variant> all(5);
     for (Variant& variant : all) {
         // A component of a tenth of a row is made of shares below the default's 1e-5.
         variant.options.pair_threshold = 1e-8;
@@ -221,6 +221,8 @@ std::vector<Variant> variants() {
     all[2].name = "best path";
     all[3].name = "exact tier";
     all[3].options.tier = CudaTier::exact;
+    all[4].name = "dense tier";
+    all[4].options.tier = CudaTier::dense;
     return all;
 }
 
@@ -668,11 +670,12 @@ TEST_F(CudaEStepEngineTest, TiersAgreeOnLargerData) {
                 const SufficientStatistics b = pass(*engine, mixture, x);
                 const GaussianMixture b_next = engine->maximize(b, 1e-6);
                 std::printf(
-                        "  %s, %s, path %d: %.2f pairs a row, %.3f of rows exact\n",
+                        "  %s, %s, path %d: %.2f pairs a row, %.3f of rows dense, %.3f exact\n",
                         name_of(covariance),
                         c.name,
                         static_cast<int>(path),
                         double(engine->counts().pairs) / c.n,
+                        double(engine->counts().dense_rows) / c.n,
                         double(engine->counts().exact_rows) / c.n);
                 Budget budget;
                 budget.use(

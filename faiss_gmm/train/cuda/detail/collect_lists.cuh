@@ -4,16 +4,18 @@
 
 // Candidates of a row on their way from the product to the output, the same for both tensor-core
 // paths, whose accumulators have one layout: thread l of a warp holds, of 16 rows x 8 j columns,
-// score[4 j + 2 h + i] = (row l / 4 + 8 h, column 8 j + 2 (l % 4) + i).
+// score[4 j + 2 h + i] = (row l / 4 + 8 h, column 8 j + 2 (l % 4) + i). So four threads, a quad, share a row.
 //
 // (1) harvest: largest U of the tile -> lower bound -> threshold of the row; what reaches it goes to
-//     the row's list (unordered, too long by what later tiles rule out). One maximum a score; a group of
-//     columns is looked at one by one only where its largest reaches the threshold.
-// (2) prune (rank > 1 only): the threshold from the list itself, the list cut to it.
-// (3) write_row: what reaches the last threshold, ascending. One thread a row.
-// A list's order depends on the race for places; its contents, and so all output, does not.
-
-#include <cfloat>
+//     the thread's own part of the row's list: no atomics, no order between threads. One maximum a
+//     score; a group of 8 scores is looked at one by one only where its largest reaches the threshold.
+// (2) survey, where there is no hint or rank > 1: the same tiles before, for the threshold alone. For
+//     rank > 1 each thread keeps the four largest of its groups' maxima: the smallest of a quad's
+//     ceil(rank / 4)-th ones is a bound, for each stands for a component of its own.
+// (3) tighten (rank > 1): the threshold from the list itself. A warp a row.
+// (4) write_row: what reaches the last threshold, ascending. A thread a row.
+// Lost: one list a row with atomics for places (latency in the products' shadow no longer hidden at 8
+// candidates a row); pruning lists as they grow in place of a survey (43 ms for rank 16).
 
 #include <math_constants.h>
 
@@ -22,14 +24,19 @@
 
 namespace faiss_gmm::cuda {
 
-constexpr int list_places = 96; // of a row's list; more: the row overflows
-constexpr int prune_from = 32;  // entries of a list
+constexpr int part_places = 32; // of a thread's part of a list; more than 31: the row overflows
+constexpr int list_places = 4 * part_places;
+constexpr uint8_t part_overflow = 255;
+constexpr size_t part_bytes = part_places * sizeof(uint2);
+static_assert(part_bytes == 256, "the low bits of an address say how full a part is");
+constexpr int survey_largest = 4; // group maxima that a thread keeps: rank up to 16
+static_assert(4 * survey_largest == collect_max_rank, "");
 
 /// Lists of the rows of one row tile.
 struct Lists {
-    uint2* entry = nullptr;       ///< [rows, list_places] {U, component}; global memory, stays in L2
-    uint32_t* count = nullptr;    ///< [rows] shared
-    float* threshold = nullptr;   ///< [rows] shared: on the way in the start, on the way out the last one
+    uint2* entry = nullptr;     ///< [rows, 4, part_places] {U, component}; global memory, stays in L2
+    uint32_t* counts = nullptr; ///< [rows] shared: four bytes, a part each
+    float* threshold = nullptr; ///< [rows] shared: on the way in the start, on the way out the last one
 };
 
 /// Largest of a tile's error factors: lower bound of (4) in collect_bound.h.
@@ -41,9 +48,11 @@ template <CollectForm form> __device__ inline float gap(const Errors& errors, fl
     return bound_gap<form>(errors.factor, f, q);
 }
 
-/// A row whose start is this collects nothing.
-constexpr float closed = FLT_MAX;
-constexpr float open = -FLT_MAX; // above the -infinity of padding
+/// The same for any tile of the model.
+template <CollectForm form>
+__device__ inline float largest_gap(const float* __restrict__ scale, float f, float q) {
+    return bound_gap<form>(scale + scale_largest_errors, f, q);
+}
 
 __device__ inline float quad_max(float value) {
     value = fmaxf(value, __shfl_xor_sync(all_lanes, value, 1));
@@ -54,93 +63,97 @@ __device__ inline float quad_min(float value) {
     return fminf(value, __shfl_xor_sync(all_lanes, value, 2));
 }
 
-__device__ inline void list_scores(
-        const float (&score)[8], float threshold, uint32_t column, const Lists& lists, int row) {
-    uint32_t reached = 0;
+/// Largest of each group of 8 scores of row h.
+template <int blocks>
+__device__ inline void
+group_maxima(const float (&score)[4 * blocks], int h, float (&largest)[blocks / 4]) {
 #pragma unroll
-    for (int c = 0; c < 8; ++c) {
-        reached |= score[c] >= threshold ? 1u << c : 0u;
-    }
-    uint32_t place = atomicAdd(&lists.count[row], __popc(reached));
-#pragma unroll 1
-    while (reached != 0) {
-        const int c = __ffs(reached) - 1;
-        reached &= reached - 1;
-        float value = score[0];
+    for (int g = 0; g < blocks / 4; ++g) {
+        float m[4];
 #pragma unroll
-        for (int other = 1; other < 8; ++other) {
-            value = other == c ? score[other] : value;
+        for (int j = 0; j < 4; ++j) {
+            m[j] = fmaxf(score[16 * g + 4 * j + 2 * h], score[16 * g + 4 * j + 2 * h + 1]);
         }
-        if (place < list_places) {
-            lists.entry[static_cast<size_t>(row) * list_places + place] =
-                    make_uint2(__float_as_uint(value), column + (c >> 1) * 8 + (c & 1));
-        }
-        ++place;
+        largest[g] = fmaxf(fmaxf(m[0], m[1]), fmaxf(m[2], m[3]));
     }
 }
 
-/// (1) for 16 rows of a warp; `row` the thread's first (of h = 0), `first` the tile's first component.
-template <CollectForm form, int blocks>
+template <int groups> __device__ inline float largest_of(const float (&largest)[groups]) {
+    float all = largest[0];
+#pragma unroll
+    for (int g = 1; g < groups; ++g) {
+        all = fmaxf(all, largest[g]);
+    }
+    return all;
+}
+
+/// Where a thread goes on in its part of one row's list. Parts begin at multiples of their size.
+struct Part {
+    uint2* next;
+    bool overflows;
+
+    __device__ void begin(uint2* part) {
+        next = part;
+        overflows = false;
+    }
+    __device__ uint32_t count() const {
+        return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(next)) % part_bytes / sizeof(uint2);
+    }
+    __device__ uint8_t byte() const {
+        return overflows ? part_overflow : static_cast<uint8_t>(count());
+    }
+    /// Predicated, without a branch: the compiler would make one of each.
+    __device__ void add_if_reached(float score, float threshold, uint32_t k) {
+        asm volatile("{\n"
+                     ".reg .pred reached;\n"
+                     "setp.ge.f32 reached, %1, %2;\n"
+                     "@reached st.global.v2.b32 [%0], {%3, %4};\n"
+                     "@reached add.u64 %0, %0, 8;\n"
+                     "}"
+                     : "+l"(next)
+                     : "f"(score), "f"(threshold), "r"(__float_as_uint(score)), "r"(k)
+                     : "memory");
+    }
+};
+
+/// (1) for 16 rows of a warp; `first` is the tile's first component.
+template <CollectForm form, bool many, int blocks>
 __device__ inline void harvest(
         const float (&score)[4 * blocks],
         uint32_t first,
         const Errors& errors,
         float margin,
-        int rank,
         const float (&f)[2],
         const float (&q)[2],
         float (&threshold)[2],
-        const Lists& lists,
-        int row) {
+        Part (&part)[2]) {
     constexpr int groups = blocks / 4;
-    const uint32_t column = first + 2 * (threadIdx.x % 4);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         float largest[groups];
-#pragma unroll
-        for (int g = 0; g < groups; ++g) {
-            float m[4];
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                m[j] = fmaxf(score[16 * g + 4 * j + 2 * h], score[16 * g + 4 * j + 2 * h + 1]);
-            }
-            largest[g] = fmaxf(fmaxf(m[0], m[1]), fmaxf(m[2], m[3]));
+        group_maxima<blocks>(score, h, largest);
+        const float mine = largest_of(largest);
+        if (!many) {
+            const float below = fmaf(margin, f[h], gap<form>(errors, f[h], q[h]));
+            // fmaxf drops the NaN of a row of no use: its threshold stays closed.
+            threshold[h] = fmaxf(threshold[h], quad_max(mine) - below);
         }
-        float mine = largest[0];
-#pragma unroll
-        for (int g = 1; g < groups; ++g) {
-            mine = fmaxf(mine, largest[g]);
-        }
-        float reached = rank == 1 ? quad_max(mine) : CUDART_NAN_F;
-        if (rank > 1 && first == 0) {
-            // So many groups have a component each that is at least the smallest of their maxima.
-            float smallest = mine;
-            if (rank > 4) {
-#pragma unroll
-                for (int g = 0; g < groups; ++g) {
-                    smallest = fminf(smallest, largest[g]);
-                }
-            }
-            smallest = quad_min(smallest);
-            reached = rank <= 4 * groups ? smallest : CUDART_NAN_F;
-        }
-        // fmaxf drops NaN: the threshold stays (rows of no use too).
-        threshold[h] =
-                fmaxf(threshold[h], reached - fmaf(margin, f[h], gap<form>(errors, f[h], q[h])));
         if (mine >= threshold[h]) {
+            const uint32_t column = first + 2 * (threadIdx.x % 4);
 #pragma unroll
             for (int g = 0; g < groups; ++g) {
                 if (largest[g] >= threshold[h]) {
-                    const float of_group[8] = {
-                            score[16 * g + 2 * h],
-                            score[16 * g + 2 * h + 1],
-                            score[16 * g + 4 + 2 * h],
-                            score[16 * g + 4 + 2 * h + 1],
-                            score[16 * g + 8 + 2 * h],
-                            score[16 * g + 8 + 2 * h + 1],
-                            score[16 * g + 12 + 2 * h],
-                            score[16 * g + 12 + 2 * h + 1]};
-                    list_scores(of_group, threshold[h], column + 32 * g, lists, row + 8 * h);
+                    if (part[h].count() >= part_places - 8) {
+                        part[h].overflows = true;
+                    } else {
+#pragma unroll
+                        for (int c = 0; c < 8; ++c) {
+                            part[h].add_if_reached(
+                                    score[16 * g + c / 2 * 4 + 2 * h + c % 2],
+                                    threshold[h],
+                                    column + 32 * g + c / 2 * 8 + c % 2);
+                        }
+                    }
                 }
             }
         }
@@ -148,61 +161,102 @@ __device__ inline void harvest(
     }
 }
 
-/// (2) for one row, by a whole warp: the rank-th largest U of the list, less the gap, is a threshold.
-__device__ inline void prune(const Lists& lists, int row, int rank, float gap_and_margin) {
+/// (2) What a survey has seen of two rows.
+template <bool many> struct Survey {
+    float largest[2][many ? survey_largest : 1];
+
+    __device__ void begin() {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+#pragma unroll
+            for (float& value : largest[h]) {
+                value = -CUDART_INF_F;
+            }
+        }
+    }
+    template <int blocks> __device__ void see(const float (&score)[4 * blocks]) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            float of_groups[blocks / 4];
+            group_maxima<blocks>(score, h, of_groups);
+#pragma unroll
+            for (int g = 0; g < blocks / 4; ++g) { // one kept: the maximum
+                float value = of_groups[g];
+#pragma unroll
+                for (float& kept : largest[h]) {
+                    const float smaller = fminf(kept, value);
+                    kept = fmaxf(kept, value);
+                    value = smaller;
+                }
+            }
+        }
+    }
+    /// So many components' U are at least this.
+    __device__ float bound(int h, int rank) const {
+        if (!many) {
+            return quad_max(largest[h][0]);
+        }
+        const int place = (rank - 1) / 4;
+        float own = largest[h][0];
+#pragma unroll
+        for (int i = 1; i < (many ? survey_largest : 1); ++i) {
+            own = i == place ? largest[h][i] : own;
+        }
+        return quad_min(own);
+    }
+};
+
+__device__ inline bool part_holds(uint32_t counts, int part, int place) {
+    return place < static_cast<int>(counts >> (8 * part) & 0xff);
+}
+
+__device__ inline bool any_part_overflows(uint32_t counts) {
+    return (__vcmpeq4(counts, 0xffffffffu) != 0);
+}
+
+/// (3) by a whole warp: the rank-th largest U of the list, less the gap, is a threshold too.
+__device__ inline void tighten(const Lists& lists, int row, int rank, float gap_and_margin) {
     constexpr int own = list_places / 32;
     const int lane = threadIdx.x % 32;
-    const int count = static_cast<int>(lists.count[row]);
-    if (count > list_places || count < rank) {
+    const uint32_t counts = lists.counts[row];
+    const float threshold = lists.threshold[row];
+    if (any_part_overflows(counts) || threshold == closed) {
         return;
     }
-    uint2* entries = lists.entry + static_cast<size_t>(row) * list_places;
-    uint2 mine[own];
-    int larger[own];
+    const uint2* entries = lists.entry + static_cast<size_t>(row) * list_places;
+    float mine[own];
+    int larger[own]; // or equal and before: what comes to stand at rank - 1 is one of equals
 #pragma unroll
     for (int o = 0; o < own; ++o) {
         const int place = 32 * o + lane;
-        mine[o] = place < count ? __ldcg(&entries[place])
-                                : make_uint2(__float_as_uint(-CUDART_INF_F), 0xffffffffu - place);
+        mine[o] = part_holds(counts, place / part_places, place % part_places)
+                ? __uint_as_float(__ldcg(&entries[place]).x)
+                : -CUDART_INF_F;
         larger[o] = 0;
     }
 #pragma unroll
     for (int o = 0; o < own; ++o) {
-#pragma unroll 1
+#pragma unroll 4
         for (int l = 0; l < 32; ++l) {
-            const float value = __shfl_sync(all_lanes, __uint_as_float(mine[o].x), l);
-            const uint32_t k = __shfl_sync(all_lanes, mine[o].y, l);
+            const float value = __shfl_sync(all_lanes, mine[o], l);
 #pragma unroll
             for (int p = 0; p < own; ++p) {
-                const float own_value = __uint_as_float(mine[p].x);
-                larger[p] += value > own_value || (value == own_value && k < mine[p].y);
+                larger[p] += value > mine[p] || (value == mine[p] && 32 * o + l < 32 * p + lane);
             }
         }
     }
     float at_rank = -CUDART_INF_F;
 #pragma unroll
     for (int o = 0; o < own; ++o) {
-        at_rank = larger[o] == rank - 1 ? __uint_as_float(mine[o].x) : at_rank;
+        at_rank = larger[o] == rank - 1 ? mine[o] : at_rank;
     }
 #pragma unroll
     for (int step = 16; step > 0; step /= 2) {
         at_rank = fmaxf(at_rank, __shfl_xor_sync(all_lanes, at_rank, step));
     }
-    const float threshold = fmaxf(lists.threshold[row], at_rank - gap_and_margin);
-    int kept = 0;
-#pragma unroll
-    for (int o = 0; o < own; ++o) {
-        const bool keep = __uint_as_float(mine[o].x) >= threshold;
-        const unsigned keeping = __ballot_sync(all_lanes, keep);
-        if (keep) {
-            entries[kept + __popc(keeping & ((1u << lane) - 1))] = mine[o];
-        }
-        kept += __popc(keeping);
-    }
-    __syncwarp(); // all have read the old threshold
+    __syncwarp();
     if (lane == 0) {
-        lists.count[row] = kept;
-        lists.threshold[row] = threshold;
+        lists.threshold[row] = fmaxf(threshold, at_rank - gap_and_margin);
     }
     __syncwarp();
 }
@@ -238,61 +292,64 @@ template <int capacity> struct Ascending {
     }
 };
 
-/// Capacities beyond the registers': a component's place is the number of smaller ones that stay.
+/// Calls visit(U, component) for what reaches the threshold.
+template <class Visit>
 __device__ inline void
-write_long_row(const uint2* entries, int count, float threshold, uint16_t* target, int capacity) {
-    for (int e = 0; e < count; ++e) {
-        const uint2 entry = __ldcg(&entries[e]);
-        int place = __uint_as_float(entry.x) >= threshold ? 0 : capacity;
-        for (int other = 0; other < count && place < capacity; ++other) {
-            const uint2 against = __ldcg(&entries[other]);
-            place += __uint_as_float(against.x) >= threshold && against.y < entry.y;
-        }
-        if (place < capacity) {
-            target[place] = static_cast<uint16_t>(entry.y);
+for_each_candidate(const uint2* entries, uint32_t counts, float threshold, const Visit& visit) {
+#pragma unroll 1
+    for (int part = 0; part < 4; ++part) {
+        const int count = static_cast<int>(counts >> (8 * part) & 0xff);
+        const uint2* own = entries + part * part_places;
+#pragma unroll 1
+        for (int e = 0; e < count; e += 2) { // two loads in flight
+            const uint2 pair[2] = {__ldcg(&own[e]), __ldcg(&own[e + 1 < count ? e + 1 : e])};
+#pragma unroll
+            for (int p = 0; p < 2; ++p) {
+                if (e + p < count && __uint_as_float(pair[p].x) >= threshold) {
+                    visit(__uint_as_float(pair[p].x), pair[p].y);
+                }
+            }
         }
     }
 }
 
-/// (3) for row i of the output, from row `row` of the lists.
+/// (4) for row i of the output, from row `row` of the lists.
 __device__ inline void
 write_row(const CollectOutput& output, int64_t i, const Lists& lists, int row) {
     constexpr int in_registers = 16;
     const int capacity = output.capacity;
     const float threshold = lists.threshold[row];
-    const int count = static_cast<int>(lists.count[row]);
+    const uint32_t counts = lists.counts[row];
     int kept = 0;
     float best_value = -CUDART_INF_F;
     uint32_t best = 0;
-    if (count > list_places || threshold == closed) {
+    if (any_part_overflows(counts) || threshold == closed) {
         kept = capacity + 1;
     } else {
         const uint2* entries = lists.entry + static_cast<size_t>(row) * list_places;
         Ascending<in_registers> ascending;
-#pragma unroll 1
-        for (int e = 0; e < count; e += 2) {
-            const uint2 pair[2] = {
-                    __ldcg(&entries[e]), __ldcg(&entries[e + 1 < count ? e + 1 : e])};
-#pragma unroll
-            for (int p = 0; p < 2; ++p) {
-                const float value = __uint_as_float(pair[p].x);
-                if (e + p < count && value >= threshold) {
-                    ascending.insert(pair[p].y);
-                    ++kept;
-                    if (value > best_value || (value == best_value && pair[p].y < best)) {
-                        best_value = value;
-                        best = pair[p].y;
-                    }
-                }
+        for_each_candidate(entries, counts, threshold, [&](float value, uint32_t k) {
+            ascending.insert(k);
+            ++kept;
+            if (value > best_value || (value == best_value && k < best)) {
+                best_value = value;
+                best = k;
             }
-        }
+        });
         uint16_t* target = output.component + i * capacity;
         if (kept > capacity) {
             kept = capacity + 1;
         } else if (capacity == in_registers) {
             ascending.write(target);
         } else {
-            write_long_row(entries, count, threshold, target, capacity);
+            // A component's place is the number of smaller ones.
+            for_each_candidate(entries, counts, threshold, [&](float, uint32_t k) {
+                int place = 0;
+                for_each_candidate(entries, counts, threshold, [&](float, uint32_t other) {
+                    place += other < k;
+                });
+                target[place] = static_cast<uint16_t>(k);
+            });
         }
     }
     output.count[i] = static_cast<uint8_t>(kept);

@@ -4,10 +4,12 @@
 
 // Rows on their way into the product: element types, a row's scale, the start of its threshold.
 
+#include <cfloat>
 #include <cmath>
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <math_constants.h>
 
 #include "faiss_gmm/train/cuda/collect_bound.h"
 #include "faiss_gmm/train/cuda/detail/collect_launch.h"
@@ -88,6 +90,17 @@ struct Rows {
     }
 };
 
+/// The model's scales, once for all rows.
+struct ModelScale {
+    float operand, ratio, cap;
+
+    __device__ explicit ModelScale(const float* __restrict__ scale)
+            : operand(scale[scale_operand]),
+              ratio(scale[scale_squares_ratio]),
+              cap(scale[scale_row_cap]) {
+    }
+};
+
 /// A row's numbers that the scores need; collect_bound.h.
 struct RowScale {
     float F = 0;  ///< y^ = F y
@@ -98,18 +111,17 @@ struct RowScale {
 
 template <CollectForm form>
 __device__ inline RowScale
-row_scale(float sum_of_squares, float sum_of_fourths, const float* __restrict__ scale) {
+row_scale(float sum_of_squares, float sum_of_fourths, const ModelScale& scale) {
     RowScale row;
-    const float cap = scale[scale_row_cap];
-    float F = fminf(collect_norm_aimed_at / sqrtf(sum_of_squares), cap);
+    float F = fminf(collect_norm_aimed_at / sqrtf(sum_of_squares), scale.cap);
     if (form == CollectForm::squares) {
-        F = fminf(F, collect_norm_aimed_at / (scale[scale_squares_ratio] * sqrtf(sum_of_fourths)));
+        F = fminf(F, collect_norm_aimed_at / (scale.ratio * sqrtf(sum_of_fourths)));
     }
-    const float f = F * scale[scale_operand];
+    const float f = F * scale.operand;
     // NaN fails every comparison; an infinite sum gives F = 0.
     if (sum_of_squares < 3e38f && F > smallest_row_scale && f > smallest_row_scale && f < 1e30f) {
         row.F = F;
-        row.F2 = form == CollectForm::squares ? F * scale[scale_squares_ratio] : 0.0f;
+        row.F2 = form == CollectForm::squares ? F * scale.ratio : 0.0f;
         row.f = f;
         row.q = form == CollectForm::quadratic ? f * sum_of_squares : 0.0f;
     }
@@ -138,24 +150,45 @@ __device__ inline float bound_gap(const float* __restrict__ errors, float f, flo
 }
 
 /// A threshold to start from: the lower bound of one component, by the row in fp32 (no further off
-/// than the product of (3)), less the margin. `product` is y . w and y^2 . w2 (E / E2) of component k.
-template <CollectForm form>
-__device__ inline float threshold_from_hint(
-        uint32_t k, float product, const RowScale& row, float margin, const float* __restrict__ columns) {
-    const float* tile = columns + k / collect_tile * collect_columns;
-    const float upper = fmaf(row.F, product, start_value<form>(tile, k % collect_tile, row));
-    return upper - fmaf(margin, row.f, bound_gap<form>(tile + column_errors, row.f, row.q));
-}
+/// than the product of (3)), less the margin. Loaded before it is needed.
+template <CollectForm form> struct HintedComponent {
+    float base = 0, bound = 0, quadratic = 0, errors[3] = {0, 0, 0};
 
-/// Four halves from an operand.
-__device__ inline void load_four_halves(const __half* from, float (&out)[4]) {
-    const uint2 raw = *reinterpret_cast<const uint2*>(from);
+    __device__ void load(const float* __restrict__ columns, uint32_t k) {
+        const float* tile = columns + k / collect_tile * collect_columns;
+        const int place = k % collect_tile;
+        base = tile[column_base + place];
+        bound = tile[column_bound + place / 8];
+        errors[0] = tile[column_error_bound];
+        errors[1] = tile[column_error_base];
+        if (form == CollectForm::quadratic) {
+            quadratic = tile[column_quadratic + place];
+            errors[2] = tile[column_error_quadratic];
+        }
+    }
+    /// `product` is y . w and y^2 . w2 (E / E2).
+    __device__ float threshold(float product, const RowScale& row, float margin) const {
+        float upper = fmaf(base, row.f, bound);
+        if (form == CollectForm::quadratic) {
+            upper = fmaf(-quadratic, row.q, upper);
+        }
+        upper = fmaf(row.F, product, upper);
+        return upper - fmaf(margin, row.f, bound_gap<form>(errors, row.f, row.q));
+    }
+};
+
+__device__ inline void split_halves(const uint2& raw, float (&out)[4]) {
     const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&raw.x));
     const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&raw.y));
     out[0] = low.x;
     out[1] = low.y;
     out[2] = high.x;
     out[3] = high.y;
+}
+
+/// Four halves from an operand.
+__device__ inline void load_four_halves(const __half* from, float (&out)[4]) {
+    split_halves(*reinterpret_cast<const uint2*>(from), out);
 }
 
 __device__ inline uint2 four_halves(const float (&v)[4], float scale) {
@@ -188,6 +221,158 @@ __device__ inline float warp_sums(float (&value)[8]) {
     }
     value[0] += __shfl_xor_sync(all_lanes, value[0], 2);
     return value[0] + __shfl_xor_sync(all_lanes, value[0], 1);
+}
+
+/// The hint of row i; K: none.
+__device__ inline uint32_t hint_of(const CollectCall& call, int64_t i) {
+    const uint32_t none = static_cast<uint32_t>(call.model.K);
+    if (call.input.hint == nullptr || call.input.rank != 1 || i >= call.input.n) {
+        return none;
+    }
+    return min(static_cast<uint32_t>(call.input.hint[i]), none);
+}
+
+/// A row whose threshold is this collects nothing.
+constexpr float closed = FLT_MAX;
+constexpr float open = -FLT_MAX; // above the -infinity of padding
+
+__device__ inline float start_of_threshold(const RowScale& scale, float from_hint) {
+    return scale.f == 0 ? closed : fmaxf(open, from_hint); // a hint of weight zero gives -infinity
+}
+
+constexpr int row_chunks = 4; // of 128 dimensions, loaded together
+constexpr int row_batch = 4;  // rows that a warp prepares together, at most
+
+/// Dimensions at + 128 c .. of a row, zeros from d on.
+template <class T>
+__device__ inline void
+load_chunks(const T* row, int at, int d, bool aligned, float (&y)[row_chunks][4]) {
+#pragma unroll
+    for (int c = 0; c < row_chunks; ++c) {
+        load_four(row, at + 128 * c, d, aligned, y[c]);
+    }
+}
+
+/// Rows first_row .. + batch - 1 on their way into the product, by a warp, read twice:
+/// load(b, at, y) the chunks of row b from dimension `at` on, store(b, column, halves) what the product
+/// reads, publish(b, scale, threshold) by one lane a row. Rows past the last are of no use.
+template <CollectForm form, class Load, class Store, class Publish>
+__device__ inline void prepare_rows(
+        const CollectCall& call,
+        const ModelScale& model_scale,
+        int64_t first_row,
+        int batch,
+        const Load& load,
+        const Store& store,
+        const Publish& publish) {
+    const CollectModel& model = call.model;
+    const __half* operand = reinterpret_cast<const __half*>(model.operand);
+    const int lane = threadIdx.x % 32, d = model.d, width = model.padded_width;
+    const int second = squares_offset(d);
+    const uint32_t none = static_cast<uint32_t>(model.K);
+    const bool origin_aligned = d % 4 == 0 && reinterpret_cast<uintptr_t>(model.origin) % 16 == 0;
+    // Lane l looks after row l / 4 % 4.
+    const int looked_after = lane / 4 % row_batch;
+    const uint32_t hint = looked_after < batch ? hint_of(call, first_row + looked_after) : none;
+    HintedComponent<form> component;
+    if (hint < none) {
+        component.load(model.columns, hint);
+    }
+    const auto load_centred = [&](int b, int at, float(&y)[row_chunks][4]) {
+        float origin[row_chunks][4];
+        load_chunks(model.origin, at, d, origin_aligned, origin);
+        load(b, at, y);
+#pragma unroll
+        for (int c = 0; c < row_chunks; ++c) {
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                y[c][j] -= origin[c][j];
+            }
+        }
+    };
+    float sums[2 * row_batch] = {}, fourths[2 * row_batch] = {}; // squares, then products
+#pragma unroll
+    for (int b = 0; b < row_batch; ++b) {
+        const uint32_t k = __shfl_sync(all_lanes, hint, 4 * b);
+        if (b >= batch || first_row + b >= call.input.n) {
+            sums[b] = CUDART_NAN_F;
+            continue;
+        }
+        const __half* hinted = operand + static_cast<size_t>(k) * width;
+#pragma unroll 1
+        for (int at = 4 * lane; at < d + 4 * lane; at += row_chunks * 128) {
+            float w[row_chunks][4] = {}, w2[row_chunks][4] = {};
+            if (k < none) {
+#pragma unroll
+                for (int c = 0; c < row_chunks; ++c) {
+                    if (at + 128 * c < d) {
+                        load_four_halves(hinted + at + 128 * c, w[c]);
+                        if (form == CollectForm::squares) {
+                            load_four_halves(hinted + second + at + 128 * c, w2[c]);
+                        }
+                    }
+                }
+            }
+            float y[row_chunks][4];
+            load_centred(b, at, y);
+#pragma unroll
+            for (int c = 0; c < row_chunks; ++c) {
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    const float v = y[c][j]; // zero from d on
+                    sums[b] = fmaf(v, v, sums[b]);
+                    sums[row_batch + b] = fmaf(v, w[c][j], sums[row_batch + b]);
+                    if (form == CollectForm::squares) {
+                        sums[row_batch + b] =
+                                fmaf(v * v * model_scale.ratio, w2[c][j], sums[row_batch + b]);
+                        fourths[b] = fmaf(v * v, v * v, fourths[b]);
+                    }
+                }
+            }
+        }
+    }
+    const float mine = warp_sums(sums);
+    const float squares = __shfl_sync(all_lanes, mine, 4 * looked_after);
+    const float product = __shfl_sync(all_lanes, mine, 4 * (row_batch + looked_after));
+    float fourth = 0;
+    if (form == CollectForm::squares) {
+        fourth = __shfl_sync(all_lanes, warp_sums(fourths), 4 * looked_after);
+    }
+    const RowScale scale = row_scale<form>(squares, fourth, model_scale);
+    if (lane % 4 == 0 && lane / 4 < batch) {
+        publish(looked_after,
+                scale,
+                hint < none ? component.threshold(product, scale, call.input.margin) : open);
+    }
+#pragma unroll 1
+    for (int b = 0; b < batch; ++b) {
+        const float F = __shfl_sync(all_lanes, scale.F, 4 * b);
+        const float F2 = __shfl_sync(all_lanes, scale.F2, 4 * b);
+        const bool usable = F != 0;
+#pragma unroll 1
+        for (int from = 4 * lane; from < width; from += row_chunks * 128) {
+            float y[row_chunks][4];
+            if (usable) {
+                load_centred(b, from, y);
+            }
+#pragma unroll
+            for (int c = 0; c < row_chunks; ++c) {
+                const int at = from + 128 * c;
+                const uint2 nothing = make_uint2(0, 0);
+                if (at < (form == CollectForm::squares ? second : width)) {
+                    store(b, at, usable ? four_halves(y[c], F) : nothing);
+                }
+                if (form == CollectForm::squares && second + at < width) {
+                    const float squared[4] = {
+                            y[c][0] * y[c][0],
+                            y[c][1] * y[c][1],
+                            y[c][2] * y[c][2],
+                            y[c][3] * y[c][3]};
+                    store(b, second + at, usable ? four_halves(squared, F2) : nothing);
+                }
+            }
+        }
+    }
 }
 
 inline Rows rows_of(const CollectCall& call) {

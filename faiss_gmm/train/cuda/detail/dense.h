@@ -29,19 +29,29 @@ struct DenseBuffers {
     uint16_t* means_low = nullptr;
     float* base = nullptr;     ///< [padded_K] s of y = 0; -infinity in the padding
     float* constant = nullptr; ///< [padded_K] constant_k - constant_0
-    float* scale = nullptr;    ///< [4], see dense.cu
+    float* scale = nullptr;    ///< [dense_scales], see dense.cu
     // Of a chunk.
     uint16_t* rows_high = nullptr; ///< [chunk, padded_width]
     uint16_t* rows_low = nullptr;
-    float* square = nullptr;  ///< [chunk] |y|^2
-    float* score = nullptr;   ///< [chunk, padded_K], then responsibilities
+    float* square = nullptr;    ///< [chunk] |y|^2
+    float* score = nullptr;     ///< [chunk, padded_K], then responsibilities
     uint16_t* r_high = nullptr; ///< [chunk, padded_K]
     uint16_t* r_low = nullptr;
     float* partial = nullptr; ///< [chunk / dense_split, padded_K, padded_width]
     double* mass = nullptr;   ///< [chunk / dense_split, padded_K]
 };
 
-/// The model's operands; tied_spherical.
+constexpr int dense_scales = 6;
+
+/// What classify_left_rows() and the rest need of a tied_spherical model: `scale` [dense_scales].
+void find_dense_scales(
+        const MixtureView& mixture,
+        const float* origin,
+        const DenseShape& shape,
+        float* scale,
+        cudaStream_t stream);
+
+/// The model's operands, once there are rows for them.
 void prepare_dense(
         const MixtureView& mixture,
         const float* origin,

@@ -40,7 +40,8 @@ private:
     DeviceArray<double> scratch_; ///< partial sums
 };
 
-/// sum = a + b + c (null: nothing to add), number by number.
+/// sum = a + b + c + e (c, e may be null: nothing to add), number by number; *moment goes to component
+/// 0's.
 void add_sums(
         int K,
         int d,
@@ -48,6 +49,8 @@ void add_sums(
         const PassSums& a,
         const PassSums& b,
         const PassSums& c,
+        const PassSums& e,
+        const double* moment,
         const PassSums& sum,
         cudaStream_t stream);
 

@@ -20,11 +20,15 @@ struct Grouping {
     int groups() const {
         return blocks * K;
     }
+    /// Keys of rows without a list: of the dense tier by block, then those of the exact tier.
+    int left_keys() const {
+        return blocks + 1;
+    }
 };
 
 /// Where a list's groups begin; device memory.
 struct GroupArrays {
-    int* offset = nullptr; ///< [groups + 2] (the last: what has no group)
+    int* offset = nullptr; ///< [groups + left_keys + 1], the last ones of rows without a list
     int* first = nullptr;  ///< [groups + 1]
 };
 
@@ -36,7 +40,8 @@ struct Scratch {
     size_t bytes = 0;
 };
 
-/// Rows sorted by block and home; rows without a list come last, in order: from offset[groups] on.
+/// Rows sorted by block and home; rows without a list come last, in order: those of the dense tier
+/// (count dense_row) by block from offset[groups + block] on, the others from offset[groups + blocks].
 /// `keys` and `rows`: [2, lists.rows], each its own scratch; returns the sorted row numbers.
 const uint32_t* order_rows(
         const RowLists& lists,
