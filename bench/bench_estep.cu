@@ -230,7 +230,14 @@ double overlapping_sigma(double K, double d) {
         const double z = (low + high) / 2;
         (std::erfc(-z / std::sqrt(2.0)) / 2 < 2 / K ? low : high) = z;
     }
-    return std::sqrt(2 * d) / (-low + std::sqrt(low * low + 23));
+    // With u = |mu_j - mu_k| / sigma, whose square scatters by 2 u^2 / sqrt(2 d) among pairs of means:
+    // another component is u^2 / 2 nats behind, give or take sqrt(u^2 + u^4 / (2 d)).
+    double least = 1, most = 1000;
+    for (int i = 0; i < 60; ++i) {
+        const double u = (least + most) / 2, scatter = std::sqrt(u * u + u * u * u * u / (2 * d));
+        (u * u / 2 - 11.5 + low * scatter < 0 ? least : most) = u;
+    }
+    return std::sqrt(2 * d) / least;
 }
 
 struct Case {

@@ -45,10 +45,10 @@ __global__ void home_keys(RowLists lists, Grouping grouping, uint32_t* keys, uin
     }
     const int count = lists.count[i];
     const bool listed = count > 0 && count <= lists.capacity;
-    const int block = i / grouping.block_rows;
+    const int block = i / grouping.block_rows, groups = grouping.blocks * grouping.K;
     keys[i] = listed               ? block * grouping.K + lists.home[i]
-              : count == dense_row ? grouping.groups() + block
-                                   : grouping.groups() + grouping.blocks;
+              : count == dense_row ? groups + block
+                                   : groups + grouping.blocks;
     rows[i] = i;
 }
 
