@@ -101,17 +101,22 @@ __device__ void bring_rows(
     const int first = threadIdx.x / 32 * warp_rows, d = arguments.rows.d;
     const size_t width = arguments.call.model.padded_width;
     __half* scratch = arguments.scratch + static_cast<size_t>(blockIdx.x) * tile_rows * width;
-    for (int row = first; row < first + warp_rows; row += row_batch) {
-        prepare_rows<form>(
+    constexpr int batch = resident ? 8 : 4;
+    for (int row = first; row < first + warp_rows; row += batch) {
+        const int64_t own = first_row + row;
+        const int there = own < arguments.rows.n
+                ? static_cast<int>(min(int64_t{batch}, arguments.rows.n - own))
+                : 0;
+        prepare_rows<form, batch>(
                 arguments.call,
                 model_scale,
-                first_row + row,
-                row_batch,
-                [&](int b, int at, float(&y)[row_chunks][4]) {
+                own,
+                [&](int group, float(&y)[row_places][4]) {
                     arguments.rows.visit([&](auto* elements) {
-                        load_chunks(
-                                elements + (first_row + row + b) * d,
-                                at,
+                        load_places<batch>(
+                                elements + (there > 0 ? own : 0) * d,
+                                there,
+                                group,
                                 d,
                                 arguments.rows.aligned,
                                 y);

@@ -252,6 +252,7 @@ __device__ void bring_rows(
     const int lane = threadIdx.x % 32, at = 4 * lane, d = model.d;
     const int second = squares_offset(d), width = model.padded_width;
     const uint32_t none = static_cast<uint32_t>(model.K);
+    const bool with_hints = call.input.hint != nullptr;
     float origin[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -263,18 +264,19 @@ __device__ void bring_rows(
     for (int row = bringing_warp * batch; row < S::rows; row += bringing_warps * batch) {
         const uint32_t hint = next_hint;
         next_hint = hint_of(call, first_row + row + bringing_warps * batch + lane / 4);
-        HintedComponent<form> component;
-        uint2 w[batch] = {};
-        if (call.input.hint != nullptr) {
-            if (hint < none) {
-                component.load(model.columns, hint);
-            }
+        // Loaded whether or not there is a hint: see prepare_rows().
+        const uint32_t component = hint < none ? hint : 0;
+        HintedComponent<form> hinted;
+        uint2 w[batch], w2[batch];
+        if (with_hints) {
+            hinted.load(model.columns, component);
 #pragma unroll
             for (int b = 0; b < batch; ++b) {
-                const uint32_t k = __shfl_sync(all_lanes, hint, 4 * b);
-                if (k < none && at < width) {
-                    w[b] = *reinterpret_cast<const uint2*>(
-                            operand + static_cast<size_t>(k) * width + at);
+                const uint32_t k = __shfl_sync(all_lanes, component, 4 * b);
+                const __half* from = operand + static_cast<size_t>(k) * width + (at < d ? at : 0);
+                w[b] = *reinterpret_cast<const uint2*>(from);
+                if (form == CollectForm::squares) {
+                    w2[b] = *reinterpret_cast<const uint2*>(from + second);
                 }
             }
         }
@@ -308,27 +310,23 @@ __device__ void bring_rows(
         float squares[batch], products[batch], fourths[batch];
 #pragma unroll
         for (int b = 0; b < batch; ++b) {
-            float own[4], own2[4] = {0, 0, 0, 0};
-            split_halves(w[b], own);
-            if (form == CollectForm::squares) {
-                const uint32_t k = __shfl_sync(all_lanes, hint, 4 * b);
-                if (k < none && at < d) {
-                    load_four_halves(operand + static_cast<size_t>(k) * width + second + at, own2);
+            float own[4] = {0, 0, 0, 0}, own2[4] = {0, 0, 0, 0};
+            if (with_hints) {
+                split_halves(w[b], own);
+                if (form == CollectForm::squares) {
+                    split_halves(w2[b], own2);
                 }
             }
             squares[b] = products[b] = fourths[b] = 0;
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                const float v = y[b][i] - origin[i];
+                const float v = y[b][i] - origin[i]; // zero from d on
                 y[b][i] = v;
                 squares[b] = fmaf(v, v, squares[b]);
+                products[b] = fmaf(v, own[i], products[b]);
                 if (form == CollectForm::squares) {
-                    // Lanes past d would meet the squares' half.
-                    products[b] = fmaf(v, at < second ? own[i] : 0.0f, products[b]);
                     products[b] = fmaf(v * v * model_scale.ratio, own2[i], products[b]);
                     fourths[b] = fmaf(v * v, v * v, fourths[b]);
-                } else {
-                    products[b] = fmaf(v, own[i], products[b]);
                 }
             }
         }
@@ -341,7 +339,7 @@ __device__ void bring_rows(
                     buffer,
                     row + lane / 4,
                     scale,
-                    hint < none ? component.threshold(product, scale, call.input.margin) : open);
+                    hint < none ? hinted.threshold(product, scale, call.input.margin) : open);
         }
 #pragma unroll
         for (int b = 0; b < batch; ++b) {
@@ -380,8 +378,8 @@ __device__ inline int batch_in_scratch(const Rows& rows) {
 }
 
 /// Wider rows into this block's scratch: read twice, from shared memory where the feed brings them.
-template <CollectForm form>
-__device__ void bring_rows(
+template <CollectForm form, int batch>
+__device__ void bring_batches(
         const Arguments& arguments,
         const ModelScale& model_scale,
         Shared<RowsIn::scratch>& shared,
@@ -392,27 +390,39 @@ __device__ void bring_rows(
     using S = Shape<RowsIn::scratch>;
     const CollectCall& call = arguments.call;
     const Rows& source = arguments.rows;
-    const int d = source.d, batch = batch_in_scratch(source);
+    const int d = source.d;
     const size_t width = call.model.padded_width;
     __half* target = arguments.scratch + (size_t{2} * blockIdx.x + buffer) * S::rows * width;
     for (int row = bringing_warp * batch; row < S::rows; row += bringing_warps * batch) {
-        const bool brought = feed.brings(first_row + row);
+        const int64_t first = first_row + row;
+        const bool brought = feed.brings(first);
         const int slot = brought ? feed.slot() : 0;
-        prepare_rows<form>(
+        const int there = first < source.n ? static_cast<int>(min(int64_t{batch}, source.n - first))
+                                           : 0;
+        prepare_rows<form, batch>(
                 call,
                 model_scale,
-                first_row + row,
-                batch,
-                [&](int b, int at, float(&y)[row_chunks][4]) {
+                first,
+                [&](int group, float(&y)[row_places][4]) {
                     source.visit([&](auto* elements) {
                         using Element = decltype(elements);
                         if (brought) {
-                            const Element bytes = reinterpret_cast<Element>(
-                                    shared.feed[bringing_warp] + slot * (feed_bytes / 2));
-                            load_chunks(bytes + b * d, at, d, d % 4 == 0, y);
+                            load_places<batch>(
+                                    reinterpret_cast<Element>(
+                                            shared.feed[bringing_warp] + slot * (feed_bytes / 2)),
+                                    batch,
+                                    group,
+                                    d,
+                                    d % 4 == 0,
+                                    y);
                         } else {
-                            load_chunks(
-                                    elements + (first_row + row + b) * d, at, d, source.aligned, y);
+                            load_places<batch>(
+                                    elements + (there > 0 ? first : 0) * d,
+                                    there,
+                                    group,
+                                    d,
+                                    source.aligned,
+                                    y);
                         }
                     });
                 },
@@ -423,6 +433,31 @@ __device__ void bring_rows(
                     publish_row(shared, buffer, row + b, scale, threshold);
                 });
         feed.next(brought);
+    }
+}
+
+template <CollectForm form>
+__device__ void bring_rows(
+        const Arguments& arguments,
+        const ModelScale& model_scale,
+        Shared<RowsIn::scratch>& shared,
+        Feed<RowsIn::scratch>& feed,
+        int buffer,
+        int64_t first_row,
+        int bringing_warp) {
+    switch (batch_in_scratch(arguments.rows)) {
+    case 4:
+        bring_batches<form, 4>(
+                arguments, model_scale, shared, feed, buffer, first_row, bringing_warp);
+        break;
+    case 2:
+        bring_batches<form, 2>(
+                arguments, model_scale, shared, feed, buffer, first_row, bringing_warp);
+        break;
+    default:
+        bring_batches<form, 1>(
+                arguments, model_scale, shared, feed, buffer, first_row, bringing_warp);
+        break;
     }
     hopper::fence_for_async_proxy();
 }
@@ -648,6 +683,9 @@ multiply_rows(const Arguments& arguments, Shared<place>& shared, int64_t row_til
                     multiply(0);
                     multiply(1);
                     multiply(2);
+                    if (in_turns && s + 1 == slices) {
+                        hopper::close_group();
+                    }
                     multiply(3);
                     break;
                 }
@@ -659,6 +697,8 @@ multiply_rows(const Arguments& arguments, Shared<place>& shared, int64_t row_til
                 previous = ring.stage;
                 ring.advance();
             }
+            // The others' products start when little is left of these: both at once would end together,
+            // and so would leave the tensor cores idle together.
             if (in_turns && !(group == 1 && last_row_tile && step + 1 == steps)) {
                 hopper::give_turn(2 - group);
             }

@@ -14,6 +14,7 @@
 //     ceil(rank / 4)-th ones is a bound, for each stands for a component of its own.
 // (3) tighten (rank > 1): the threshold from the list itself. A warp a row.
 // (4) write_row: what reaches the last threshold, ascending. A thread a row.
+// The lists are read by ordinary loads: those that skip L1 need not see the block's own stores.
 // Lost: one list a row with atomics for places (latency in the products' shadow no longer hidden at 8
 // candidates a row); pruning lists as they grow in place of a survey (43 ms for rank 16).
 
@@ -128,21 +129,28 @@ __device__ inline void harvest(
         float (&threshold)[2],
         Part (&part)[2]) {
     constexpr int groups = blocks / 4;
+    float largest[2][groups], mine[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-        float largest[groups];
-        group_maxima<blocks>(score, h, largest);
-        const float mine = largest_of(largest);
-        if (!many) {
+        group_maxima<blocks>(score, h, largest[h]);
+        mine[h] = largest_of(largest[h]);
+    }
+    if (!many) {
+        const float of_quad[2] = {quad_max(mine[0]), quad_max(mine[1])};
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
             const float below = fmaf(margin, f[h], gap<form>(errors, f[h], q[h]));
             // fmaxf drops the NaN of a row of no use: its threshold stays closed.
-            threshold[h] = fmaxf(threshold[h], quad_max(mine) - below);
+            threshold[h] = fmaxf(threshold[h], of_quad[h] - below);
         }
-        if (mine >= threshold[h]) {
+    }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        if (mine[h] >= threshold[h]) {
             const uint32_t column = first + 2 * (threadIdx.x % 4);
 #pragma unroll
             for (int g = 0; g < groups; ++g) {
-                if (largest[g] >= threshold[h]) {
+                if (largest[h][g] >= threshold[h]) {
                     if (part[h].count() >= part_places - 8) {
                         part[h].overflows = true;
                     } else {
@@ -230,7 +238,7 @@ __device__ inline void tighten(const Lists& lists, int row, int rank, float gap_
     for (int o = 0; o < own; ++o) {
         const int place = 32 * o + lane;
         mine[o] = part_holds(counts, place / part_places, place % part_places)
-                ? __uint_as_float(__ldcg(&entries[place]).x)
+                ? __uint_as_float(entries[place].x)
                 : -CUDART_INF_F;
         larger[o] = 0;
     }
@@ -302,7 +310,7 @@ for_each_candidate(const uint2* entries, uint32_t counts, float threshold, const
         const uint2* own = entries + part * part_places;
 #pragma unroll 1
         for (int e = 0; e < count; e += 2) { // two loads in flight
-            const uint2 pair[2] = {__ldcg(&own[e]), __ldcg(&own[e + 1 < count ? e + 1 : e])};
+            const uint2 pair[2] = {own[e], own[e + 1 < count ? e + 1 : e]};
 #pragma unroll
             for (int p = 0; p < 2; ++p) {
                 if (e + p < count && __uint_as_float(pair[p].x) >= threshold) {

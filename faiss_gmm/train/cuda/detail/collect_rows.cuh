@@ -240,134 +240,164 @@ __device__ inline float start_of_threshold(const RowScale& scale, float from_hin
     return scale.f == 0 ? closed : fmaxf(open, from_hint); // a hint of weight zero gives -infinity
 }
 
-constexpr int row_chunks = 4; // of 128 dimensions, loaded together
-constexpr int row_batch = 4;  // rows that a warp prepares together, at most
+/// Rows that a warp prepares together, by the places that they take in registers: eight times four
+/// dimensions a thread, so that eight loads are in flight.
+constexpr int row_places = 8;
+template <int batch> __device__ constexpr int row_of(int place) {
+    return place % batch;
+}
+/// The first dimension of a place, of those from `group` on.
+template <int batch> __device__ constexpr int dimension_of(int place, int group, int lane) {
+    return group + place / batch * 128 + 4 * lane;
+}
 
-/// Dimensions at + 128 c .. of a row, zeros from d on.
-template <class T>
-__device__ inline void
-load_chunks(const T* row, int at, int d, bool aligned, float (&y)[row_chunks][4]) {
+/// `batch` rows of width d one after the other, zeros from d on; rows from `count` on are not read.
+template <int batch, class T>
+__device__ inline void load_places(
+        const T* rows, int count, int group, int d, bool aligned, float (&y)[row_places][4]) {
 #pragma unroll
-    for (int c = 0; c < row_chunks; ++c) {
-        load_four(row, at + 128 * c, d, aligned, y[c]);
+    for (int place = 0; place < row_places; ++place) {
+        const int row = row_of<batch>(place) < count ? row_of<batch>(place) : 0;
+        load_four(
+                rows + static_cast<int64_t>(row) * d,
+                dimension_of<batch>(place, group, threadIdx.x % 32),
+                d,
+                aligned,
+                y[place]);
     }
 }
 
 /// Rows first_row .. + batch - 1 on their way into the product, by a warp, read twice:
-/// load(b, at, y) the chunks of row b from dimension `at` on, store(b, column, halves) what the product
-/// reads, publish(b, scale, threshold) by one lane a row. Rows past the last are of no use.
-template <CollectForm form, class Load, class Store, class Publish>
+/// load(group, y) fills the places from dimension `group` on, store(b, column, halves) writes what the
+/// product reads, publish(b, scale, threshold) is called by one lane a row. Rows past the last are of
+/// no use. Hinted components are loaded whether or not there is a hint: a condition on each load would
+/// have them wait for each other (which cost 0.4 ms of 1.7 ms for a million rows).
+template <CollectForm form, int batch, class Load, class Store, class Publish>
 __device__ inline void prepare_rows(
         const CollectCall& call,
         const ModelScale& model_scale,
         int64_t first_row,
-        int batch,
         const Load& load,
         const Store& store,
         const Publish& publish) {
+    constexpr int group_width = row_places / batch * 128;
     const CollectModel& model = call.model;
     const __half* operand = reinterpret_cast<const __half*>(model.operand);
     const int lane = threadIdx.x % 32, d = model.d, width = model.padded_width;
     const int second = squares_offset(d);
     const uint32_t none = static_cast<uint32_t>(model.K);
     const bool origin_aligned = d % 4 == 0 && reinterpret_cast<uintptr_t>(model.origin) % 16 == 0;
-    // Lane l looks after row l / 4 % 4.
-    const int looked_after = lane / 4 % row_batch;
-    const uint32_t hint = looked_after < batch ? hint_of(call, first_row + looked_after) : none;
-    HintedComponent<form> component;
-    if (hint < none) {
-        component.load(model.columns, hint);
+    const bool with_hints = call.input.hint != nullptr;
+    // Lane l looks after row l / 4.
+    const int looked_after = lane / 4 % batch;
+    const uint32_t hint = hint_of(call, first_row + looked_after);
+    const uint32_t component = hint < none ? hint : 0;
+    HintedComponent<form> hinted;
+    if (with_hints) {
+        hinted.load(model.columns, component);
     }
-    const auto load_centred = [&](int b, int at, float(&y)[row_chunks][4]) {
-        float origin[row_chunks][4];
-        load_chunks(model.origin, at, d, origin_aligned, origin);
-        load(b, at, y);
+    const auto load_centred = [&](int group, float(&y)[row_places][4]) {
+        load(group, y);
 #pragma unroll
-        for (int c = 0; c < row_chunks; ++c) {
+        for (int c = 0; c < row_places / batch; ++c) {
+            float origin[4];
+            load_four(model.origin, group + 128 * c + 4 * lane, d, origin_aligned, origin);
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                y[c][j] -= origin[c][j];
+            for (int b = 0; b < batch; ++b) {
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    y[c * batch + b][j] -= origin[j];
+                }
             }
         }
     };
-    float sums[2 * row_batch] = {}, fourths[2 * row_batch] = {}; // squares, then products
-#pragma unroll
-    for (int b = 0; b < row_batch; ++b) {
-        const uint32_t k = __shfl_sync(all_lanes, hint, 4 * b);
-        if (b >= batch || first_row + b >= call.input.n) {
-            sums[b] = CUDART_NAN_F;
-            continue;
-        }
-        const __half* hinted = operand + static_cast<size_t>(k) * width;
+    float squares[8] = {}, products[8] = {}, fourths[8] = {};
 #pragma unroll 1
-        for (int at = 4 * lane; at < d + 4 * lane; at += row_chunks * 128) {
-            float w[row_chunks][4] = {}, w2[row_chunks][4] = {};
-            if (k < none) {
+    for (int group = 0; group < d; group += group_width) {
+        uint2 w[row_places], w2[row_places];
+        if (with_hints) {
 #pragma unroll
-                for (int c = 0; c < row_chunks; ++c) {
-                    if (at + 128 * c < d) {
-                        load_four_halves(hinted + at + 128 * c, w[c]);
-                        if (form == CollectForm::squares) {
-                            load_four_halves(hinted + second + at + 128 * c, w2[c]);
-                        }
-                    }
+            for (int place = 0; place < row_places; ++place) {
+                const uint32_t k = __shfl_sync(all_lanes, component, 4 * row_of<batch>(place));
+                const int at = dimension_of<batch>(place, group, lane);
+                const __half* from = operand + static_cast<size_t>(k) * width + (at < d ? at : 0);
+                w[place] = *reinterpret_cast<const uint2*>(from);
+                if (form == CollectForm::squares) {
+                    w2[place] = *reinterpret_cast<const uint2*>(from + second);
                 }
             }
-            float y[row_chunks][4];
-            load_centred(b, at, y);
+        }
+        float y[row_places][4];
+        load_centred(group, y);
 #pragma unroll
-            for (int c = 0; c < row_chunks; ++c) {
+        for (int place = 0; place < row_places; ++place) {
+            const int b = row_of<batch>(place);
+            float own[4] = {0, 0, 0, 0}, own2[4] = {0, 0, 0, 0};
+            if (with_hints) {
+                split_halves(w[place], own);
+                if (form == CollectForm::squares) {
+                    split_halves(w2[place], own2);
+                }
+            }
 #pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    const float v = y[c][j]; // zero from d on
-                    sums[b] = fmaf(v, v, sums[b]);
-                    sums[row_batch + b] = fmaf(v, w[c][j], sums[row_batch + b]);
-                    if (form == CollectForm::squares) {
-                        sums[row_batch + b] =
-                                fmaf(v * v * model_scale.ratio, w2[c][j], sums[row_batch + b]);
-                        fourths[b] = fmaf(v * v, v * v, fourths[b]);
-                    }
+            for (int j = 0; j < 4; ++j) {
+                const float v = y[place][j]; // zero from d on
+                squares[b] = fmaf(v, v, squares[b]);
+                products[b] = fmaf(v, own[j], products[b]);
+                if (form == CollectForm::squares) {
+                    products[b] = fmaf(v * v * model_scale.ratio, own2[j], products[b]);
+                    fourths[b] = fmaf(v * v, v * v, fourths[b]);
                 }
             }
         }
     }
-    const float mine = warp_sums(sums);
-    const float squares = __shfl_sync(all_lanes, mine, 4 * looked_after);
-    const float product = __shfl_sync(all_lanes, mine, 4 * (row_batch + looked_after));
-    float fourth = 0;
-    if (form == CollectForm::squares) {
-        fourth = __shfl_sync(all_lanes, warp_sums(fourths), 4 * looked_after);
+    // Sums of eight numbers a warp: lane l gets that of number l / 4.
+    float sum_of_squares, product, sum_of_fourths = 0;
+    if (batch <= 4) {
+#pragma unroll
+        for (int b = 0; b < 4; ++b) {
+            squares[4 + b] = products[b];
+        }
+        const float both = warp_sums(squares);
+        sum_of_squares = __shfl_sync(all_lanes, both, 4 * looked_after);
+        product = __shfl_sync(all_lanes, both, 16 + 4 * looked_after);
+    } else {
+        sum_of_squares = warp_sums(squares);
+        product = warp_sums(products);
     }
-    const RowScale scale = row_scale<form>(squares, fourth, model_scale);
+    if (form == CollectForm::squares) {
+        sum_of_fourths = __shfl_sync(all_lanes, warp_sums(fourths), 4 * looked_after);
+    }
+    RowScale scale = row_scale<form>(sum_of_squares, sum_of_fourths, model_scale);
+    if (first_row + looked_after >= call.input.n) {
+        scale = RowScale{};
+    }
     if (lane % 4 == 0 && lane / 4 < batch) {
         publish(looked_after,
                 scale,
-                hint < none ? component.threshold(product, scale, call.input.margin) : open);
+                hint < none ? hinted.threshold(product, scale, call.input.margin) : open);
     }
 #pragma unroll 1
-    for (int b = 0; b < batch; ++b) {
-        const float F = __shfl_sync(all_lanes, scale.F, 4 * b);
-        const float F2 = __shfl_sync(all_lanes, scale.F2, 4 * b);
-        const bool usable = F != 0;
-#pragma unroll 1
-        for (int from = 4 * lane; from < width; from += row_chunks * 128) {
-            float y[row_chunks][4];
-            if (usable) {
-                load_centred(b, from, y);
-            }
+    for (int group = 0; group < width; group += group_width) {
+        float y[row_places][4];
+        load_centred(group, y);
 #pragma unroll
-            for (int c = 0; c < row_chunks; ++c) {
-                const int at = from + 128 * c;
-                const uint2 nothing = make_uint2(0, 0);
-                if (at < (form == CollectForm::squares ? second : width)) {
-                    store(b, at, usable ? four_halves(y[c], F) : nothing);
-                }
-                if (form == CollectForm::squares && second + at < width) {
+        for (int place = 0; place < row_places; ++place) {
+            const int b = row_of<batch>(place), at = dimension_of<batch>(place, group, lane);
+            const float F = __shfl_sync(all_lanes, scale.F, 4 * b);
+            const bool usable = F != 0; // a row of no use may hold NaN: zeros instead
+            const uint2 nothing = make_uint2(0, 0);
+            if (at < (form == CollectForm::squares ? second : width)) {
+                store(b, at, usable ? four_halves(y[place], F) : nothing);
+            }
+            if (form == CollectForm::squares) {
+                const float F2 = __shfl_sync(all_lanes, scale.F2, 4 * b);
+                if (second + at < width) {
                     const float squared[4] = {
-                            y[c][0] * y[c][0],
-                            y[c][1] * y[c][1],
-                            y[c][2] * y[c][2],
-                            y[c][3] * y[c][3]};
+                            y[place][0] * y[place][0],
+                            y[place][1] * y[place][1],
+                            y[place][2] * y[place][2],
+                            y[place][3] * y[place][3]};
                     store(b, second + at, usable ? four_halves(squared, F2) : nothing);
                 }
             }
