@@ -944,9 +944,12 @@ void Engine::sum_left_rows(const int* left) {
         exact.x = lists.x;
         exact.row = wave_.order + left[blocks];
         exact.count = exact_rows;
+        PairRule all = rule_; // nothing is saved by leaving shares out
+        all.threshold = 0;
+        all.margin = 800; // exp underflows
         sum_exactly(
                 mixture_.view(),
-                rule_,
+                all,
                 exact,
                 exact_buffers(),
                 wave_.first_row,

@@ -4,7 +4,7 @@
 // The exact tier: rows for which no bound of a product form helps (groups 100 sigma apart, outliers,
 // more candidates than a list holds where the dense tier does not apply).
 //   (1) l_ik = constant_k - sum_j hp_kj (x_ij - mu_kj)^2, fp64 from fp32 numbers
-//   (2) r_ik as weigh.cu's: shares below the threshold go home
+//   (2) r_ik; every share enters (weigh.cu leaves out those below a threshold)
 //   (3) sums of r, r (x - mu_k), r |x - mu_k|^2 (diagonal: r (x - mu_k)^2), fp64
 // Phases, for as many rows as the buffers hold: 1 joints, tiles of 32 rows x 64 components   2 shares,
 //   a warp a row   3 sums, tiles of 32 components x 32 dimensions, rows in order.

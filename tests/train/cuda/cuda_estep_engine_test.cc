@@ -728,7 +728,7 @@ TEST_F(CudaEStepEngineTest, SharesBelowTheThresholdGoHome) {
                     means,
                     covariances,
                     double(engine->counts().pairs) / 1e5,
-                    engine->counts().exact_rows);
+                    engine->counts().dense_rows + engine->counts().exact_rows);
             if (threshold == 0) { // the default
                 EXPECT_LT(N_k, 1e-4);
                 EXPECT_LT(means, 1e-4);
