@@ -97,7 +97,7 @@ __global__ void find_scales(MixtureView mixture, int padded_width, float* scale)
     scale[scale_means] = usable ? 2048 * power_of_two_below(1 / fmaxf(norm, 1e-15f)) : 1;
     scale[scale_reach] = usable ? reach : -1;
     const float rounding =
-            1.5f * 64 * 0x1.0p-23f + (padded_width / 64 * 3 + 4) * 0x1.0p-24f + 0x1.0p-21f;
+            1.5f * depth * 0x1.0p-23f + (padded_width / depth * 3 + 4) * 0x1.0p-24f + 0x1.0p-21f;
     // What |base| costs is the same for all rows: it is taken off what is tolerable.
     const float left = tolerable_error - base * 0x1.0p-23f;
     scale[scale_error] = left > 0 ? rounding * norm * 2 * hp / left : infinity;

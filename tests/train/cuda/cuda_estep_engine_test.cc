@@ -721,7 +721,7 @@ TEST_F(CudaEStepEngineTest, SharesBelowTheThresholdGoHome) {
             std::printf(
                     "  %s, threshold %.0e: N_k %.1e, means %.1e, covariances %.1e; %.2f other "
                     "pairs a "
-                    "row, %zu rows exact\n",
+                    "row, %zu rows without a list\n",
                     name_of(covariance),
                     threshold,
                     N_k,
