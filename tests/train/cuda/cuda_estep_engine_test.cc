@@ -640,8 +640,16 @@ TEST_F(CudaEStepEngineTest, MStepOnTheDeviceIsTheHosts) {
     }
 }
 
+class CudaEStepEngineForms : public CudaEStepEngineTest,
+                             public ::testing::WithParamInterface<Covariance> {};
+
+INSTANTIATE_TEST_SUITE_P(
+        All, CudaEStepEngineForms, ::testing::ValuesIn(forms), [](const auto& info) {
+            return std::string(name_of(info.param));
+        });
+
 /// Larger data, the automatic choice against the exact tier (which the tests above tie to the oracle).
-TEST_F(CudaEStepEngineTest, TiersAgreeOnLargerData) {
+TEST_P(CudaEStepEngineForms, TiersAgreeOnLargerData) {
     const struct {
         const char* name;
         size_t n, K, d;
@@ -652,48 +660,47 @@ TEST_F(CudaEStepEngineTest, TiersAgreeOnLargerData) {
             {"nearly one cloud", 20000, 1024, 128, 0.1},
             {"many components", 60000, 8192, 32, 1.0},
             {"wide", 20000, 512, 960, 0.12}};
-    for (const Covariance covariance : forms) {
-        for (const auto& c : cases) {
-            SCOPED_TRACE(name_of(covariance));
-            SCOPED_TRACE(c.name);
-            const auto mixture = random_mixture(covariance, c.K, c.d, c.spread, 0, 40);
-            const auto x = draw(mixture, c.n, 41);
-            CudaOptions exactly;
-            exactly.tier = CudaTier::exact;
-            const auto exact = make_cuda_engine(exactly);
-            const SufficientStatistics a = pass(*exact, mixture, x);
-            const GaussianMixture a_next = exact->maximize(a, 1e-6);
-            for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
-                CudaOptions options;
-                options.path = path;
-                const auto engine = make_cuda_engine(options);
-                const SufficientStatistics b = pass(*engine, mixture, x);
-                const GaussianMixture b_next = engine->maximize(b, 1e-6);
-                std::printf(
-                        "  %s, %s, path %d: %.2f pairs a row, %.3f of rows dense, %.3f exact\n",
-                        name_of(covariance),
-                        c.name,
-                        static_cast<int>(path),
-                        double(engine->counts().pairs) / c.n,
-                        double(engine->counts().dense_rows) / c.n,
-                        double(engine->counts().exact_rows) / c.n);
-                Budget budget;
-                budget.use(
-                        "log-likelihood",
-                        std::abs(a.sum_log_likelihood - b.sum_log_likelihood) / c.n / (1e-6 * c.d));
-                budget.use("N_k", relative_distance(b.N_k, a.N_k) / 1e-4);
-                budget.use(
-                        "means",
-                        relative_distance(
-                                of_living(b_next.means, a.N_k), of_living(a_next.means, a.N_k)) /
-                                1e-4);
-                budget.use(
-                        "covariances",
-                        relative_distance(
-                                of_living(b_next.covariances, a.N_k),
-                                of_living(a_next.covariances, a.N_k)) /
-                                1e-4);
-            }
+    const Covariance covariance = GetParam();
+    for (const auto& c : cases) {
+        SCOPED_TRACE(name_of(covariance));
+        SCOPED_TRACE(c.name);
+        const auto mixture = random_mixture(covariance, c.K, c.d, c.spread, 0, 40);
+        const auto x = draw(mixture, c.n, 41);
+        CudaOptions exactly;
+        exactly.tier = CudaTier::exact;
+        const auto exact = make_cuda_engine(exactly);
+        const SufficientStatistics a = pass(*exact, mixture, x);
+        const GaussianMixture a_next = exact->maximize(a, 1e-6);
+        for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
+            CudaOptions options;
+            options.path = path;
+            const auto engine = make_cuda_engine(options);
+            const SufficientStatistics b = pass(*engine, mixture, x);
+            const GaussianMixture b_next = engine->maximize(b, 1e-6);
+            std::printf(
+                    "  %s, %s, path %d: %.2f pairs a row, %.3f of rows dense, %.3f exact\n",
+                    name_of(covariance),
+                    c.name,
+                    static_cast<int>(path),
+                    double(engine->counts().pairs) / c.n,
+                    double(engine->counts().dense_rows) / c.n,
+                    double(engine->counts().exact_rows) / c.n);
+            Budget budget;
+            budget.use(
+                    "log-likelihood",
+                    std::abs(a.sum_log_likelihood - b.sum_log_likelihood) / c.n / (1e-6 * c.d));
+            budget.use("N_k", relative_distance(b.N_k, a.N_k) / 1e-4);
+            budget.use(
+                    "means",
+                    relative_distance(
+                            of_living(b_next.means, a.N_k), of_living(a_next.means, a.N_k)) /
+                            1e-4);
+            budget.use(
+                    "covariances",
+                    relative_distance(
+                            of_living(b_next.covariances, a.N_k),
+                            of_living(a_next.covariances, a.N_k)) /
+                            1e-4);
         }
     }
 }
