@@ -240,9 +240,9 @@ private:
 
 class Engine : public CudaEStepEngine {
 public:
+    /// With options.device current.
     explicit Engine(const CudaOptions& options)
-            : options_(options), guard_(options.device), path_(path_of(options.path)),
-              clock_(options.time_phases) {}
+            : options_(options), path_(path_of(options.path)), clock_(options.time_phases) {}
 
     void begin(const GaussianMixture& mixture, Assignment assignment) override;
     void accumulate(const Chunk& chunk) override;
@@ -302,7 +302,6 @@ private:
     }
 
     CudaOptions options_;
-    DeviceGuard guard_; ///< made first and ended last: the arrays belong to its device
     CollectPath path_;
     PhaseClock clock_;
     OwnedStream stream_;
@@ -1320,6 +1319,7 @@ std::unique_ptr<CudaEStepEngine> make_cuda_engine(const CudaOptions& options) {
                          CUDART_VERSION % 1000 / 10),
                  "look at nvidia-smi, or choose engine=cpu"});
     }
+    const cuda::DeviceGuard guard(options.device);
     return std::make_unique<cuda::Engine>(options);
 }
 
