@@ -51,7 +51,7 @@ constexpr size_t exact_bytes = size_t{64} << 20;
 constexpr size_t bounce_bytes = size_t{32} << 20; ///< of pageable rows that are pinned at once
 constexpr size_t bounce_slice = size_t{1} << 20;
 constexpr int pass_capacity = 32; ///< candidates that a row's list holds
-constexpr int top_capacity = 32;
+constexpr int top_capacity = pass_capacity;
 constexpr double negligible_share =
         1e-8; ///< of a row in one component: may be left out of variances
 constexpr double negligible_rest = 1e-5; ///< of a row in all components left out
@@ -275,8 +275,8 @@ private:
     void start_pass(Assignment assignment);
     PairRule rule_for(Assignment assignment) const;
     void prepare_collecting();
-    void reserve_wave();
-    void reserve_for(size_t blocks);
+    void reserve_wave(bool from_host);
+    void reserve_for(size_t blocks, bool from_host);
     size_t wave_rows() const {
         return wave_blocks_ * block_rows_;
     }
@@ -400,6 +400,9 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
     ready_ = false;
     before_ = mixture;
     before_is_current_ = true;
+    if (K_ != mixture.K || d_ != mixture.d || covariance_ != mixture.covariance) {
+        wave_blocks_ = 0; // what fitted says nothing of this shape
+    }
     K_ = mixture.K;
     d_ = mixture.d;
     covariance_ = mixture.covariance;
@@ -487,18 +490,20 @@ void Engine::prepare_collecting() {
 }
 
 /// Buffers for a wave: as many blocks as memory allows, any number of them gives the same bits.
-void Engine::reserve_wave() {
-    const size_t most = wave_blocks_for(options_, covariance_, K_, d_);
-    size_t blocks = wave_blocks_ == 0 ? most : std::min(wave_blocks_, most);
+void Engine::reserve_wave(bool from_host) {
+    size_t blocks =
+            wave_blocks_ == 0 ? wave_blocks_for(options_, covariance_, K_, d_) : wave_blocks_;
     while (true) {
         try {
-            reserve_for(blocks);
+            reserve_for(blocks, from_host);
             wave_blocks_ = blocks;
             return;
         } catch (const OutOfMemory&) {
-            if (blocks == 1) {
-                throw;
+            if (blocks == 1 || staged_ > 0 || wave_.open) {
+                throw; // a wave that has begun keeps its size
             }
+            turns_[0].rows.release();
+            turns_[1].rows.release();
             component_.release();
             share_.release();
             cache_.clear();
@@ -509,7 +514,7 @@ void Engine::reserve_wave() {
     }
 }
 
-void Engine::reserve_for(size_t blocks) {
+void Engine::reserve_for(size_t blocks, bool from_host) {
     const size_t rows = blocks * block_rows_, groups = blocks * K_;
     component_.reserve(rows * pass_capacity);
     share_.reserve(rows * pass_capacity);
@@ -519,6 +524,10 @@ void Engine::reserve_for(size_t blocks) {
     row_keys_.reserve(2 * rows);
     row_numbers_.reserve(2 * rows);
     first_pair_.reserve(rows + 1);
+    if (from_host) {
+        turns_[0].rows.reserve(rows * d_);
+        turns_[1].rows.reserve(rows * d_);
+    }
     group_offset_.reserve(groups + blocks + 2);
     group_first_.reserve(groups + 1);
     log_likelihood_.reserve(rows);
@@ -563,8 +572,8 @@ void Engine::accumulate(const Chunk& chunk) {
         return;
     }
     const DeviceGuard guard(options_.device);
-    reserve_wave();
     const bool on_device = chunk.memory == Chunk::Memory::device;
+    reserve_wave(!on_device);
     if (on_device) {
         consumed_.record(static_cast<cudaStream_t>(chunk.stream));
         consumed_.block(stream_.get());
@@ -1140,8 +1149,8 @@ void Engine::rank_on_device(
         float* squared_distance) {
     require_ready();
     const DeviceGuard guard(options_.device);
-    reserve_wave();
-    component_.reserve(wave_rows() * top_capacity);
+    end_wave(); // its lists are in the buffers that are used here
+    reserve_wave(false);
     for (size_t first = 0; first < chunk.n; first += wave_rows()) {
         const size_t rows = std::min(wave_rows(), chunk.n - first);
         const TopOutput out{
@@ -1161,8 +1170,8 @@ void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilit
         return;
     }
     const DeviceGuard guard(options_.device);
-    reserve_wave();
-    component_.reserve(wave_rows() * top_capacity);
+    end_wave(); // its lists are in the buffers that are used here
+    reserve_wave(false);
     const bool on_device = chunk.memory == Chunk::Memory::device;
     DeviceArray<int32_t> component;
     DeviceArray<float> log_responsibility, squared_distance, staging;
