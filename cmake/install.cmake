@@ -7,6 +7,9 @@ set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/faiss_gmm)
 install(TARGETS faiss_gmm EXPORT faiss_gmmTargets
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
     FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+if(FAISS_GMM_CUDA)
+    install(TARGETS faiss_gmm_cuda EXPORT faiss_gmmTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 install(EXPORT faiss_gmmTargets NAMESPACE faiss_gmm:: DESTINATION ${package_dir})
 
 configure_package_config_file(

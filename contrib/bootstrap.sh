@@ -3,14 +3,17 @@
 # From a clean clone to a running demo or test suite; `contrib/bootstrap.sh --help` says how.
 set -euo pipefail
 
-readonly build_dir=build/release # the binary folder of the preset `default`
+build_dir=build/release preset=default # the preset's binary folder
+readonly toolkit_dir=build/cuda-toolkit
 
 usage() {
     cat <<'TEXT'
-usage: contrib/bootstrap.sh demo|test [--no-install]
+usage: contrib/bootstrap.sh demo|test|cuda [--no-install]
 
   demo   build and run the demo: IVF against IVFGMM on the embedded data set, a table and demo.svg
   test   build everything with -Wall -Wextra -Werror and run all tests; ends with ctest's summary
+  cuda   build everything with the CUDA engine and run the tests that have label gpu (skipped without a
+         GPU); where nvcc 12.4 or newer is missing, a toolkit 13.0 comes from PyPI into build/cuda-toolkit
 
 What is missing is installed first, with apt on Debian 12 and 13 (through sudo unless you are root).
 
@@ -58,6 +61,9 @@ os_release() {
 needed_packages() {
     printf '%s\n' g++ cmake ninja-build ccache libfaiss-dev libopenblas-openmp-dev libhwy-dev \
         libfmt-dev libcli11-dev nlohmann-json3-dev libgtest-dev
+    if [[ $1 == cuda ]]; then
+        printf '%s\n' python3-pip
+    fi
     # The layout of the sources is defined by clang-format 14, which Debian 13 no longer has, and the
     # cross-compiled test was tried with Debian 12's tools: elsewhere both report themselves as skipped.
     if [[ $1 == test && $(os_release VERSION_ID) == 12 ]]; then
@@ -108,12 +114,62 @@ install_missing() {
     quietly build/logs/apt-install.log "${as_root[@]}" install --no-install-recommends "${missing[@]}"
 }
 
+# nvcc_version NVCC: e.g. 13.0; empty if it does not run.
+nvcc_version() {
+    "$1" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\.[0-9]*\).*/\1/p'
+}
+
+# new_enough VERSION: 12.4 or later.
+new_enough() {
+    local major=${1%%.*} minor=${1#*.}
+    [[ -n $1 ]] && ((major > 12 || (major == 12 && minor >= 4)))
+}
+
+# Sets `nvcc` to one that is new enough: of the PATH, of /usr/local/cuda, or from PyPI.
+find_nvcc() {
+    local found version
+    for found in "$(command -v nvcc || true)" /usr/local/cuda/bin/nvcc "$PWD/$toolkit_dir/bin/nvcc"; do
+        if [[ -z $found || ! -x $found ]]; then
+            continue
+        fi
+        version=$(nvcc_version "$found")
+        if new_enough "$version"; then
+            nvcc=$found
+            return
+        fi
+        say "$found is of CUDA ${version:-unknown}: too old for Hopper's matrix instructions (wgmma)"
+    done
+    if [[ $install == no ]]; then
+        fail "looking for nvcc" "none of CUDA 12.4 or newer" "CUDA 12.4 or newer" \
+            "leave out --no-install, or put a newer nvcc into PATH"
+    fi
+    install_toolkit
+    nvcc=$PWD/$toolkit_dir/bin/nvcc
+}
+
+# NVIDIA's wheels of one minor version, side by side in one folder as nvcc and CMake expect them.
+install_toolkit() {
+    local folder
+    say "installing the CUDA toolkit 13.0 from PyPI into $toolkit_dir"
+    rm -rf "$toolkit_dir"
+    mkdir -p "$toolkit_dir"
+    quietly build/logs/cuda-toolkit.log python3 -m pip install --no-deps --target "$toolkit_dir/wheels" \
+        'nvidia-cuda-nvcc==13.0.*' 'nvidia-cuda-crt==13.0.*' 'nvidia-nvvm==13.0.*' \
+        'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cccl==13.0.*'
+    for folder in "$toolkit_dir"/wheels/nvidia/cu13/*; do
+        ln -sfn "wheels/nvidia/cu13/${folder##*/}" "$toolkit_dir/${folder##*/}"
+    done
+    # CMake looks for lib64 and for names without a version.
+    ln -sfn lib "$toolkit_dir/lib64"
+    ln -sfn libcudart.so.13 "$toolkit_dir/lib/libcudart.so"
+}
+
 # build TARGET [CMAKE-OPTION...]
 build() {
     local target=$1 progress=()
     shift
     say "configuring $build_dir"
-    quietly build/logs/configure.log cmake --preset default "$@"
+    quietly build/logs/configure.log cmake --preset "$preset" "$@"
     say "building $target"
     if [[ ! -t 1 ]]; then
         progress=(-- --quiet) # no line a file in logs; expanded so that bash 3.2 takes it empty
@@ -131,21 +187,21 @@ main() {
             exit 0
             ;;
         --no-install) install=no ;;
-        demo | test)
+        demo | test | cuda)
             if [[ -n $command ]]; then
-                fail "reading the command line" "$*" "one of: demo, test" \
+                fail "reading the command line" "$*" "one of: demo, test, cuda" \
                     "run contrib/bootstrap.sh once for each"
             fi
             command=$argument
             ;;
         *)
-            fail "reading the command line" "'$argument'" "demo, test, --no-install, --help" \
+            fail "reading the command line" "'$argument'" "demo, test, cuda, --no-install, --help" \
                 "contrib/bootstrap.sh --help"
             ;;
         esac
     done
     if [[ -z $command ]]; then
-        fail "reading the command line" "no command" "demo, test" "contrib/bootstrap.sh --help"
+        fail "reading the command line" "no command" "demo, test, cuda" "contrib/bootstrap.sh --help"
     fi
 
     cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -161,6 +217,13 @@ main() {
         build all -DFAISS_GMM_WERROR=ON
         say "testing"
         ctest --test-dir "$build_dir" -j2 --output-on-failure
+        ;;
+    cuda)
+        build_dir=build/cuda preset=cuda
+        find_nvcc
+        build all -DCMAKE_CUDA_COMPILER="$nvcc"
+        say "testing on the GPU"
+        ctest --test-dir "$build_dir" -L gpu --output-on-failure
         ;;
     esac
 }

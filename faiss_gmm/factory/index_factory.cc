@@ -183,7 +183,8 @@ template <class Field> Key count_key(size_t least, Field field) {
                 if (!count || *count < least) {
                     return false;
                 }
-                field(index) = *count;
+                auto& taken = field(index);
+                taken = static_cast<std::decay_t<decltype(taken)>>(*count);
                 return true;
             }};
 }
@@ -268,6 +269,18 @@ const std::map<std::string, Key>& keys() {
                       {"exact", EStep::exact},
                       {"nearest_cells", EStep::nearest_cells}},
                      [](IndexIVFGMM& index) -> EStep& { return index.training.estep; })},
+            {"engine",
+             word_key<EngineKind>(
+                     {{"auto", EngineKind::automatic},
+                      {"cpu", EngineKind::cpu},
+                      {"cuda", EngineKind::cuda}},
+                     [](IndexIVFGMM& index) -> EngineKind& { return index.training.engine; })},
+            {"device",
+             count_key(0, [](IndexIVFGMM& index) -> int& { return index.training.device; })},
+            {"gpu_cache",
+             count_key(0, [](IndexIVFGMM& index) -> size_t& { return index.training.gpu_cache; })},
+            {"gpu_memory",
+             count_key(0, [](IndexIVFGMM& index) -> size_t& { return index.training.gpu_memory; })},
             {"order",
              {"responsibility | air | soar",
               [](const std::string& value, IndexIVFGMM& index) {

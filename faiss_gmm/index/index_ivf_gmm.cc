@@ -251,7 +251,7 @@ void IndexIVFGMM::learn_around(
     RunCodec::RunMeans members; // what is placed: runs, or vectors
     if (spill.storage == SpillStorage::shared) {
         const Stopwatch watch(times_.sketch);
-        const auto engine = make_cpu_engine(training.estep);
+        const auto engine = GMMTrainer(training).make_engine(index.nlist, d);
         engine->begin(state->mixture);
         TopResponsibilities top;
         engine->top_responsibilities({sample.data(), rows.size(), 0}, 1, top);

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/mixture/gaussian_mixture.h"
 #include "faiss_gmm/train/vector_source.h"
 
@@ -52,6 +53,12 @@ struct TopResponsibilities {
     std::vector<int32_t> component; ///< [n, m], best first (the lower number of equals); -1 past K
     std::vector<float> log_responsibility; ///< [n, m], log r_ik
     std::vector<float> squared_distance;   ///< [n, m], |x_i - mu_k|^2
+};
+
+/// An engine has too little memory for its least buffers; fewer components or another engine may do.
+class OutOfMemory : public Error {
+public:
+    using Error::Error;
 };
 
 /// The seam behind which a CPU or a GPU does the heavy part of EM.

@@ -93,6 +93,8 @@ public:
         chunk.x = buffer_.data();
         chunk.n = n;
         chunk.first = first;
+        chunk.last = first + n == rows_.size();
+        chunk.source = number_;
         return chunk;
     }
 
@@ -109,6 +111,7 @@ private:
     VectorSource& whole_;
     std::vector<int64_t> rows_;
     std::vector<float> buffer_;
+    uint64_t number_ = new_number();
 };
 
 SufficientStatistics
@@ -509,15 +512,40 @@ TrainingResult GMMTrainer::train(size_t K, size_t n, size_t d, const float* x) c
     if (bad < n) {
         refuse_bad_row(bad);
     }
-    const std::unique_ptr<EStepEngine> engine = make_cpu_engine(parameters_.estep);
+    const std::unique_ptr<EStepEngine> engine = make_engine(K, d);
+    if (parameters_.engine != EngineKind::automatic) {
+        return train(K, n, d, x, *engine);
+    }
+    try {
+        return train(K, n, d, x, *engine);
+    } catch (const OutOfMemory& error) {
+        if (parameters_.warning) {
+            parameters_.warning(std::string("engine=auto goes on with the CPU: ") + error.what());
+        }
+    }
+    return train(K, n, d, x, *make_cpu_engine(parameters_.estep));
+}
+
+std::unique_ptr<EStepEngine> GMMTrainer::make_engine(size_t K, size_t d) const {
+    EngineParameters engine;
+    engine.kind = parameters_.engine;
+    engine.device = parameters_.device;
+    engine.gpu_memory = parameters_.gpu_memory;
+    engine.gpu_cache = parameters_.gpu_cache;
+    engine.estep = parameters_.estep;
+    return faiss_gmm::make_engine(engine, {parameters_.covariance, K, d}, parameters_.warning);
+}
+
+TrainingResult
+GMMTrainer::train(size_t K, size_t n, size_t d, const float* x, EStepEngine& engine) const {
     const size_t most = parameters_.max_points_per_component;
     if (most > 0 && n / most >= K && n > most * K) {
         Random random(parameters_.seed);
         SampledSource source(d, x, random_rows(n, most * K, random));
-        return train(K, source, *engine);
+        return train(K, source, engine);
     }
     MemorySource source(n, d, x);
-    return train(K, source, *engine);
+    return train(K, source, engine);
 }
 
 TrainingResult GMMTrainer::train(size_t K, VectorSource& source, EStepEngine& engine) const {

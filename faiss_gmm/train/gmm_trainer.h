@@ -5,10 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "faiss_gmm/mixture/gaussian_mixture.h"
+#include "faiss_gmm/train/engine.h"
 #include "faiss_gmm/train/estep_engine.h"
 #include "faiss_gmm/train/vector_source.h"
 
@@ -38,9 +40,16 @@ struct TrainingParameters {
     double tol = 1e-3; ///< stop when the mean log-likelihood gains less, nats a row
     size_t n_init = 1; ///< runs from different seeds; the best likelihood is kept
     uint64_t seed = 1234;
-    /// Of the CPU engine that train(K, n, d, x) makes. automatic is quicker from 4,096 components on
+    /// Of the CPU engine, where train(K, n, d, x) makes one. automatic is quicker from 4,096 components on
     /// and not exact there: see EStep, and bench/results/large-nlist.md for what it costs and saves.
     EStep estep = EStep::automatic;
+    /// Of train(K, n, d, x), as EngineParameters says; never stored in a file.
+    EngineKind engine = EngineKind::automatic;
+    int device = 0;        ///< number of the GPU
+    size_t gpu_memory = 0; ///< MiB of it that training may take beside the rows; 0: what is free
+    /// MiB of it for rows that stay there between iterations; automatic_cache: what is free. The rest
+    /// streams; 0: all does.
+    size_t gpu_cache = automatic_cache;
     double reg_covar = 1e-6;               ///< added to variances, in squared units of the data
     size_t min_points_per_component = 39;  ///< fewer: a warning, FAISS's wording
     size_t max_points_per_component = 256; ///< more: a random subset is used; 0: all rows
@@ -67,16 +76,22 @@ struct TrainingResult {
 class GMMTrainer {
 public:
     explicit GMMTrainer(TrainingParameters parameters);
-    /// Trains K components on x [n, d] with the CPU engine.
+    /// Trains K components on x [n, d] with the engine that the parameters name. With `automatic` a GPU
+    /// that proves too small is a note, and the CPU takes over.
     TrainingResult train(size_t K, size_t n, size_t d, const float* x) const;
     /// Trains K components on the source's rows (all of them) with the given engine.
     TrainingResult train(size_t K, VectorSource& source, EStepEngine& engine) const;
+
+    /// What make_engine() is given for a mixture of K components in d dimensions.
+    std::unique_ptr<EStepEngine> make_engine(size_t K, size_t d) const;
 
     const TrainingParameters& parameters() const {
         return parameters_;
     }
 
 private:
+    TrainingResult train(size_t K, size_t n, size_t d, const float* x, EStepEngine& engine) const;
+
     TrainingParameters parameters_;
 };
 

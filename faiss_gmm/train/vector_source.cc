@@ -3,6 +3,7 @@
 #include "faiss_gmm/train/vector_source.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include <fmt/format.h>
@@ -24,6 +25,11 @@ void require_range(size_t first, size_t n, size_t rows, size_t most) {
 
 } // namespace
 
+uint64_t VectorSource::new_number() {
+    static std::atomic<uint64_t> last{0};
+    return ++last;
+}
+
 MemorySource::MemorySource(size_t n, size_t d, const float* x) : n_(n), d_(d), x_(x) {}
 
 size_t MemorySource::rows() const {
@@ -44,6 +50,8 @@ Chunk MemorySource::read(size_t first, size_t n) {
     chunk.x = x_ + first * d_;
     chunk.n = n;
     chunk.first = first;
+    chunk.last = first + n == n_;
+    chunk.source = number_;
     return chunk;
 }
 
@@ -75,6 +83,8 @@ Chunk SampledSource::read(size_t first, size_t n) {
     chunk.x = buffer_.data();
     chunk.n = n;
     chunk.first = first;
+    chunk.last = first + n == rows_.size();
+    chunk.source = number_;
     return chunk;
 }
 

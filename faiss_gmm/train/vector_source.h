@@ -16,6 +16,11 @@ struct Chunk {
     size_t first = 0;         ///< number of the first row in its source
     Memory memory = Memory::host;
     void* stream = nullptr; ///< device memory: the CUDA stream in whose order x is valid
+    /// No rows follow in this pass: an engine need not keep any back to fill a block.
+    bool last = false;
+    /// Not 0: a number of the source's own. Rows of one number and place are the same rows in every
+    /// pass, so an engine may keep a copy of them.
+    uint64_t source = 0;
 };
 
 /// Hands out the rows of a data set, chunk by chunk, as often as it is asked.
@@ -27,6 +32,8 @@ public:
     virtual size_t dimensions() const = 0;
     /// Rows [first, first + n) as one chunk; valid until the next call. Throws Error past the end.
     virtual Chunk read(size_t first, size_t n) = 0;
+    /// A number that no other source has, for Chunk::source.
+    static uint64_t new_number();
     /// Largest n that one read() may be asked for.
     virtual size_t max_chunk_rows() const = 0;
 };
@@ -44,6 +51,7 @@ public:
 private:
     size_t n_, d_;
     const float* x_;
+    uint64_t number_ = new_number();
 };
 
 /// Chosen rows of an array in memory, gathered chunk by chunk: the training sample without its copy.
@@ -61,6 +69,7 @@ private:
     const float* x_;
     std::vector<int64_t> rows_;
     std::vector<float> buffer_;
+    uint64_t number_ = new_number();
 };
 
 } // namespace faiss_gmm

@@ -54,7 +54,7 @@ TEST(Factory, BuildsTheIndex) {
 TEST(Factory, TakesEveryKey) {
     const auto index =
             made("IVFGMM64(covariance=diagonal,mixing=balanced,max_iter=7,n_init=2,seed="
-                 "42,estep=exact,order=soar,lambda=1.5,"
+                 "42,estep=exact,engine=cpu,device=1,gpu_memory=512,order=soar,lambda=1.5,"
                  "spill=threshold(0.01),max_lists=3,m=8,storage=copies,budget=even,sketch=12,"
                  "probe_expansion=4,k_factor=9),Flat");
     const auto& ours = dynamic_cast<IndexIVFGMMFlat&>(*index);
@@ -64,6 +64,10 @@ TEST(Factory, TakesEveryKey) {
     EXPECT_EQ(ours.training.n_init, 2u);
     EXPECT_EQ(ours.training.seed, 42u);
     EXPECT_EQ(ours.training.estep, EStep::exact);
+    EXPECT_EQ(ours.training.engine, EngineKind::cpu);
+    EXPECT_EQ(ours.training.device, 1);
+    EXPECT_EQ(ours.training.gpu_memory, 512u);
+    EXPECT_EQ(ours.training.gpu_cache, automatic_cache);
     EXPECT_EQ(ours.spill.order, SpillOrder::soar);
     EXPECT_EQ(ours.spill.lambda, 1.5f);
     EXPECT_EQ(ours.spill.rule, SpillRule::threshold);
@@ -159,7 +163,9 @@ INSTANTIATE_TEST_SUITE_P(
         testing::Values(
                 BadString{
                         "IVFGMM64(spil=never),Flat",
-                        "covariance, estep, k_factor, lambda, m, max_iter",
+                        "covariance, device, engine, estep, gpu_cache, gpu_memory, k_factor, "
+                        "lambda, m, "
+                        "max_iter",
                         "spil="},
                 BadString{"IVFGMM64(budget=fair),Flat", "by_difficulty | even", "fair)"},
                 BadString{"IVFGMM64(by_residual=1),SQ8", "true | false", "1)"},
@@ -172,6 +178,7 @@ INSTANTIATE_TEST_SUITE_P(
                 BadString{"IVFGMM64(lambda=),Flat", "a number from 0", ")"},
                 BadString{"IVFGMM64(lambda),Flat", "a number from 0", ")"},
                 BadString{"IVFGMM64(covariance=full),Flat", "tied_spherical", "full)"},
+                BadString{"IVFGMM64(engine=gpu),Flat", "auto | cpu | cuda", "gpu)"},
                 BadString{"IVFGMM64(sketch=300),Flat", "from 1 to 256", "300)"},
                 BadString{"IVFGMM64(m=2,max_lists=3),Flat", "fit together", "m=2"},
                 BadString{"IVFGMM64(seed=1,seed=2),Flat", "each key once", "seed=2"},

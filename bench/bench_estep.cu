@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// Times an EM iteration of the CUDA engine, rows resident on the device: E-step and M-step, parameters
+// ready for the next one. CUDA events, warm-up, median; the device's copy, gather and fp16 product
+// rates from the same run beside it. One JSON line a case.
+//   bench_estep [--data separate|overlap|isotropic] [--n 1000000] [--K 1024] [--d 128]
+//               [--covariance tied_spherical] [--path automatic|portable|hopper|plain] [--top m]...
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <nlohmann/json.hpp>
+
+#include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/train/cuda/cuda_estep_engine.h"
+#include "faiss_gmm/train/cuda/detail/device.h"
+
+namespace {
+
+using namespace faiss_gmm;
+using cuda::check;
+using cuda::DeviceArray;
+
+/// A number in (0, 1) from a counter (splitmix64).
+__device__ float uniform(uint64_t counter) {
+    uint64_t z = counter * 0x9e3779b97f4a7c15ull + 0x7f4a7c15ull;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return (static_cast<float>((z ^ (z >> 31)) >> 40) + 0.5f) * 0x1.0p-24f;
+}
+
+__device__ float normal(uint64_t counter) {
+    return sqrtf(-2 * logf(uniform(2 * counter))) * cospif(2 * uniform(2 * counter + 1));
+}
+
+/// x [n, d]: mean of a random component (none: the origin) + sigma N(0, I).
+__global__ void
+draw(size_t n, int d, int K, const float* means, float sigma, uint64_t seed, float* x) {
+    const size_t at = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (at >= n * d) {
+        return;
+    }
+    const size_t i = at / d, j = at % d;
+    const float centre =
+            means == nullptr ? 0.0f
+                             : means[static_cast<size_t>(uniform((seed << 40) + i) * K) * d + j];
+    x[at] = centre + sigma * normal(((seed + 1) << 40) + at);
+}
+
+__global__ void gather_rows(size_t rows, const float4* x, const uint32_t* order, float4* out) {
+    const size_t warp = (static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
+    if (warp < rows) { // rows of 512 bytes; every 16th is written, so that reading is what counts
+        const float4 v = x[static_cast<size_t>(order[warp]) * 32 + threadIdx.x % 32];
+        if (warp % 16 == 0 || v.x == 12345.0f) {
+            out[warp / 16 * 32 + threadIdx.x % 32] = v;
+        }
+    }
+}
+
+__global__ void shuffle_order(uint32_t rows, uint32_t* order) {
+    const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < rows) { // odd multiplier, power of two rows: a permutation
+        order[i] = (i * 2654435761u + 12345u) & (rows - 1);
+    }
+}
+
+class Timer {
+public:
+    explicit Timer(cudaStream_t stream) : stream_(stream) {
+        check(cudaEventCreate(&begin_), "making an event");
+        check(cudaEventCreate(&end_), "making an event");
+    }
+    ~Timer() {
+        cudaEventDestroy(begin_);
+        cudaEventDestroy(end_);
+    }
+    double milliseconds(const std::function<void()>& work) {
+        check(cudaEventRecord(begin_, stream_), "recording an event");
+        work();
+        check(cudaEventRecord(end_, stream_), "recording an event");
+        check(cudaEventSynchronize(end_), "waiting for an event");
+        float elapsed = 0;
+        check(cudaEventElapsedTime(&elapsed, begin_, end_), "reading a time");
+        return elapsed;
+    }
+    /// Of `repeats`, after `warm` that do not count.
+    std::vector<double> times(const std::function<void()>& work, int warm, int repeats) {
+        std::vector<double> all;
+        for (int r = 0; r < warm + repeats; ++r) {
+            const double ms = milliseconds(work);
+            if (r >= warm) {
+                all.push_back(ms);
+            }
+        }
+        std::sort(all.begin(), all.end());
+        return all;
+    }
+
+private:
+    cudaStream_t stream_;
+    cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
+double median(const std::vector<double>& sorted) {
+    return sorted[sorted.size() / 2];
+}
+
+nlohmann::json rates() {
+    nlohmann::json result;
+    Timer timer(nullptr);
+    constexpr size_t bytes = size_t{1} << 30;
+    DeviceArray<char> from, to;
+    from.reserve(bytes);
+    to.reserve(bytes);
+    check(cudaMemset(from.data(), 1, bytes), "filling memory");
+    const auto copied = timer.times(
+            [&] { cudaMemcpyAsync(to.data(), from.data(), bytes, cudaMemcpyDeviceToDevice); },
+            3,
+            10);
+    result["copy_tb_s"] = 2.0 * bytes / median(copied) * 1e-9;
+    constexpr uint32_t rows = 1u << 20;
+    DeviceArray<float> x, out;
+    DeviceArray<uint32_t> order;
+    x.reserve(rows * size_t{128});
+    out.reserve(rows * size_t{128} / 16);
+    order.reserve(rows);
+    shuffle_order<<<rows / 256, 256>>>(rows, order.data());
+    const auto gathered = timer.times(
+            [&] {
+                gather_rows<<<rows / 8, 256>>>(
+                        rows,
+                        reinterpret_cast<const float4*>(x.data()),
+                        order.data(),
+                        reinterpret_cast<float4*>(out.data()));
+            },
+            3,
+            10);
+    result["gather_512_tb_s"] = rows * 512.0 / median(gathered) * 1e-9;
+    // cuBLAS as found at run time; the library itself does not need it.
+    void* library = nullptr;
+    for (const char* name : {"libcublas.so.13", "libcublas.so.12", "libcublas.so"}) {
+        library = library != nullptr ? library : dlopen(name, RTLD_NOW);
+    }
+    result["fp16_tflop_s"] = nullptr;
+    if (library == nullptr) {
+        return result;
+    }
+    using Create = int (*)(void**);
+    using Product =
+            int (*)(void*,
+                    int,
+                    int,
+                    int,
+                    int,
+                    int,
+                    const void*,
+                    const void*,
+                    int,
+                    int,
+                    const void*,
+                    int,
+                    int,
+                    const void*,
+                    void*,
+                    int,
+                    int,
+                    int,
+                    int);
+    const auto create = reinterpret_cast<Create>(dlsym(library, "cublasCreate_v2"));
+    const auto product = reinterpret_cast<Product>(dlsym(library, "cublasGemmEx"));
+    void* handle = nullptr;
+    if (create == nullptr || product == nullptr || create(&handle) != 0) {
+        return result;
+    }
+    constexpr int m = 8192;
+    DeviceArray<__half> a;
+    DeviceArray<float> random;
+    a.reserve(size_t{3} * m * m);
+    // Random halves: the bits of normal numbers between 1 and 2.
+    std::vector<uint16_t> host(size_t{2} * m * m);
+    uint32_t state = 1;
+    for (uint16_t& v : host) {
+        state = state * 1664525u + 1013904223u;
+        v = static_cast<uint16_t>(0x3c00u | (state >> 22) | ((state >> 31) << 15));
+    }
+    check(cudaMemcpy(a.data(), host.data(), host.size() * 2, cudaMemcpyHostToDevice), "copying");
+    const float one = 1, zero = 0;
+    constexpr int half = 2, compute32 = 68;
+    const auto multiplied = timer.times(
+            [&] {
+                product(handle,
+                        1,
+                        0,
+                        m,
+                        m,
+                        m,
+                        &one,
+                        a.data(),
+                        half,
+                        m,
+                        a.data() + size_t{m} * m,
+                        half,
+                        m,
+                        &zero,
+                        a.data() + 2 * size_t{m} * m,
+                        half,
+                        m,
+                        compute32,
+                        -1);
+            },
+            3,
+            10);
+    result["fp16_tflop_s"] = 2.0 * m * m * static_cast<double>(m) / median(multiplied) * 1e-9;
+    return result;
+}
+
+/// Deviation at which about two components beside the home are within 11.5 nats of it.
+double overlapping_sigma(double K, double d) {
+    double low = -8, high = 0; // z with Phi(z) = 2 / K
+    for (int i = 0; i < 60; ++i) {
+        const double z = (low + high) / 2;
+        (std::erfc(-z / std::sqrt(2.0)) / 2 < 2 / K ? low : high) = z;
+    }
+    // With u = |mu_j - mu_k| / sigma, whose square scatters by 2 u^2 / sqrt(2 d) among pairs of means:
+    // another component is u^2 / 2 nats behind, give or take sqrt(u^2 + u^4 / (2 d)).
+    double least = 1, most = 1000;
+    for (int i = 0; i < 60; ++i) {
+        const double u = (least + most) / 2, scatter = std::sqrt(u * u + u * u * u * u / (2 * d));
+        (u * u / 2 - 11.5 + low * scatter < 0 ? least : most) = u;
+    }
+    return std::sqrt(2 * d) / least;
+}
+
+struct Case {
+    std::string data = "separate", covariance = "tied_spherical", path = "automatic";
+    size_t n = 1000000, K = 1024, d = 128;
+    double threshold = 0;
+};
+
+CudaPath path_of(const std::string& name) {
+    return name == "portable" ? CudaPath::portable
+           : name == "hopper" ? CudaPath::hopper
+           : name == "plain"  ? CudaPath::plain
+                              : CudaPath::automatic;
+}
+
+nlohmann::json run(const Case& c, const std::vector<size_t>& top, int repeats) {
+    const bool isotropic = c.data == "isotropic";
+    const double sigma = c.data == "separate" ? 1.2
+                         : isotropic          ? 1.0
+                                              : overlapping_sigma(double(c.K), double(c.d));
+    DeviceArray<float> means, x;
+    means.reserve(c.K * c.d);
+    x.reserve(c.n * c.d);
+    const auto blocks = [](size_t items) { return static_cast<unsigned>((items + 255) / 256); };
+    draw<<<blocks(c.K * c.d), 256>>>(
+            c.K, int(c.d), 1, nullptr, isotropic ? 0.25f : 1.0f, 1, means.data());
+    draw<<<blocks(c.n * c.d), 256>>>(
+            c.n,
+            int(c.d),
+            int(c.K),
+            isotropic ? nullptr : means.data(),
+            static_cast<float>(sigma),
+            2,
+            x.data());
+    GaussianMixture mixture;
+    mixture.K = c.K;
+    mixture.d = c.d;
+    mixture.covariance = c.covariance == "diagonal"    ? Covariance::diagonal
+                         : c.covariance == "spherical" ? Covariance::spherical
+                                                       : Covariance::tied_spherical;
+    mixture.means.resize(c.K * c.d);
+    check(cudaMemcpy(
+                  mixture.means.data(),
+                  means.data(),
+                  c.K * c.d * sizeof(float),
+                  cudaMemcpyDeviceToHost),
+          "reading means");
+    mixture.log_weights.assign(c.K, -std::log(double(c.K)));
+    mixture.covariances.assign(
+            GaussianMixture::covariance_size(mixture.covariance, c.K, c.d), sigma * sigma);
+    CudaOptions options;
+    options.path = path_of(c.path);
+    options.pair_threshold = c.threshold;
+    options.time_phases = false;
+    const auto engine = make_cuda_engine(options);
+    Chunk chunk;
+    chunk.x = x.data();
+    chunk.n = c.n;
+    chunk.memory = Chunk::Memory::device;
+    chunk.stream = engine->stream();
+    chunk.last = true;
+    engine->begin(mixture);
+    Timer timer(static_cast<cudaStream_t>(engine->stream()));
+    CudaPassCounts counts;
+    const auto iterate = [&] {
+        engine->accumulate(chunk);
+        engine->maximize_in_place(1e-6);
+        counts = engine->counts();
+        engine->begin_again(Assignment::soft);
+    };
+    const auto times = timer.times(iterate, 3, repeats);
+    nlohmann::json line = {
+            {"bench", "estep"},
+            {"data", c.data},
+            {"n", c.n},
+            {"K", c.K},
+            {"d", c.d},
+            {"covariance", c.covariance},
+            {"path", c.path},
+            {"sigma", sigma},
+            {"iteration_ms", median(times)},
+            {"fastest_ms", times.front()},
+            {"slowest_ms", times.back()},
+            {"other_pairs_a_row", double(counts.pairs) / c.n},
+            {"dense_rows", counts.dense_rows},
+            {"exact_rows", counts.exact_rows},
+            {"tflop_s", 2.0 * c.n * c.K * c.d / median(times) * 1e-9}};
+    CudaOptions timed = options;
+    timed.time_phases = true;
+    const auto observed = make_cuda_engine(timed);
+    chunk.stream = observed->stream();
+    observed->begin(mixture);
+    for (int r = 0; r < 3; ++r) {
+        observed->accumulate(chunk);
+        observed->maximize_in_place(1e-6);
+        observed->begin_again(Assignment::soft);
+    }
+    for (const auto& [phase, ms] : observed->phase_milliseconds()) {
+        line["phases_ms"][phase] = ms;
+    }
+    chunk.stream = engine->stream();
+    engine->begin(mixture);
+    for (const size_t m : top) {
+        DeviceArray<int32_t> component;
+        DeviceArray<float> log_responsibility, distance;
+        component.reserve(c.n * m);
+        log_responsibility.reserve(c.n * m);
+        distance.reserve(c.n * m);
+        const auto ranked = timer.times(
+                [&] {
+                    engine->rank_on_device(
+                            chunk, m, component.data(), log_responsibility.data(), distance.data());
+                },
+                2,
+                repeats);
+        line["top_ms"][std::to_string(m)] = median(ranked);
+    }
+    return line;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app{"Times an EM iteration of the CUDA engine"};
+    std::vector<std::string> data = {"separate", "overlap", "isotropic"};
+    Case c;
+    std::vector<size_t> top;
+    int repeats = 10;
+    bool with_rates = true;
+    app.add_option("--data", data, "separate, overlap, isotropic")->capture_default_str();
+    app.add_option("--n", c.n, "Rows")->capture_default_str();
+    app.add_option("--K", c.K, "Components")->capture_default_str();
+    app.add_option("--d", c.d, "Dimensions")->capture_default_str();
+    app.add_option("--covariance", c.covariance, "tied_spherical, spherical, diagonal")
+            ->capture_default_str();
+    app.add_option("--path", c.path, "automatic, portable, hopper, plain")->capture_default_str();
+    app.add_option("--threshold", c.threshold, "Responsibility from which pairs count; 0: default")
+            ->capture_default_str();
+    app.add_option("--top", top, "Time top_responsibilities with these m too");
+    app.add_option("--repeats", repeats, "Iterations timed")->capture_default_str();
+    app.add_flag("!--no-rates", with_rates, "Skip the device's own rates");
+    CLI11_PARSE(app, argc, argv);
+    try {
+        cudaDeviceProp properties{};
+        check(cudaGetDeviceProperties(&properties, 0), "asking for the device");
+        const nlohmann::json measured = with_rates ? rates() : nlohmann::json();
+        for (const std::string& name : data) {
+            c.data = name;
+            nlohmann::json line = run(c, top, repeats);
+            line["device"] = properties.name;
+            if (with_rates) {
+                line["rates"] = measured;
+            }
+            std::printf("%s\n", line.dump().c_str());
+            std::fflush(stdout);
+        }
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "error: %s\n", error.what());
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// Which components can matter for a row: one fp16 tensor-core pass with a proven bound of its error,
+// fused with the collection of each row's candidates. No n x K matrix exists.
+//   y = x - o (o: any fixed point near the data), c_k = mu_k - o
+//   (1) linear     s_ik = y . 2 h c_k + b_k                 tied_spherical; h = 1 / (2 s2)
+//   (2) quadratic  s_ik = y . 2 h_k c_k - h_k |y|^2 + b_k   spherical
+//   (3) squares    s_ik = [y, y^2] . [2 h_k c_k, -h_k] + b_k   diagonal; b_k = constant_k - h_k c_k^2
+//   Each is the log-joint up to a constant of the row, in nats.
+//   (4) U_ik >= s_ik >= L_ik, computed from fp16 operands; head card and proof in collect_bound.h.
+//   (5) k is a candidate of row i if U_ik >= (rank-th largest L_ij over j) - margin. Every such k is
+//   listed; a few more may be, for thresholds grow with the tiles (never because of other rows).
+// What a row gets depends on that row, its hint, the model and the path alone: not on n, the place
+// of the row, the number of multiprocessors or the run. Hence the same bits for any cut into calls
+// (but for hints: a better hint can only shorten a list that is too long, see `hint`).
+// Implementations of one contract, by `CollectPath`: collect_plain.cu (reference: read this one),
+// collect_mma.cu (compute capability 8.0 and later), collect_wgmma.cu (9.0a).
+// Test: tests/train/cuda/collect_test.cu.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+struct CUstream_st;
+
+namespace faiss_gmm::cuda {
+
+using Stream = CUstream_st*;
+
+enum class CollectForm : int32_t {
+    linear,    ///< one variance: (1)
+    quadratic, ///< one variance a component: (2)
+    squares,   ///< one variance a component and dimension: (3)
+};
+
+enum class CollectPath : int32_t { plain, portable, hopper };
+
+enum class ElementType : int32_t { f32, f16, bf16, u8, i8 };
+
+/// The model in the form the pass reads; made by prepare_collect_model(). Device memory.
+struct CollectModel {
+    CollectForm form = CollectForm::linear;
+    int32_t K = 0;        ///< components, 1 to 65,536
+    int32_t d = 0;        ///< dimensions of a row, 1 to 2,048
+    int32_t padded_K = 0; ///< K up to a multiple of collect_tile * 2
+    int32_t width = 0; ///< columns of the operand that are used: d, or 2 * (d up to 8) for squares
+    int32_t padded_width = 0;    ///< width up to a multiple of 16
+    uint16_t* operand = nullptr; ///< fp16 [padded_K, padded_width], scaled; zeros in the padding
+    float* columns = nullptr; ///< [padded_K / collect_tile, collect_columns]: see collect_bound.h
+    float* scale = nullptr;   ///< [collect_scales]
+    const float* origin = nullptr; ///< [d], the caller's
+};
+
+constexpr int32_t collect_tile = 128; ///< components of a tile
+/// A tile's floats: base [128], quadratic [128], bound [16], largest {bound, base, quadratic} errors
+/// and one of padding.
+constexpr int32_t collect_columns = 2 * collect_tile + collect_tile / 8 + 4;
+constexpr int32_t collect_scales = 16;
+constexpr int32_t collect_max_capacity = 64;
+constexpr int32_t collect_max_rank = 16;
+
+/// Bytes that prepare_collect_model() fills, for the caller to allocate (256-byte aligned).
+struct CollectModelBytes {
+    size_t operand = 0, columns = 0, scale = 0;
+};
+CollectModelBytes collect_model_bytes(CollectForm form, int64_t K, int64_t d);
+
+/// The mixture's parameters, device memory, as the caller's exact scores use them: the log-joint of x
+/// and k is constant[k] - sum_j half_precision (x_j - mu_kj)^2.
+struct CollectModelSource {
+    CollectForm form = CollectForm::linear;
+    int64_t K = 0, d = 0;
+    const float* means = nullptr;     ///< [K, d]
+    const float* origin = nullptr;    ///< [d]; must live as long as the model
+    const double* constant = nullptr; ///< [K]; -infinity: never a candidate
+    const double* half_precision =
+            nullptr; ///< 1 / (2 s2): linear [1], quadratic [K], squares [K, d]
+};
+
+/// Fills operand, columns and scale (allocated by the caller) and the other fields; two small kernels
+/// in double precision, no host synchronisation.
+void prepare_collect_model(const CollectModelSource& source, CollectModel& model, Stream stream);
+
+struct CollectInput {
+    const void* rows = nullptr; ///< [n, d], row-major, device; aligned to its element type
+    ElementType type = ElementType::f32;
+    int64_t n = 0;
+    /// [n] or null: a component believed to be the row's best (its last home). It only gives the
+    /// threshold a start, so that fewer pairs are written and pruned; any value below K is correct.
+    const uint16_t* hint = nullptr;
+    float margin = 0; ///< nats, >= 0
+    int32_t rank = 1; ///< (5); 1 for an E-step, m for top m; at most collect_max_rank
+};
+
+struct CollectOutput {
+    uint16_t* component = nullptr; ///< [n, capacity], ascending; past the count undefined
+    uint8_t* count = nullptr;      ///< [n]; capacity + 1: overflow, the row's list is undefined
+    uint16_t* best =
+            nullptr;       ///< [n] or null: component of the largest U_ik (overflow: any below K)
+    int32_t capacity = 16; ///< a multiple of 8, at most collect_max_capacity
+};
+
+/// Scratch that one call of collect_candidates needs on the current device, on a multiple of 256
+/// bytes as cudaMalloc gives it; it does not depend on n.
+size_t collect_workspace_bytes(const CollectModel& model, CollectPath path);
+
+/// Of the current device, for operands of `width` columns. hopper on compute capability 9.0 for forms
+/// linear of up to 128 columns, the portable pass being quicker on wider ones, and squares; else
+/// portable. (quadratic: two runs of the Hopper pass may list different components of a row, which
+/// collect_test's SameBits sees; cause not found yet.)
+CollectPath best_collect_path(CollectForm form, int64_t width);
+
+/// Asynchronous; the workspace must not be shared with a call that may run at the same time. Rows
+/// whose |x - o|^2 is not finite in fp32 (NaN and infinity among them) overflow.
+/// Throws Error if the launch fails.
+void collect_candidates(
+        const CollectModel& model,
+        const CollectInput& input,
+        const CollectOutput& output,
+        CollectPath path,
+        void* workspace,
+        Stream stream);
+
+} // namespace faiss_gmm::cuda

@@ -1,0 +1,1340 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// The E-step on a GPU: what runs when, and where its numbers lie.
+//   Rows are cut into blocks: a constant number of rows, a function of d alone. What is added up is
+//   grouped by block, so the bits depend neither on chunks nor on memory. A wave is as many blocks as
+//   the buffers hold; it goes through
+//   1 collect  one product of low precision per wave, fused with the collection of candidates
+//   2 order    rows by block and provisional home          (order.cu)
+//   3 weigh    exact responsibilities; the home's share is added up from the same read (weigh.cu)
+//   4 sum      the other pairs, by block and component     (order.cu, weigh.cu)
+//   5 left     rows without a list: dense products where their bound allows (dense.cu), the others
+//              in fp64                                     (exact.cu)
+// The host waits once a wave, for the number of pairs and of rows left to 5, while the device adds up
+// the homes. Four sets of fp64 sums (3, 4, both of 5), each in the order of the blocks, become one in finish().
+// Rows of host memory come through two buffers of a wave each, copied on a stream of their own while
+// the wave before is worked on; what fits stays for the next pass over the same source.
+// Memory beside parameters, sums (5 K d fp64) and rows: 16 capacity + 30 bytes a row of a wave, 24 a
+// pair, d / 16 (diagonal d / 8) for segments; nothing of size n.
+// Test: tests/train/cuda/cuda_estep_engine_test.cc.
+#include "faiss_gmm/train/cuda/cuda_estep_engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <optional>
+
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
+
+#include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/train/cuda/collect.h"
+#include "faiss_gmm/train/cuda/detail/dense.h"
+#include "faiss_gmm/train/cuda/detail/device.h"
+#include "faiss_gmm/train/cuda/detail/exact.h"
+#include "faiss_gmm/train/cuda/detail/model.h"
+#include "faiss_gmm/train/cuda/detail/order.h"
+#include "faiss_gmm/train/cuda/detail/weigh.h"
+#include "faiss_gmm/train/maximization.h"
+
+namespace faiss_gmm {
+namespace cuda {
+namespace {
+
+constexpr size_t block_bytes = size_t{1} << 28; ///< rows of a block, at d above 256
+constexpr size_t most_block_rows = size_t{1} << 18;
+constexpr size_t most_wave_rows = size_t{1} << 20;
+constexpr int most_wave_blocks = 32; ///< at d = 2,048
+constexpr size_t exact_bytes = size_t{64} << 20;
+constexpr size_t bounce_bytes = size_t{32} << 20; ///< of pageable rows that are pinned at once
+constexpr size_t bounce_slice = size_t{1} << 20;
+constexpr int pass_capacity = 32; ///< candidates that a row's list holds
+constexpr int top_capacity = pass_capacity;
+constexpr double negligible_share =
+        1e-8; ///< of a row in one component: may be left out of variances
+constexpr double negligible_rest = 1e-5; ///< of a row in all components left out
+constexpr size_t most_components = 65536, most_dimensions = 2048;
+
+/// Rows of a block: a function of d alone, a power of two.
+size_t block_rows_for(size_t d) {
+    size_t rows = most_block_rows;
+    while (rows * d * sizeof(float) > block_bytes) {
+        rows /= 2;
+    }
+    return rows;
+}
+
+constexpr size_t list_bytes = 6 * pass_capacity + 40; ///< a row, all of its lists' parts
+constexpr size_t pair_bytes = 24;
+
+/// Blocks of a wave within options.gpu_memory (three pairs a row, two buffers of rows); at least one.
+size_t wave_blocks_for(const CudaOptions& options, Covariance covariance, size_t K, size_t d) {
+    const size_t block = block_rows_for(d), vectors = covariance == Covariance::diagonal ? 2 : 1;
+    size_t blocks = std::max<size_t>(1, most_wave_rows / block);
+    const auto bytes = [&] {
+        const size_t rows = blocks * block, segments = rows / segment_rows + blocks * K;
+        return rows * (list_bytes + 3 * pair_bytes + 8 * d) + segments * (vectors * 4 * d + 24);
+    };
+    while (options.gpu_memory > 0 && blocks > 1 && bytes() > options.gpu_memory) {
+        blocks /= 2;
+    }
+    return blocks;
+}
+
+CollectForm form_of(Covariance covariance) {
+    return covariance == Covariance::diagonal    ? CollectForm::squares
+           : covariance == Covariance::spherical ? CollectForm::quadratic
+                                                 : CollectForm::linear;
+}
+
+/// None: the best for the device and the model.
+std::optional<CollectPath> path_of(CudaPath path) {
+    switch (path) {
+    case CudaPath::portable:
+        return CollectPath::portable;
+    case CudaPath::hopper:
+        return CollectPath::hopper;
+    case CudaPath::plain:
+        return CollectPath::plain;
+    default:
+        break;
+    }
+    const char* asked = std::getenv("FAISS_GMM_CUDA_PATH");
+    if (asked == nullptr || *asked == 0) {
+        return std::nullopt;
+    }
+    const std::string name = asked;
+    if (name == "portable") {
+        return CollectPath::portable;
+    }
+    if (name == "hopper") {
+        return CollectPath::hopper;
+    }
+    if (name == "plain") {
+        return CollectPath::plain;
+    }
+    throw Error(
+            {"choosing the CUDA engine's path",
+             "FAISS_GMM_CUDA_PATH=" + name,
+             "portable, hopper, plain",
+             "unset it"});
+}
+
+bool aligned(const void* pointer, size_t d) {
+    return d % 4 == 0 && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
+}
+
+/// One set of sums in one array.
+class Sums {
+public:
+    void clear(size_t K, size_t d, bool diagonal, cudaStream_t stream) {
+        const size_t vectors = (diagonal ? 2 : 1) * K * d, count = vectors + 3 * K;
+        array_.reserve(count);
+        check(cudaMemsetAsync(array_.data(), 0, count * sizeof(double), stream), "clearing sums");
+        view_.first_moment = array_.data();
+        view_.second_moment = diagonal ? array_.data() + K * d : nullptr;
+        view_.mass = array_.data() + vectors;
+        view_.moment = view_.mass + K;
+        view_.log_likelihood = view_.moment + K;
+    }
+    void forget() {
+        view_ = PassSums();
+    }
+    bool empty() const {
+        return view_.first_moment == nullptr;
+    }
+    const PassSums& view() const {
+        return view_;
+    }
+
+private:
+    DeviceArray<double> array_;
+    PassSums view_;
+};
+
+/// What the host is told once a wave; pinned.
+struct WaveCounts {
+    int pairs = 0;
+    int
+            left[most_wave_blocks +
+                 1]; ///< where each block's rows of the dense tier begin, then the exact's
+    unsigned long long bad_row = 0;
+};
+
+constexpr unsigned long long no_row = ~0ull;
+
+/// Numbers on the device that are counted over a pass.
+struct PassCounters {
+    unsigned long long bad_row, shared_rows;
+    double log_likelihood, moment; ///< of rows without a list; the moment of the dense tier's
+};
+
+[[noreturn]] void refuse_row(unsigned long long row) {
+    throw Error(
+            {"running the E-step",
+             fmt::format("row {} with NaN or Inf", row),
+             "finite numbers",
+             "remove or repair that row"});
+}
+
+/// Marks on a stream between which time is taken, if it is wanted.
+class PhaseClock {
+public:
+    explicit PhaseClock(bool wanted) : wanted_(wanted) {}
+    ~PhaseClock() {
+        forget(marks_);
+        forget(last_);
+    }
+    PhaseClock(const PhaseClock&) = delete;
+    PhaseClock& operator=(const PhaseClock&) = delete;
+    /// What was running until now belongs to `phase`; null: to none.
+    void mark(const char* phase, cudaStream_t stream) {
+        if (!wanted_) {
+            return;
+        }
+        cudaEvent_t event = nullptr;
+        check(cudaEventCreate(&event), "making a CUDA event");
+        marks_.push_back({phase, event});
+        check(cudaEventRecord(event, stream), "recording a CUDA event");
+    }
+    void start_pass() {
+        forget(last_);
+        last_.swap(marks_);
+    }
+    std::vector<std::pair<std::string, double>> last_pass() const {
+        std::vector<std::pair<std::string, double>> phases;
+        for (size_t i = 1; i < last_.size(); ++i) {
+            float ms = 0;
+            if (last_[i].phase == nullptr) {
+                continue;
+            }
+            check(cudaEventSynchronize(last_[i].event), "waiting for a CUDA event");
+            check(cudaEventElapsedTime(&ms, last_[i - 1].event, last_[i].event), "reading a time");
+            const auto seen = std::find_if(phases.begin(), phases.end(), [&](const auto& phase) {
+                return phase.first == last_[i].phase;
+            });
+            if (seen == phases.end()) {
+                phases.push_back({last_[i].phase, ms});
+            } else {
+                seen->second += ms;
+            }
+        }
+        return phases;
+    }
+
+private:
+    struct Mark {
+        const char* phase;
+        cudaEvent_t event;
+    };
+    static void forget(std::vector<Mark>& marks) {
+        for (const Mark& mark : marks) {
+            cudaEventDestroy(mark.event);
+        }
+        marks.clear();
+    }
+    bool wanted_;
+    std::vector<Mark> marks_, last_;
+};
+
+class Engine : public CudaEStepEngine {
+public:
+    /// With options.device current.
+    explicit Engine(const CudaOptions& options)
+            : options_(options), forced_path_(path_of(options.path)), clock_(options.time_phases) {}
+
+    void begin(const GaussianMixture& mixture, Assignment assignment) override;
+    void accumulate(const Chunk& chunk) override;
+    SufficientStatistics finish() override;
+    GaussianMixture
+    maximize(const SufficientStatistics& statistics, double reg_covar) const override;
+    void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) override;
+
+    void maximize_in_place(double reg_covar) override;
+    void begin_again(Assignment assignment) override;
+    GaussianMixture mixture() override;
+    CudaPassCounts counts() const override {
+        return counts_;
+    }
+    void rank_on_device(
+            const Chunk& chunk,
+            size_t m,
+            int32_t* component,
+            float* log_responsibility,
+            float* squared_distance) override;
+    std::vector<std::pair<std::string, double>> phase_milliseconds() override {
+        return clock_.last_pass();
+    }
+    void* stream() const override {
+        return stream_.get();
+    }
+
+private:
+    void require_ready() const;
+    void start_pass(Assignment assignment);
+    PairRule rule_for(Assignment assignment) const;
+    void prepare_collecting();
+    void reserve_wave(bool from_host);
+    void reserve_for(size_t blocks, bool from_host);
+    size_t wave_rows() const {
+        return wave_blocks_ * block_rows_;
+    }
+    void choose_row_buffer(const Chunk& chunk);
+    void stage(const Chunk& chunk, size_t from, size_t count);
+    void copy_from_host(float* to, const float* from, size_t bytes, cudaStream_t stream);
+    void flush();
+    void start_wave(const float* x, size_t rows, size_t first_row);
+    void end_wave();
+    RowLists collect(const float* x, size_t rows, int capacity, float margin, int rank);
+    void sum_other_pairs(
+            const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs);
+    void sum_left_rows(const int* left);
+    bool dense_applies() const;
+    DenseBuffers dense_buffers();
+    SegmentSums segment_sums(size_t segments, bool with_likelihood);
+    ExactBuffers exact_buffers();
+    void combine();
+    void check_counters(PassCounters& counters);
+    void rank(const float* x, size_t rows, size_t first_row, size_t m, const TopOutput& out);
+    Scratch scratch() const {
+        return {scratch_.data(), scratch_.bytes()};
+    }
+
+    CudaOptions options_;
+    std::optional<CollectPath> forced_path_;
+    CollectPath path_ = CollectPath::portable; ///< of the pass
+    PhaseClock clock_;
+    OwnedStream stream_;
+    Event counted_, consumed_;
+    bool ready_ = false;
+    GaussianMixture before_; ///< the parameters of the pass; void after begin_again()
+    bool before_is_current_ = false;
+    size_t K_ = 0, d_ = 0;
+    Covariance covariance_ = Covariance::tied_spherical;
+    Assignment assignment_ = Assignment::soft;
+    PairRule rule_;
+    DeviceMixture mixture_;
+
+    CollectModel collect_model_;
+    DeviceArray<uint16_t> collect_operand_;
+    DeviceArray<float> collect_columns_, collect_scale_;
+    DeviceArray<char> collect_workspace_;
+
+    // Of a wave.
+    size_t block_rows_ = 0, wave_blocks_ = 0;
+    int capacity_ = 0; ///< for which the lists were reserved
+    DeviceArray<uint16_t> component_, home_;
+    DeviceArray<uint8_t> count_, kept_;
+    DeviceArray<float> share_;
+    DeviceArray<uint32_t> row_keys_, row_numbers_, pair_keys_;
+    DeviceArray<RowShare> pairs_;
+    DeviceArray<int> first_pair_, group_offset_, group_first_, left_count_;
+    DeviceArray<char> scratch_;
+    size_t scratch_items_ = 0;
+    DeviceArray<float> segment_vectors_;
+    DeviceArray<double> segment_numbers_, log_likelihood_, likelihood_tiles_;
+    DeviceArray<double> exact_joint_, exact_share_, dense_moment_;
+    DeviceArray<uint16_t> dense_halves_;
+    DeviceArray<float> dense_floats_, dense_scale_;
+    DeviceArray<double> dense_mass_;
+    bool dense_is_prepared_ = false; ///< for this pass
+    PinnedBytes host_counts_;
+    /// The wave that is under way: phases 1 to 3 are launched.
+    struct Wave {
+        bool open = false;
+        RowLists lists;
+        Grouping grouping;
+        const uint32_t* order = nullptr;
+        size_t first_row = 0;
+    };
+    Wave wave_;
+
+    // Rows on their way from the host, or from chunks that end within a block.
+    struct RowBuffer {
+        DeviceArray<float> rows;
+        Event filled, used; ///< on the copying stream, on the working stream
+    };
+    OwnedStream copy_stream_;
+    RowBuffer turns_[2];
+    int turn_ = 0;
+    /// Waves of source cached_source_, from its first row on.
+    std::vector<std::unique_ptr<RowBuffer>> cache_;
+    uint64_t cached_source_ = 0;
+    size_t cached_wave_size_ = 0;
+    size_t complete_waves_ = 0; ///< of cache_ that hold their rows
+    RowBuffer* filling_ = nullptr;
+    RowBuffer* in_use_ = nullptr;   ///< by the wave under way
+    bool filling_is_there_ = false; ///< nothing needs to be copied: the cache has it
+    size_t staged_ = 0;             ///< rows in *filling_
+    struct Bounce {
+        PinnedBytes memory;
+        Event sent;
+    };
+    Bounce bounces_[2];
+    int bounce_ = 0;
+
+    // Of a pass.
+    size_t rows_ = 0, processed_ = 0;
+    CudaPassCounts counts_;
+    Sums home_sums_, pair_sums_, dense_sums_, exact_sums_, total_;
+    DeviceArray<PassCounters> counters_;
+};
+
+void Engine::require_ready() const {
+    if (!ready_) {
+        throw Error(
+                {"running the E-step",
+                 "rows before a mixture",
+                 "begin(mixture) first",
+                 "call begin()"});
+    }
+}
+
+void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
+    mixture.check();
+    const std::string refused = cuda_refuses(mixture.covariance, mixture.K, mixture.d);
+    if (!refused.empty()) {
+        throw Error({"running the E-step on the GPU", refused, cuda_limits(), "choose engine=cpu"});
+    }
+    const DeviceGuard guard(options_.device);
+    ready_ = false;
+    before_ = mixture;
+    before_is_current_ = true;
+    if (K_ != mixture.K || d_ != mixture.d || covariance_ != mixture.covariance) {
+        wave_blocks_ = 0; // what fitted says nothing of this shape
+    }
+    K_ = mixture.K;
+    d_ = mixture.d;
+    covariance_ = mixture.covariance;
+    block_rows_ = block_rows_for(d_);
+    mixture_.upload(mixture, stream_.get());
+    start_pass(assignment);
+}
+
+void Engine::begin_again(Assignment assignment) {
+    require_ready();
+    const DeviceGuard guard(options_.device);
+    before_is_current_ = false;
+    start_pass(assignment);
+}
+
+PairRule Engine::rule_for(Assignment assignment) const {
+    PairRule rule;
+    rule.hard = assignment == Assignment::hard;
+    if (rule.hard) {
+        return rule;
+    }
+    const double K = static_cast<double>(K_);
+    const double otherwise = covariance_ == Covariance::tied_spherical
+                                     ? negligible_rest
+                                     : std::min(negligible_share, negligible_rest / K);
+    const double threshold = options_.pair_threshold > 0 ? options_.pair_threshold : otherwise;
+    rule.threshold = static_cast<float>(threshold);
+    rule.margin = static_cast<float>(std::max(std::log(K / negligible_rest), -std::log(threshold)));
+    return rule;
+}
+
+void Engine::start_pass(Assignment assignment) {
+    clock_.start_pass();
+    clock_.mark(nullptr, stream_.get());
+    assignment_ = assignment;
+    rule_ = rule_for(assignment);
+    rows_ = processed_ = staged_ = 0;
+    wave_.open = false;
+    in_use_ = nullptr;
+    counts_ = CudaPassCounts();
+    const bool diagonal = covariance_ == Covariance::diagonal;
+    home_sums_.clear(K_, d_, diagonal, stream_.get());
+    pair_sums_.clear(K_, d_, diagonal, stream_.get());
+    exact_sums_.forget();
+    dense_sums_.forget();
+    dense_is_prepared_ = false;
+    counters_.reserve(1);
+    check(cudaMemsetAsync(counters_.data(), 0, sizeof(PassCounters), stream_.get()),
+          "clearing counters");
+    check(cudaMemsetAsync(&counters_.data()->bad_row, 0xff, sizeof(no_row), stream_.get()),
+          "clearing counters");
+    prepare_collecting();
+    if (dense_applies()) {
+        dense_scale_.reserve(dense_scales);
+        find_dense_scales(
+                mixture_.view(),
+                mixture_.origin(),
+                dense_shape(static_cast<int>(K_), static_cast<int>(d_)),
+                dense_scale_.data(),
+                stream_.get());
+    }
+    clock_.mark("prepare", stream_.get());
+    ready_ = true;
+}
+
+void Engine::prepare_collecting() {
+    const MixtureView view = mixture_.view();
+    CollectModelSource source;
+    source.form = form_of(covariance_);
+    source.K = static_cast<int64_t>(K_);
+    source.d = static_cast<int64_t>(d_);
+    source.means = view.means;
+    source.origin = mixture_.origin();
+    source.half_precision = view.half_precision;
+    source.constant = view.constant;
+    const CollectModelBytes bytes = collect_model_bytes(source.form, source.K, source.d);
+    collect_operand_.reserve(bytes.operand / sizeof(uint16_t));
+    collect_columns_.reserve(bytes.columns / sizeof(float));
+    collect_scale_.reserve(bytes.scale / sizeof(float));
+    collect_model_.operand = collect_operand_.data();
+    collect_model_.columns = collect_columns_.data();
+    collect_model_.scale = collect_scale_.data();
+    prepare_collect_model(source, collect_model_, stream_.get());
+    path_ = forced_path_ ? *forced_path_
+                         : best_collect_path(collect_model_.form, collect_model_.width);
+    collect_workspace_.reserve(collect_workspace_bytes(collect_model_, path_));
+}
+
+/// Buffers for a wave: as many blocks as memory allows, any number of them gives the same bits.
+void Engine::reserve_wave(bool from_host) {
+    size_t blocks =
+            wave_blocks_ == 0 ? wave_blocks_for(options_, covariance_, K_, d_) : wave_blocks_;
+    while (true) {
+        try {
+            reserve_for(blocks, from_host);
+            wave_blocks_ = blocks;
+            return;
+        } catch (const OutOfMemory&) {
+            if (blocks == 1 || staged_ > 0 || wave_.open) {
+                throw; // a wave that has begun keeps its size
+            }
+            turns_[0].rows.release();
+            turns_[1].rows.release();
+            component_.release();
+            share_.release();
+            cache_.clear();
+            complete_waves_ = 0;
+            segment_vectors_.release();
+            blocks /= 2;
+        }
+    }
+}
+
+void Engine::reserve_for(size_t blocks, bool from_host) {
+    const size_t rows = blocks * block_rows_, groups = blocks * K_;
+    component_.reserve(rows * pass_capacity);
+    share_.reserve(rows * pass_capacity);
+    count_.reserve(rows);
+    home_.reserve(rows);
+    kept_.reserve(rows);
+    row_keys_.reserve(2 * rows);
+    row_numbers_.reserve(2 * rows);
+    first_pair_.reserve(rows + 1);
+    if (from_host) {
+        turns_[0].rows.reserve(rows * d_);
+        turns_[1].rows.reserve(rows * d_);
+    }
+    group_offset_.reserve(groups + blocks + 2);
+    group_first_.reserve(groups + 1);
+    log_likelihood_.reserve(rows);
+    likelihood_tiles_.reserve(rows / 1024 + 1);
+    host_counts_.reserve(sizeof(WaveCounts));
+    const size_t items = std::max(rows, groups + 2);
+    if (scratch_items_ < items) {
+        scratch_.reserve(order_scratch_bytes(
+                static_cast<int>(items), static_cast<int>(std::max(rows, groups) + 2)));
+        scratch_items_ = items;
+    }
+    segment_sums(rows / segment_rows + groups, true);
+}
+
+SegmentSums Engine::segment_sums(size_t segments, bool with_likelihood) {
+    const bool diagonal = covariance_ == Covariance::diagonal;
+    segment_vectors_.reserve((diagonal ? 2 : 1) * segments * d_);
+    segment_numbers_.reserve(3 * segments);
+    SegmentSums sums;
+    sums.first_moment = segment_vectors_.data();
+    sums.second_moment = diagonal ? segment_vectors_.data() + segments * d_ : nullptr;
+    sums.mass = segment_numbers_.data();
+    sums.moment = sums.mass + segments;
+    sums.log_likelihood = with_likelihood ? sums.moment + segments : nullptr;
+    return sums;
+}
+
+ExactBuffers Engine::exact_buffers() {
+    ExactBuffers buffers;
+    buffers.rows = static_cast<int>(
+            std::clamp<size_t>(exact_bytes / (2 * sizeof(double) * K_), 32, 32768));
+    exact_joint_.reserve(buffers.rows * K_);
+    exact_share_.reserve(buffers.rows * K_);
+    buffers.joint = exact_joint_.data();
+    buffers.share = exact_share_.data();
+    return buffers;
+}
+
+void Engine::accumulate(const Chunk& chunk) {
+    require_ready();
+    if (chunk.n == 0) {
+        return;
+    }
+    const DeviceGuard guard(options_.device);
+    const bool on_device = chunk.memory == Chunk::Memory::device;
+    reserve_wave(!on_device);
+    if (on_device) {
+        consumed_.record(static_cast<cudaStream_t>(chunk.stream));
+        consumed_.block(stream_.get());
+    }
+    for (size_t from = 0; from < chunk.n;) {
+        const size_t left = chunk.n - from;
+        size_t take;
+        if (on_device && staged_ == 0 && (left >= block_rows_ || chunk.last)) {
+            // In place: whole blocks, and the rest too where nothing follows.
+            take = std::min(left, wave_rows());
+            if (!(chunk.last && take == left)) {
+                take = take / block_rows_ * block_rows_;
+            }
+            start_wave(chunk.x + from * d_, take, chunk.first + from);
+        } else {
+            // Rows of device memory only fill up a block, then go on in place.
+            const size_t room =
+                    on_device ? block_rows_ - staged_ % block_rows_ : wave_rows() - staged_;
+            take = std::min(left, room);
+            stage(chunk, from, take);
+            if (on_device ? staged_ % block_rows_ == 0 : staged_ == wave_rows()) {
+                flush();
+            }
+        }
+        from += take;
+    }
+    rows_ += chunk.n;
+    if (on_device) {
+        end_wave(); // it may read the chunk
+        consumed_.record(stream_.get());
+        consumed_.block(static_cast<cudaStream_t>(chunk.stream));
+    }
+}
+
+/// Where the rows of the next wave go: to the cache if they are to stay, or else to the buffer whose
+/// turn it is.
+void Engine::choose_row_buffer(const Chunk& chunk) {
+    const size_t wave = processed_ / wave_rows(), size = wave_rows() * d_;
+    const bool may_stay = chunk.source != 0 && chunk.memory == Chunk::Memory::host &&
+                          options_.gpu_cache > 0 && processed_ % wave_rows() == 0;
+    if (may_stay && wave == 0 && (chunk.source != cached_source_ || cached_wave_size_ != size)) {
+        cache_.clear();
+        complete_waves_ = 0;
+        cached_source_ = chunk.source;
+        cached_wave_size_ = size;
+    }
+    const bool stays = may_stay && chunk.source == cached_source_;
+    filling_is_there_ = stays && wave < complete_waves_;
+    if (stays && wave == cache_.size()) {
+        size_t free = 0, total = 0;
+        check(cudaMemGetInfo(&free, &total), "asking for free memory");
+        const size_t bytes = size * sizeof(float); // the two buffers that take turns must fit too
+        if (free > total / 8 + 3 * bytes && (wave + 1) * bytes <= options_.gpu_cache) {
+            cache_.push_back(std::make_unique<RowBuffer>());
+            cache_.back()->rows.reserve(size);
+        }
+    }
+    if (stays && wave < cache_.size()) {
+        filling_ = cache_[wave].get();
+        return;
+    }
+    turn_ = 1 - turn_;
+    filling_ = &turns_[turn_];
+    filling_->rows.reserve(size);
+}
+
+/// Copies rows of the chunk behind those that wait for their block to fill.
+void Engine::stage(const Chunk& chunk, size_t from, size_t count) {
+    const cudaStream_t copying = copy_stream_.get();
+    if (staged_ == 0) {
+        choose_row_buffer(chunk);
+        filling_->used.block(copying);
+    }
+    float* to = filling_->rows.data() + staged_ * d_;
+    const float* rows = chunk.x + from * d_;
+    const size_t bytes = count * d_ * sizeof(float);
+    staged_ += count;
+    if (filling_is_there_) {
+        return;
+    }
+    if (chunk.memory == Chunk::Memory::host) {
+        copy_from_host(to, rows, bytes, copying);
+        return;
+    }
+    consumed_.block(copying); // here: until the chunk is there to be read
+    check(cudaMemcpyAsync(to, rows, bytes, cudaMemcpyDeviceToDevice, copying), "copying rows");
+    filling_->filled.record(copying);
+    filling_->filled.block(stream_.get()); // and before the chunk may be written again
+}
+
+/// Pinned memory goes directly, the rest by way of two pinned buffers, which several threads fill. The
+/// caller may write to `from` again when this returns.
+void Engine::copy_from_host(float* to, const float* from, size_t bytes, cudaStream_t stream) {
+    cudaPointerAttributes attributes{};
+    const bool known = cudaPointerGetAttributes(&attributes, from) == cudaSuccess;
+    if (!known) {
+        cudaGetLastError();
+    }
+    if (known && attributes.type == cudaMemoryTypeHost) {
+        check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "copying rows");
+        bounces_[0].sent.record(stream);
+        bounces_[0].sent.synchronize();
+        return;
+    }
+    const char* source = reinterpret_cast<const char*>(from);
+    char* target = reinterpret_cast<char*>(to);
+    for (size_t first = 0; first < bytes; first += bounce_bytes) {
+        const size_t here = std::min(bounce_bytes, bytes - first);
+        Bounce& bounce = bounces_[bounce_];
+        bounce_ = 1 - bounce_;
+        bounce.memory.reserve(bounce_bytes);
+        bounce.sent.synchronize();
+        char* pinned = static_cast<char*>(bounce.memory.data());
+        const auto slices = static_cast<int64_t>((here + bounce_slice - 1) / bounce_slice);
+#pragma omp parallel for schedule(static) if (slices > 1)
+        for (int64_t s = 0; s < slices; ++s) {
+            const size_t at = static_cast<size_t>(s) * bounce_slice;
+            std::memcpy(pinned + at, source + first + at, std::min(bounce_slice, here - at));
+        }
+        check(cudaMemcpyAsync(target + first, pinned, here, cudaMemcpyHostToDevice, stream),
+              "copying rows");
+        bounce.sent.record(stream);
+    }
+}
+
+void Engine::flush() {
+    if (staged_ == 0) {
+        return;
+    }
+    const size_t rows = staged_, wave = processed_ / wave_rows();
+    staged_ = 0;
+    RowBuffer& buffer = *filling_;
+    buffer.filled.record(copy_stream_.get());
+    end_wave(); // before the working stream waits for these rows
+    buffer.filled.block(stream_.get());
+    if (wave < cache_.size() && cache_[wave].get() == &buffer) {
+        complete_waves_ = std::max(complete_waves_, wave + 1);
+    }
+    start_wave(buffer.rows.data(), rows, processed_);
+    in_use_ = &buffer;
+}
+
+/// Phase 1.
+RowLists Engine::collect(const float* x, size_t rows, int capacity, float margin, int rank) {
+    RowLists lists;
+    lists.x = x;
+    lists.x_aligned = aligned(x, d_);
+    lists.rows = static_cast<int>(rows);
+    lists.capacity = capacity;
+    lists.component = component_.data();
+    lists.count = count_.data();
+    lists.home = home_.data();
+    lists.share = share_.data();
+    if (options_.tier != CudaTier::automatic) {
+        check(cudaMemsetAsync(lists.count, 0, rows, stream_.get()), "clearing lists");
+        return lists;
+    }
+    CollectInput input;
+    input.rows = x;
+    input.n = static_cast<int64_t>(rows);
+    // The bounds know nothing of the rounding of the margin itself.
+    input.margin = margin * 1.0001f + 1e-4f;
+    input.rank = rank;
+    CollectOutput output;
+    output.component = lists.component;
+    output.count = lists.count;
+    output.best = lists.home;
+    output.capacity = capacity;
+    collect_candidates(
+            collect_model_, input, output, path_, collect_workspace_.data(), stream_.get());
+    return lists;
+}
+
+/// Phases 1 to 3 of a wave; all waves but the last one of a pass are whole blocks. The rows must stay
+/// until end_wave().
+void Engine::start_wave(const float* x, size_t rows, size_t first_row) {
+    end_wave();
+    const cudaStream_t stream = stream_.get();
+    wave_.first_row = first_row;
+    Grouping& grouping = wave_.grouping;
+    grouping.K = static_cast<int>(K_);
+    grouping.block_rows = static_cast<int>(block_rows_);
+    grouping.blocks = static_cast<int>((rows + block_rows_ - 1) / block_rows_);
+    wave_.lists = collect(x, rows, pass_capacity, rule_.margin, 1);
+    classify_left_rows(
+            mixture_.view(),
+            mixture_.origin(),
+            dense_applies() ? dense_scale_.data() : nullptr,
+            wave_.lists,
+            stream);
+    clock_.mark("collect", stream);
+    const GroupArrays arrays{group_offset_.data(), group_first_.data()};
+    wave_.order = order_rows(
+            wave_.lists,
+            grouping,
+            row_keys_.data(),
+            row_numbers_.data(),
+            arrays,
+            scratch(),
+            stream);
+    clock_.mark("order", stream);
+    const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
+    const size_t segments = rows / segment_rows + std::min<size_t>(grouping.groups(), rows);
+    WeighOutput weighed;
+    weighed.sums = segment_sums(rows / segment_rows + grouping.groups(), true);
+    weighed.kept = kept_.data();
+    weighed.shared_rows = &counters_.data()->shared_rows;
+    weighed.bad_row = &counters_.data()->bad_row;
+    weigh(mixture_.view(),
+          rule_,
+          wave_.lists,
+          wave_.order,
+          table,
+          static_cast<int>(segments),
+          first_row,
+          weighed,
+          stream);
+    clock_.mark("weigh", stream);
+    const int* listed = arrays.offset + grouping.groups();
+    place_pairs(
+            kept_.data(), static_cast<int>(rows), listed, first_pair_.data(), scratch(), stream);
+    auto* counts = static_cast<WaveCounts*>(host_counts_.data());
+    const auto tell = [&](void* to, const void* from, size_t bytes) {
+        check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "reading counts");
+    };
+    tell(&counts->pairs, first_pair_.data() + rows, sizeof(int));
+    tell(counts->left, listed, (grouping.blocks + 1) * sizeof(int));
+    tell(&counts->bad_row, &counters_.data()->bad_row, sizeof(no_row));
+    counted_.record(stream);
+    clock_.mark("place pairs", stream);
+    add_segments(grouping, static_cast<int>(d_), table, weighed.sums, home_sums_.view(), stream);
+    clock_.mark("add homes", stream);
+    wave_.open = true;
+    processed_ += rows;
+    counts_.rows += rows;
+}
+
+/// Phases 4 and 5 of the wave that is under way.
+void Engine::end_wave() {
+    if (!wave_.open) {
+        return;
+    }
+    wave_.open = false;
+    const cudaStream_t stream = stream_.get();
+    counted_.synchronize();
+    const auto* counts = static_cast<const WaveCounts*>(host_counts_.data());
+    const int rows = wave_.lists.rows, pairs = counts->pairs, listed = counts->left[0];
+    if (counts->bad_row != no_row && listed == rows) {
+        refuse_row(counts->bad_row); // of all rows so far; with rows left a lower one may follow
+    }
+    if (pairs > 0) {
+        sum_other_pairs(wave_.lists, wave_.grouping, wave_.order, pairs);
+        clock_.mark("sum pairs", stream);
+    }
+    if (listed < rows) {
+        sum_left_rows(counts->left);
+    }
+    if (in_use_ != nullptr) {
+        in_use_->used.record(stream);
+        in_use_ = nullptr;
+    }
+    counts_.pairs += pairs;
+    const int exact = rows - counts->left[wave_.grouping.blocks];
+    counts_.exact_rows += exact;
+    counts_.dense_rows += rows - listed - exact;
+}
+
+/// Phase 4.
+void Engine::sum_other_pairs(
+        const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs) {
+    const cudaStream_t stream = stream_.get();
+    const size_t half = (static_cast<size_t>(pairs) + 1023) / 1024 * 1024;
+    pair_keys_.reserve(2 * half);
+    pairs_.reserve(2 * half);
+    if (scratch_items_ < static_cast<size_t>(pairs)) {
+        const size_t groups = grouping.groups();
+        scratch_.reserve(order_scratch_bytes(
+                pairs, static_cast<int>(std::max<size_t>(lists.rows, groups) + 2)));
+        scratch_items_ = pairs;
+    }
+    gather_pairs(
+            lists,
+            grouping,
+            order,
+            first_pair_.data(),
+            kept_.data(),
+            group_offset_.data() + grouping.groups(),
+            pair_keys_.data(),
+            pairs_.data(),
+            stream);
+    const GroupArrays arrays{group_offset_.data(), group_first_.data()};
+    const RowShare* sorted = order_pairs(
+            pairs, grouping, half, pair_keys_.data(), pairs_.data(), arrays, scratch(), stream);
+    clock_.mark("order pairs", stream);
+    const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
+    const SegmentSums sums = segment_sums(pairs / segment_rows + grouping.groups(), false);
+    const int segments = pairs / segment_rows + std::min(grouping.groups(), pairs);
+    sum_pairs(mixture_.view(), lists.x, lists.x_aligned, sorted, table, segments, sums, stream);
+    add_segments(grouping, static_cast<int>(d_), table, sums, pair_sums_.view(), stream);
+}
+
+bool Engine::dense_applies() const {
+    return covariance_ == Covariance::tied_spherical && assignment_ == Assignment::soft &&
+           options_.tier != CudaTier::exact;
+}
+
+DenseBuffers Engine::dense_buffers() {
+    const DenseShape shape = dense_shape(static_cast<int>(K_), static_cast<int>(d_));
+    const size_t K = shape.padded_K, width = shape.padded_width, rows = shape.chunk_rows;
+    const size_t pieces = rows / dense_split;
+    DenseBuffers buffers;
+    // Rows of halves are multiples of 64 bytes, so everything is aligned.
+    dense_halves_.reserve(2 * (K * width + rows * width + rows * K));
+    buffers.means_high = dense_halves_.data();
+    buffers.means_low = buffers.means_high + K * width;
+    buffers.rows_high = buffers.means_low + K * width;
+    buffers.rows_low = buffers.rows_high + rows * width;
+    buffers.r_high = buffers.rows_low + rows * width;
+    buffers.r_low = buffers.r_high + rows * K;
+    dense_floats_.reserve(2 * K + rows + rows * K + pieces * K * width);
+    buffers.base = dense_floats_.data();
+    buffers.constant = buffers.base + K;
+    buffers.square = buffers.constant + K;
+    buffers.score = buffers.square + rows;
+    buffers.partial = buffers.score + rows * K;
+    dense_mass_.reserve(pieces * K);
+    buffers.mass = dense_mass_.data();
+    buffers.scale = dense_scale_.data();
+    return buffers;
+}
+
+/// Phase 5. left[b]: where in the order block b's rows of the dense tier begin; left[blocks]: where
+/// those of the exact tier do.
+void Engine::sum_left_rows(const int* left) {
+    const cudaStream_t stream = stream_.get();
+    const RowLists& lists = wave_.lists;
+    const int blocks = wave_.grouping.blocks, exact_rows = lists.rows - left[blocks];
+    const bool diagonal = covariance_ == Covariance::diagonal;
+    dense_moment_.reserve(wave_rows());
+    check(cudaMemsetAsync(log_likelihood_.data(), 0, lists.rows * sizeof(double), stream),
+          "clearing likelihoods");
+    check(cudaMemsetAsync(dense_moment_.data(), 0, lists.rows * sizeof(double), stream),
+          "clearing moments");
+    if (left[0] < left[blocks]) {
+        const DenseShape shape = dense_shape(static_cast<int>(K_), static_cast<int>(d_));
+        const DenseBuffers buffers = dense_buffers();
+        if (dense_sums_.empty()) {
+            dense_sums_.clear(K_, d_, diagonal, stream);
+        }
+        if (!dense_is_prepared_) {
+            prepare_dense(mixture_.view(), mixture_.origin(), shape, buffers, stream);
+            dense_is_prepared_ = true;
+        }
+        for (int b = 0; b < blocks; ++b) {
+            sum_densely(
+                    mixture_.view(),
+                    mixture_.origin(),
+                    shape,
+                    buffers,
+                    lists.x,
+                    wave_.order + left[b],
+                    left[b + 1] - left[b],
+                    dense_sums_.view(),
+                    log_likelihood_.data(),
+                    dense_moment_.data(),
+                    &counters_.data()->shared_rows,
+                    stream);
+        }
+        clock_.mark("dense rows", stream);
+    }
+    if (exact_rows > 0) {
+        if (exact_sums_.empty()) {
+            exact_sums_.clear(K_, d_, diagonal, stream);
+        }
+        ExactRows exact;
+        exact.x = lists.x;
+        exact.row = wave_.order + left[blocks];
+        exact.count = exact_rows;
+        PairRule all = rule_; // nothing is saved by leaving shares out
+        all.threshold = 0;
+        all.margin = 800; // exp underflows
+        sum_exactly(
+                mixture_.view(),
+                all,
+                exact,
+                exact_buffers(),
+                wave_.first_row,
+                exact_sums_.view(),
+                log_likelihood_.data(),
+                &counters_.data()->shared_rows,
+                &counters_.data()->bad_row,
+                stream);
+        clock_.mark("exact rows", stream);
+    }
+    add_likelihoods(
+            log_likelihood_.data(),
+            lists.rows,
+            likelihood_tiles_.data(),
+            &counters_.data()->log_likelihood,
+            stream);
+    add_likelihoods(
+            dense_moment_.data(),
+            lists.rows,
+            likelihood_tiles_.data(),
+            &counters_.data()->moment,
+            stream);
+    clock_.mark("add likelihoods", stream);
+}
+
+/// The pass's sums as one set.
+void Engine::combine() {
+    flush();
+    end_wave();
+    const bool diagonal = covariance_ == Covariance::diagonal;
+    total_.clear(K_, d_, diagonal, stream_.get());
+    add_sums(
+            static_cast<int>(K_),
+            static_cast<int>(d_),
+            diagonal,
+            home_sums_.view(),
+            pair_sums_.view(),
+            dense_sums_.view(),
+            exact_sums_.view(),
+            &counters_.data()->moment,
+            total_.view(),
+            stream_.get());
+}
+
+void Engine::check_counters(PassCounters& counters) {
+    check(cudaMemcpyAsync(
+                  &counters,
+                  counters_.data(),
+                  sizeof counters,
+                  cudaMemcpyDeviceToHost,
+                  stream_.get()),
+          "reading counters");
+    stream_.synchronize();
+    if (counters.bad_row != no_row) {
+        refuse_row(counters.bad_row);
+    }
+}
+
+SufficientStatistics Engine::finish() {
+    require_ready();
+    const DeviceGuard guard(options_.device);
+    combine();
+    PassCounters counters;
+    check_counters(counters);
+    const PassSums& sums = total_.view();
+    const bool diagonal = covariance_ == Covariance::diagonal;
+    SufficientStatistics statistics;
+    statistics.rows = rows_;
+    statistics.shared_rows = counters.shared_rows;
+    std::vector<double> log_likelihood(K_);
+    const auto fetch = [&](std::vector<double>& to, const double* from, size_t count) {
+        to.resize(count);
+        check(cudaMemcpyAsync(
+                      to.data(),
+                      from,
+                      count * sizeof(double),
+                      cudaMemcpyDeviceToHost,
+                      stream_.get()),
+              "reading the statistics");
+    };
+    fetch(statistics.N_k, sums.mass, K_);
+    fetch(statistics.first_moment, sums.first_moment, K_ * d_);
+    fetch(statistics.second_moment,
+          diagonal ? sums.second_moment : sums.moment,
+          diagonal ? K_ * d_ : K_);
+    fetch(log_likelihood, sums.log_likelihood, K_);
+    stream_.synchronize();
+    statistics.sum_log_likelihood = counters.log_likelihood;
+    for (const double value : log_likelihood) {
+        statistics.sum_log_likelihood += value;
+    }
+    if (covariance_ == Covariance::tied_spherical) {
+        double total = 0;
+        for (const double value : statistics.second_moment) {
+            total += value;
+        }
+        statistics.second_moment = {total};
+    }
+    return statistics;
+}
+
+GaussianMixture Engine::maximize(const SufficientStatistics& statistics, double reg_covar) const {
+    require_ready();
+    if (before_is_current_) {
+        return maximize_on_host(before_, statistics, reg_covar);
+    }
+    GaussianMixture current;
+    const DeviceGuard guard(options_.device);
+    mixture_.download(current, stream_.get());
+    return maximize_on_host(current, statistics, reg_covar);
+}
+
+void Engine::maximize_in_place(double reg_covar) {
+    require_ready();
+    const DeviceGuard guard(options_.device);
+    combine();
+    clock_.mark("combine", stream_.get());
+    mixture_.maximize(total_.view(), static_cast<double>(rows_), reg_covar, stream_.get());
+    clock_.mark("maximize", stream_.get());
+    before_is_current_ = false;
+}
+
+GaussianMixture Engine::mixture() {
+    require_ready();
+    const DeviceGuard guard(options_.device);
+    GaussianMixture current;
+    mixture_.download(current, stream_.get());
+    return current;
+}
+
+void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const TopOutput& out) {
+    const cudaStream_t stream = stream_.get();
+    const size_t listed = std::min(m, K_);
+    const PairRule rule = rule_for(Assignment::soft);
+    left_count_.reserve(1);
+    check(cudaMemsetAsync(left_count_.data(), 0, sizeof(int), stream), "clearing counts");
+    const RowsLeft left{row_numbers_.data(), left_count_.data()};
+    RowLists lists;
+    if (listed <= collect_max_rank) {
+        const int capacity = top_capacity;
+        lists = collect(x, rows, capacity, listed == 1 ? rule.margin : 0, static_cast<int>(listed));
+    } else {
+        lists.x = x;
+        lists.x_aligned = aligned(x, d_);
+        lists.rows = static_cast<int>(rows);
+        lists.capacity = top_capacity;
+        lists.component = component_.data();
+        lists.count = count_.data();
+        lists.home = home_.data();
+        check(cudaMemsetAsync(lists.count, 0, rows, stream), "clearing lists");
+    }
+    rank_candidates(
+            mixture_.view(),
+            rule,
+            lists,
+            static_cast<int>(m),
+            first_row,
+            &counters_.data()->bad_row,
+            left,
+            out,
+            stream);
+    auto* counts = static_cast<WaveCounts*>(host_counts_.data());
+    check(cudaMemcpyAsync(&counts->pairs, left.count, sizeof(int), cudaMemcpyDeviceToHost, stream),
+          "reading counts");
+    stream_.synchronize();
+    if (counts->pairs > 0) {
+        ExactRows exact;
+        exact.x = x;
+        exact.row = left.row;
+        exact.count = counts->pairs;
+        rank_exactly(
+                mixture_.view(),
+                rule,
+                exact,
+                exact_buffers(),
+                static_cast<int>(m),
+                first_row,
+                &counters_.data()->bad_row,
+                out,
+                stream);
+    }
+}
+
+void Engine::rank_on_device(
+        const Chunk& chunk,
+        size_t m,
+        int32_t* component,
+        float* log_responsibility,
+        float* squared_distance) {
+    require_ready();
+    const DeviceGuard guard(options_.device);
+    end_wave(); // its lists are in the buffers that are used here
+    reserve_wave(false);
+    for (size_t first = 0; first < chunk.n; first += wave_rows()) {
+        const size_t rows = std::min(wave_rows(), chunk.n - first);
+        const TopOutput out{
+                component + first * m,
+                log_responsibility + first * m,
+                squared_distance + first * m};
+        rank(chunk.x + first * d_, rows, chunk.first + first, m, out);
+    }
+}
+
+void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) {
+    require_ready();
+    out.component.assign(chunk.n * m, -1);
+    out.log_responsibility.assign(chunk.n * m, -std::numeric_limits<float>::infinity());
+    out.squared_distance.assign(chunk.n * m, std::numeric_limits<float>::infinity());
+    if (chunk.n == 0 || m == 0) {
+        return;
+    }
+    const DeviceGuard guard(options_.device);
+    end_wave(); // its lists are in the buffers that are used here
+    reserve_wave(false);
+    const bool on_device = chunk.memory == Chunk::Memory::device;
+    DeviceArray<int32_t> component;
+    DeviceArray<float> log_responsibility, squared_distance, staging;
+    const size_t most = std::clamp<size_t>((size_t{1} << 24) / m, 1, wave_rows());
+    component.reserve(most * m);
+    log_responsibility.reserve(most * m);
+    squared_distance.reserve(most * m);
+    if (on_device) {
+        consumed_.record(static_cast<cudaStream_t>(chunk.stream));
+        consumed_.block(stream_.get());
+    } else {
+        staging.reserve(std::min(most, chunk.n) * d_);
+    }
+    const cudaStream_t stream = stream_.get();
+    const size_t listed = std::min(m, K_);
+    for (size_t first = 0; first < chunk.n; first += most) {
+        const size_t rows = std::min(most, chunk.n - first);
+        const float* x = chunk.x + first * d_;
+        if (!on_device) {
+            check(cudaMemcpyAsync(
+                          staging.data(),
+                          x,
+                          rows * d_ * sizeof(float),
+                          cudaMemcpyHostToDevice,
+                          stream),
+                  "copying rows to the device");
+            x = staging.data();
+        }
+        rank(x,
+             rows,
+             chunk.first + first,
+             listed,
+             {component.data(), log_responsibility.data(), squared_distance.data()});
+        PassCounters counters;
+        check_counters(counters);
+        const auto fetch = [&](auto* to, const auto* from) {
+            check(cudaMemcpy2DAsync(
+                          to + first * m,
+                          m * sizeof(*to),
+                          from,
+                          listed * sizeof(*to),
+                          listed * sizeof(*to),
+                          rows,
+                          cudaMemcpyDeviceToHost,
+                          stream),
+                  "reading the best components");
+        };
+        fetch(out.component.data(), component.data());
+        fetch(out.log_responsibility.data(), log_responsibility.data());
+        fetch(out.squared_distance.data(), squared_distance.data());
+        stream_.synchronize();
+    }
+}
+
+std::string obstacle(int device) {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    if (status != cudaSuccess) {
+        cudaGetLastError();
+        int driver = 0;
+        cudaDriverGetVersion(&driver);
+        const std::string found =
+                driver == 0
+                        ? std::string("no NVIDIA driver")
+                        : fmt::format("a driver for CUDA {}.{}", driver / 1000, driver % 1000 / 10);
+        return fmt::format("{} ({})", found, cudaGetErrorString(status));
+    }
+    if (device < 0 || device >= count) {
+        return fmt::format("device {} of {} devices", device, count);
+    }
+    int major = 0, minor = 0;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+    if (major < 8) {
+        return fmt::format("device {} of compute capability {}.{}", device, major, minor);
+    }
+    return {};
+}
+
+} // namespace
+} // namespace cuda
+
+CudaPlan
+cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d) {
+    using namespace cuda;
+    const size_t diagonal = covariance == Covariance::diagonal, vectors = 1 + diagonal;
+    CudaPlan plan;
+    plan.block_rows = block_rows_for(d);
+    const size_t blocks = wave_blocks_for(options, covariance, K, d);
+    plan.wave_rows = blocks * plan.block_rows;
+    const size_t segments = plan.wave_rows / segment_rows + blocks * K;
+    const CollectModelBytes operands = collect_model_bytes(
+            form_of(covariance), static_cast<int64_t>(K), static_cast<int64_t>(d));
+    plan.parameters = K * (4 * d + 28) + (diagonal != 0 ? 20 * K * d : 0) + operands.operand +
+                      operands.columns + operands.scale + 4 * 8 * K * (vectors * d + 3);
+    plan.row_buffers = 2 * plan.wave_rows * d * sizeof(float);
+    plan.lists = plan.wave_rows * (list_bytes + 3 * pair_bytes);
+    plan.working = segments * (vectors * 4 * d + 24) + exact_bytes;
+    const DeviceGuard guard(options.device);
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "asking for free memory");
+    const size_t taken = plan.parameters + plan.row_buffers + plan.lists + plan.working + total / 8;
+    const size_t room = std::min(free > taken ? free - taken : 0, options.gpu_cache);
+    const size_t wave = plan.wave_rows * d * sizeof(float);
+    plan.cached_rows = std::min(n, room / wave * plan.wave_rows);
+    return plan;
+}
+
+std::string CudaPlan::text() const {
+    const auto mib = [](size_t bytes) { return (bytes + (size_t{1} << 20) - 1) >> 20; };
+    return fmt::format(
+            "blocks of {} rows, {} rows at once; MiB: parameters and sums {}, rows on their way "
+            "{}, "
+            "candidates and pairs {}, working {}; {} rows stay on the device",
+            block_rows,
+            wave_rows,
+            mib(parameters),
+            mib(row_buffers),
+            mib(lists),
+            mib(working),
+            cached_rows);
+}
+
+std::string cuda_refuses(Covariance covariance, size_t K, size_t d) {
+    if (covariance == Covariance::tied || covariance == Covariance::full) {
+        return "a covariance that is a matrix";
+    }
+    if (K > cuda::most_components || d > cuda::most_dimensions) {
+        return fmt::format("K = {} components, d = {} dimensions", K, d);
+    }
+    return {};
+}
+
+std::string cuda_limits() {
+    return fmt::format(
+            "tied_spherical, spherical, diagonal; K up to {}, d up to {}",
+            cuda::most_components,
+            cuda::most_dimensions);
+}
+
+std::string cuda_obstacle(int device) {
+    return cuda::obstacle(device);
+}
+
+std::unique_ptr<CudaEStepEngine> make_cuda_engine(const CudaOptions& options) {
+    const std::string found = cuda_obstacle(options.device);
+    if (!found.empty()) {
+        throw Error(
+                {"starting the CUDA engine",
+                 found,
+                 fmt::format(
+                         "a GPU of compute capability 8.0 or later and a driver for CUDA {}.{}",
+                         CUDART_VERSION / 1000,
+                         CUDART_VERSION % 1000 / 10),
+                 "look at nvidia-smi, or choose engine=cpu"});
+    }
+    const cuda::DeviceGuard guard(options.device);
+    return std::make_unique<cuda::Engine>(options);
+}
+
+} // namespace faiss_gmm

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "faiss_gmm/train/estep_engine.h"
+
+namespace faiss_gmm {
+
+/// Which rows go through the product of low precision.
+enum class CudaTier {
+    /// All whose candidates a proven bound keeps to a short list; of the others, those whose products
+    /// of split numbers are exact enough by theirs go densely, the rest in fp64.
+    automatic,
+    dense, ///< none: as the others of automatic (tied_spherical, soft), for tests and comparisons
+    exact, ///< none: fp64 for all, for tests and comparisons
+};
+
+/// Which implementation of the product is used.
+enum class CudaPath {
+    automatic, ///< the best for the device; FAISS_GMM_CUDA_PATH=portable|hopper|plain overrides it
+    portable,  ///< compute capability 8.0 and later
+    hopper,    ///< 9.0
+    plain,     ///< the slow reference
+};
+
+struct CudaOptions {
+    int device = 0;
+    /// Bytes of device memory that the engine may take beside rows that are there already; 0: what is
+    /// free. Any number gives the same bits; less costs speed.
+    size_t gpu_memory = 0;
+    /// Bytes for rows of host memory that stay on the device between passes over one source; the rest
+    /// streams. The default: what is free, but for an eighth of the device.
+    size_t gpu_cache = std::numeric_limits<size_t>::max();
+    CudaTier tier = CudaTier::automatic;
+    CudaPath path = CudaPath::automatic;
+    /// Responsibility from which a component gets its share of a row (the rest goes to the largest);
+    /// 0: 1e-5 for tied_spherical, min(1e-8, 1e-5 / K) otherwise, where what is far weighs in variances.
+    double pair_threshold = 0;
+    bool time_phases = false; ///< for phase_milliseconds()
+};
+
+/// What the engine takes of the device's memory, in bytes.
+struct CudaPlan {
+    size_t block_rows = 0, wave_rows = 0; ///< rows summed together, and rows worked on at once
+    size_t parameters = 0;                ///< the mixture, its operands, and 4 sets of fp64 sums
+    size_t row_buffers = 0; ///< 2 waves of rows; rows that are on the device need none
+    size_t lists = 0;       ///< candidates and pairs of a wave
+    size_t working = 0;     ///< segments and the exact tier
+    size_t cached_rows = 0; ///< of n that stay on the device
+    std::string text() const;
+};
+
+/// What a pass met, for benchmarks.
+struct CudaPassCounts {
+    size_t rows = 0;
+    size_t pairs = 0;      ///< shares beside the one of each row's provisional home
+    size_t dense_rows = 0; ///< rows that the dense tier took
+    size_t exact_rows = 0; ///< rows that the exact tier took
+};
+
+/// The engine on one GPU; head cards in train/cuda/*.cu. Chunks in host or in the device's memory.
+/// Results are the same bits for any cut into chunks, amount of memory and residence of the rows.
+class CudaEStepEngine : public EStepEngine {
+public:
+    using EStepEngine::begin;
+    /// The standard M-step on the device, of all chunks since begin(): finish() and maximize() without
+    /// their way through the host. begin_again() then starts the next pass.
+    virtual void maximize_in_place(double reg_covar) = 0;
+    /// begin() with the parameters that are on the device.
+    virtual void begin_again(Assignment assignment) = 0;
+    /// The parameters that are on the device.
+    virtual GaussianMixture mixture() = 0;
+    /// Of the pass since begin().
+    virtual CudaPassCounts counts() const = 0;
+    /// top_responsibilities into device memory [chunk.n, m], for a chunk in device memory, without
+    /// waiting for it but where rows go to the exact tier.
+    virtual void rank_on_device(
+            const Chunk& chunk,
+            size_t m,
+            int32_t* component,
+            float* log_responsibility,
+            float* squared_distance) = 0;
+    /// Time of each phase in the pass before the last begin(), summed over its waves; empty without
+    /// time_phases. Waits for the device.
+    virtual std::vector<std::pair<std::string, double>> phase_milliseconds() = 0;
+    /// The stream (a cudaStream_t) on which the engine works.
+    virtual void* stream() const = 0;
+};
+
+/// Throws Error where there is no usable GPU, naming what was found.
+std::unique_ptr<CudaEStepEngine> make_cuda_engine(const CudaOptions& options = {});
+
+/// The plan for n rows in host memory; asks the device what is free.
+CudaPlan cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d);
+
+/// Empty if the engine can do such a mixture, otherwise what of it it cannot; cuda_limits() says what
+/// it can.
+std::string cuda_refuses(Covariance covariance, size_t K, size_t d);
+std::string cuda_limits();
+
+/// Empty if make_cuda_engine would find a usable GPU, otherwise what stands against it.
+std::string cuda_obstacle(int device = 0);
+
+} // namespace faiss_gmm

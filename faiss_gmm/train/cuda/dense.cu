@@ -1,0 +1,602 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// The dense tier: rows in which very many components matter, so that no list helps. Two matrix products
+// on the tensor cores, each of numbers split into two halves (fp16 high + low).
+//   y = x - o, c_k = mu_k - o; yh + yl = F y, ch + cl = E c up to 2^-22
+//   (1) s_ik = 2 hp (yh.ch + yh.cl + yl.ch) / (F E) + constant_k - constant_0 - hp |c_k|^2
+//   (2) r_ik = exp(s_ik - max) / sum;  likelihood = constant_0 - hp |y|^2 + max + log sum
+//   (3) sum_i r y = (rh.yh + rl.yh + rh.yl) / (2^15 F);  sum_i r (x - mu_k) = (3) - c_k sum_i r
+// Tied_spherical; the other forms go to the exact tier. Rows come in chunks by their rank among the
+// left rows of their block, so nothing depends on waves.
+// Phases of a chunk: 1 split the rows   2 (1), tiles of 128 x 128   3 (2), a warp a row   4 (3), tiles of
+//   128 components x 128 dimensions, 256 rows a piece   5 pieces in order, fp64.
+// Cost: 6 products of 2 n K d flops; scores and responsibilities of a chunk stay in L2. Measured on an
+//   H100: 22 ms for (1M, 1024, 128), 73 TFLOP/s of the 6 products; the sums wait for L2 more than for
+//   the tensor cores. A wgmma form would be the next step.
+// Numerics: F, E powers of two of the model, so that a row up to 4 (max |c| + sqrt(d s2)) fits fp16. Sums
+//   of 32 products leave the tensor core, which truncates, for fp32 additions. Bound: |s - exact| <=
+//   (1.5 32 2^-23 + (3 w / 32 + 4) 2^-24 + 2^-21) |y| max|c| 2 hp + 2^-23 max|base|; rows where this
+//   passes 1e-3 nats, or that do not fit, go to the exact tier. 1e-3 would move a responsibility by
+//   2.5e-4; measured are 2e-7, for roundings do not conspire. No threshold: all shares enter. r in (3)
+//   is off by 2^-22; N_k comes from r in fp32, added in fp64.
+// Determinism: run_to_run, whatever the chunks and the memory.
+// Reference and test: exact.cu, tests/train/cuda/cuda_estep_engine_test.cc.
+#include "faiss_gmm/train/cuda/detail/dense.h"
+
+#include <algorithm>
+
+#include <cuda_fp16.h>
+
+#include "faiss_gmm/train/cuda/detail/device.h"
+#include "faiss_gmm/train/cuda/detail/warp.cuh"
+
+namespace faiss_gmm::cuda {
+namespace {
+
+constexpr int tile = 128, depth = 32, gemm_threads = 256;
+constexpr int score_pitch = depth + 8; ///< halves; 80 bytes: eight rows meet all banks
+constexpr int sum_pitch = tile + 8;    ///< halves; 272 bytes
+constexpr float r_scale = 32768.0f;
+constexpr float infinity = __builtin_huge_valf();
+constexpr float tolerable_error = 1e-3f; ///< nats, were every rounding the worst
+
+/// Places in DenseBuffers::scale.
+enum : int {
+    scale_rows,  ///< F
+    scale_means, ///< E
+    scale_reach, ///< largest |y_j| that fits
+    scale_error, ///< |y|'s factor in the bound of s
+    scale_largest_square,
+    scale_largest_base,
+};
+
+/// high + low = value up to 2^-22.
+__device__ void split(float value, uint16_t& high, uint16_t& low) {
+    const __half h = __float2half_rn(value);
+    high = __half_as_ushort(h);
+    low = __half_as_ushort(__float2half_rn(value - __half2float(h)));
+}
+
+__device__ float power_of_two_below(float value) {
+    return exp2f(floorf(log2f(value)));
+}
+
+/// The largest of non-negative numbers; any order gives the same.
+__device__ void raise(float* largest, float value) {
+    atomicMax(reinterpret_cast<int*>(largest), __float_as_int(value));
+}
+
+/// A warp a component: the largest |c|^2 and |base|.
+__global__ void find_largest(MixtureView mixture, const float* origin, float* scale) {
+    const int k = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    if (k >= mixture.K) {
+        return;
+    }
+    float square = 0;
+    for (int j = lane; j < mixture.d; j += 32) {
+        const float c = mixture.means[static_cast<size_t>(k) * mixture.d + j] - origin[j];
+        square = fmaf(c, c, square);
+    }
+    square = warp_sum(square);
+    const double constant = mixture.constant[k] - mixture.constant[0];
+    if (lane == 0 && isfinite(constant)) {
+        raise(scale + scale_largest_square, square);
+        raise(scale + scale_largest_base,
+              fabsf(static_cast<float>(constant)) + mixture.half_precision32[0] * square);
+    }
+}
+
+__global__ void find_scales(MixtureView mixture, int padded_width, float* scale) {
+    const int d = mixture.d;
+    const float hp = mixture.half_precision32[0], base = scale[scale_largest_base];
+    const float norm = sqrtf(scale[scale_largest_square]) * 1.001f;
+    const float reach = 4 * (norm + sqrtf(d * 0.5f / hp));
+    const bool usable = reach > 1e-15f && reach < 1e15f && isfinite(base) && hp < 1e25f;
+    scale[scale_rows] = usable ? 2048 * power_of_two_below(1 / reach) : 1;
+    scale[scale_means] = usable ? 2048 * power_of_two_below(1 / fmaxf(norm, 1e-15f)) : 1;
+    scale[scale_reach] = usable ? reach : -1;
+    const float rounding =
+            1.5f * depth * 0x1.0p-23f + (padded_width / depth * 3 + 4) * 0x1.0p-24f + 0x1.0p-21f;
+    // What |base| costs is the same for all rows: it is taken off what is tolerable.
+    const float left = tolerable_error - base * 0x1.0p-23f;
+    scale[scale_error] = left > 0 ? rounding * norm * 2 * hp / left : infinity;
+}
+
+/// A block a component, padding included.
+__global__ void __launch_bounds__(128)
+        split_means(MixtureView mixture, const float* origin, DenseShape shape, DenseBuffers out) {
+    __shared__ double partial[128];
+    const int k = blockIdx.x, d = mixture.d;
+    const float scale = out.scale[scale_means];
+    double square = 0;
+    for (int j = threadIdx.x; j < shape.padded_width; j += 128) {
+        const bool inside = k < mixture.K && j < d;
+        const float c = inside ? mixture.means[static_cast<size_t>(k) * d + j] - origin[j] : 0.0f;
+        const size_t at = static_cast<size_t>(k) * shape.padded_width + j;
+        split(c * scale, out.means_high[at], out.means_low[at]);
+        square += static_cast<double>(c) * c;
+    }
+    partial[threadIdx.x] = square;
+    for (int step = 64; step > 0; step /= 2) {
+        __syncthreads();
+        if (threadIdx.x < step) {
+            partial[threadIdx.x] += partial[threadIdx.x + step];
+        }
+    }
+    if (threadIdx.x == 0) {
+        const double constant =
+                k < mixture.K ? mixture.constant[k] - mixture.constant[0] : -infinity;
+        out.constant[k] = static_cast<float>(constant);
+        out.base[k] = static_cast<float>(constant - mixture.half_precision[0] * partial[0]);
+    }
+}
+
+/// A warp looks at 32 rows, and reads those without a list.
+__global__ void
+classify_kernel(MixtureView mixture, const float* origin, const float* scale, RowLists lists) {
+    const int lane = threadIdx.x % 32;
+    const int first = (blockIdx.x * blockDim.x + threadIdx.x) / 32 * 32;
+    const int mine = first + lane;
+    const int count = mine < lists.rows ? lists.count[mine] : 1;
+    unsigned left = __ballot_sync(whole_warp, count == 0 || count > lists.capacity);
+    const bool usable = scale != nullptr && isfinite(mixture.constant[0]);
+    while (left != 0) {
+        const int l = __ffs(left) - 1;
+        left &= left - 1;
+        const float* x = lists.x + static_cast<size_t>(first + l) * mixture.d;
+        float square = 0, largest = 0;
+        for (int j = lane; usable && j < mixture.d; j += 32) {
+            const float y = x[j] - origin[j];
+            square = fmaf(y, y, square);
+            largest = fmaxf(largest, fabsf(y));
+        }
+        square = warp_sum(square);
+        largest = warp_max(largest);
+        if (lane == 0) {
+            // False for NaN too, which fmaxf drops and the square keeps.
+            const bool fits = usable && largest <= scale[scale_reach] &&
+                              sqrtf(square) * scale[scale_error] <= 1;
+            lists.count[first + l] = fits ? dense_row : 0;
+        }
+    }
+}
+
+/// Phase 1; a warp a row, zeros behind the last.
+__global__ void split_rows(
+        const float* x,
+        const uint32_t* row,
+        int count,
+        int d,
+        const float* origin,
+        DenseShape shape,
+        DenseBuffers out) {
+    const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    if (i >= (count + dense_split - 1) / dense_split * dense_split) {
+        return;
+    }
+    const float scale = out.scale[scale_rows];
+    const float* from = i < count ? x + static_cast<size_t>(row[i]) * d : nullptr;
+    float square = 0;
+    for (int j = lane; j < shape.padded_width; j += 32) {
+        const float y = i < count && j < d ? from[j] - origin[j] : 0.0f;
+        const size_t at = static_cast<size_t>(i) * shape.padded_width + j;
+        split(y * scale, out.rows_high[at], out.rows_low[at]);
+        square = fmaf(y, y, square);
+    }
+    square = warp_sum(square);
+    if (lane == 0) {
+        out.square[i] = square;
+    }
+}
+
+__device__ unsigned shared_address(const void* pointer) {
+    return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
+
+/// 16 bytes into shared memory in the background; zeros where `inside` is false.
+__device__ void copy_16(void* to, const void* from, bool inside) {
+    asm volatile(
+            "cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)),
+            "l"(from),
+            "r"(inside ? 16 : 0));
+}
+__device__ void close_copies() {
+    asm volatile("cp.async.commit_group;\n" ::);
+}
+template <int later> __device__ void wait_for_copies() {
+    asm volatile("cp.async.wait_group %0;\n" ::"n"(later));
+}
+
+__device__ void load_matrices(unsigned (&out)[4], const uint16_t* address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(shared_address(address)));
+}
+__device__ void load_transposed(unsigned (&out)[4], const uint16_t* address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(shared_address(address)));
+}
+__device__ void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+                 "{%8,%9}, {%0,%1,%2,%3};\n"
+                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// A warp's 64 x 32 part of a tile.
+struct WarpTile {
+    float value[4][4][4] = {};
+
+    __device__ void add(WarpTile& other) {
+#pragma unroll
+        for (int a = 0; a < 4; ++a) {
+#pragma unroll
+            for (int b = 0; b < 4; ++b) {
+#pragma unroll
+                for (int c = 0; c < 4; ++c) {
+                    value[a][b][c] += other.value[a][b][c];
+                    other.value[a][b][c] = 0;
+                }
+            }
+        }
+    }
+};
+
+/// Phase 2: scores [count, padded_K]; blockIdx.x: components, blockIdx.y: rows.
+__global__ void __launch_bounds__(gemm_threads, 1)
+        score_kernel(const float* hp, DenseShape shape, DenseBuffers buffers) {
+    __shared__ __align__(16) uint16_t a_tile[2][tile * score_pitch];
+    __shared__ __align__(16) uint16_t b_tile[2][tile * score_pitch];
+    const int width = shape.padded_width, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int warp_row = warp / 4 * 64, warp_column = warp % 4 * 32;
+    const size_t first_row = static_cast<size_t>(blockIdx.y) * tile;
+    const size_t first_k = static_cast<size_t>(blockIdx.x) * tile;
+    const int steps_a_product = width / depth, steps = 3 * steps_a_product;
+    const auto fetch = [&](int step, int stage) {
+        const int product = step / steps_a_product, j0 = step % steps_a_product * depth;
+        const uint16_t* a = product == 2 ? buffers.rows_low : buffers.rows_high;
+        const uint16_t* b = product == 1 ? buffers.means_low : buffers.means_high;
+#pragma unroll
+        for (int t = threadIdx.x; t < tile * depth / 8; t += gemm_threads) {
+            const int i = t / (depth / 8), j = t % (depth / 8) * 8;
+            copy_16(&a_tile[stage][i * score_pitch + j],
+                    a + (first_row + i) * width + j0 + j,
+                    true);
+            copy_16(&b_tile[stage][i * score_pitch + j], b + (first_k + i) * width + j0 + j, true);
+        }
+        close_copies();
+    };
+    WarpTile sum, part;
+    fetch(0, 0);
+    for (int step = 0; step < steps; ++step) {
+        const int stage = step % 2;
+        if (step + 1 < steps) {
+            fetch(step + 1, 1 - stage);
+            wait_for_copies<1>();
+        } else {
+            wait_for_copies<0>();
+        }
+        __syncthreads();
+#pragma unroll
+        for (int j = 0; j < depth; j += 16) {
+            unsigned a[4][4], b[2][4];
+#pragma unroll
+            for (int m = 0; m < 4; ++m) {
+                const int i = warp_row + 16 * m + lane % 16;
+                load_matrices(a[m], &a_tile[stage][i * score_pitch + j + lane / 16 * 8]);
+            }
+#pragma unroll
+            for (int n = 0; n < 2; ++n) {
+                const int k = warp_column + 16 * n + lane % 8 + lane / 16 * 8;
+                load_matrices(b[n], &b_tile[stage][k * score_pitch + j + lane / 8 % 2 * 8]);
+            }
+#pragma unroll
+            for (int m = 0; m < 4; ++m) {
+#pragma unroll
+                for (int n = 0; n < 4; ++n) {
+                    multiply(part.value[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+                }
+            }
+        }
+        sum.add(part); // 32 products at most in the tensor core's own sum
+        __syncthreads();
+    }
+    const float factor = 2 * hp[0] / (buffers.scale[scale_rows] * buffers.scale[scale_means]);
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+            const size_t k = first_k + warp_column + 8 * n + lane % 4 * 2;
+            const float base0 = buffers.base[k], base1 = buffers.base[k + 1];
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const size_t i = first_row + warp_row + 16 * m + lane / 4 + 8 * half;
+                *reinterpret_cast<float2*>(buffers.score + i * shape.padded_K + k) =
+                        float2{fmaf(factor, sum.value[m][n][2 * half], base0),
+                               fmaf(factor, sum.value[m][n][2 * half + 1], base1)};
+            }
+        }
+    }
+}
+
+/// Phase 3; a warp a row, zeros behind the last. Scores become responsibilities.
+__global__ void responsibility_kernel(
+        MixtureView mixture,
+        DenseShape shape,
+        DenseBuffers buffers,
+        const uint32_t* row,
+        int count,
+        double* log_likelihood,
+        double* moment,
+        unsigned long long* shared_rows) {
+    const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    if (i >= (count + dense_split - 1) / dense_split * dense_split) {
+        return;
+    }
+    float* score = buffers.score + static_cast<size_t>(i) * shape.padded_K;
+    ushort2* high =
+            reinterpret_cast<ushort2*>(buffers.r_high + static_cast<size_t>(i) * shape.padded_K);
+    ushort2* low =
+            reinterpret_cast<ushort2*>(buffers.r_low + static_cast<size_t>(i) * shape.padded_K);
+    if (i >= count) {
+        for (int k = 2 * lane; k < shape.padded_K; k += 64) {
+            *reinterpret_cast<float2*>(score + k) = float2{0, 0};
+            high[k / 2] = low[k / 2] = ushort2{0, 0};
+        }
+        return;
+    }
+    float best = -infinity;
+    for (int k = 2 * lane; k < shape.padded_K; k += 64) {
+        const float2 s = *reinterpret_cast<const float2*>(score + k);
+        best = fmaxf(best, fmaxf(s.x, s.y));
+    }
+    best = warp_max(best);
+    float sum = 0;
+    for (int k = 2 * lane; k < shape.padded_K; k += 64) {
+        const float2 s = *reinterpret_cast<const float2*>(score + k);
+        sum += expf(s.x - best) + expf(s.y - best);
+    }
+    sum = warp_sum(sum);
+    const float inverse = 1 / sum;
+    float first = 0, second = 0, weighted = 0; // two largest r; sum r (constant_k - constant_0 - s)
+    for (int k = 2 * lane; k < shape.padded_K; k += 64) {
+        const float2 s = *reinterpret_cast<const float2*>(score + k);
+        float2 r{expf(s.x - best) * inverse, expf(s.y - best) * inverse};
+        const float2 constant = *reinterpret_cast<const float2*>(buffers.constant + k);
+        weighted += r.x > 0 ? r.x * (constant.x - s.x) : 0;
+        weighted += r.y > 0 ? r.y * (constant.y - s.y) : 0;
+        second = fmaxf(second, fminf(first, r.x));
+        first = fmaxf(first, r.x);
+        second = fmaxf(second, fminf(first, r.y));
+        first = fmaxf(first, r.y);
+        ushort2 h, l;
+        split(r.x * r_scale, h.x, l.x);
+        split(r.y * r_scale, h.y, l.y);
+        high[k / 2] = h;
+        low[k / 2] = l;
+        *reinterpret_cast<float2*>(score + k) = r;
+    }
+    weighted = warp_sum(weighted);
+    for (int step = 16; step > 0; step /= 2) {
+        const float other_first = __shfl_xor_sync(whole_warp, first, step);
+        const float other_second = __shfl_xor_sync(whole_warp, second, step);
+        second = fmaxf(fminf(first, other_first), fmaxf(second, other_second));
+        first = fmaxf(first, other_first);
+    }
+    if (lane == 0) {
+        const double hp = mixture.half_precision[0], square = buffers.square[i];
+        log_likelihood[row[i]] = mixture.constant[0] - hp * square + best + logf(sum);
+        moment[row[i]] = square + weighted / hp; // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k
+        if (second > 1.0f / mixture.K) {
+            atomicAdd(shared_rows, 1ull);
+        }
+    }
+}
+
+/// mass [pieces, padded_K]: responsibilities of a piece's rows.
+__global__ void mass_kernel(DenseShape shape, DenseBuffers buffers) {
+    const int k = blockIdx.x * blockDim.x + threadIdx.x;
+    const float* r = buffers.score + static_cast<size_t>(blockIdx.y) * dense_split * shape.padded_K;
+    double sum = 0;
+#pragma unroll 16
+    for (int i = 0; i < dense_split; ++i) {
+        sum += r[static_cast<size_t>(i) * shape.padded_K + k];
+    }
+    buffers.mass[static_cast<size_t>(blockIdx.y) * shape.padded_K + k] = sum;
+}
+
+/// Phase 4: partial [pieces, padded_K, padded_width]; blockIdx: dimensions, components, piece.
+__global__ void __launch_bounds__(gemm_threads, 1)
+        moment_kernel(DenseShape shape, DenseBuffers buffers) {
+    __shared__ __align__(16) uint16_t r_tile[2][depth * sum_pitch];
+    __shared__ __align__(16) uint16_t y_tile[2][depth * sum_pitch];
+    const int width = shape.padded_width, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int warp_k = warp / 4 * 64, warp_j = warp % 4 * 32;
+    const int first_j = blockIdx.x * tile;
+    const size_t first_k = static_cast<size_t>(blockIdx.y) * tile;
+    const size_t first_row = static_cast<size_t>(blockIdx.z) * dense_split;
+    constexpr int steps_a_product = dense_split / depth, steps = 3 * steps_a_product;
+    const auto fetch = [&](int step, int stage) {
+        const int product = step / steps_a_product;
+        const size_t i0 = first_row + step % steps_a_product * depth;
+        const uint16_t* r = product == 1 ? buffers.r_low : buffers.r_high;
+        const uint16_t* y = product == 2 ? buffers.rows_low : buffers.rows_high;
+#pragma unroll
+        for (int t = threadIdx.x; t < depth * tile / 8; t += gemm_threads) {
+            const int i = t / (tile / 8), j = t % (tile / 8) * 8;
+            copy_16(&r_tile[stage][i * sum_pitch + j],
+                    r + (i0 + i) * shape.padded_K + first_k + j,
+                    true);
+            const bool inside = first_j + j < width;
+            copy_16(&y_tile[stage][i * sum_pitch + j],
+                    y + (i0 + i) * width + (inside ? first_j + j : 0),
+                    inside);
+        }
+        close_copies();
+    };
+    WarpTile sum, part;
+    fetch(0, 0);
+    for (int step = 0; step < steps; ++step) {
+        const int stage = step % 2;
+        if (step + 1 < steps) {
+            fetch(step + 1, 1 - stage);
+            wait_for_copies<1>();
+        } else {
+            wait_for_copies<0>();
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < depth; i += 16) {
+            unsigned a[4][4], b[2][4];
+#pragma unroll
+            for (int m = 0; m < 4; ++m) {
+                const int at = (i + lane % 8 + lane / 16 * 8) * sum_pitch;
+                load_transposed(a[m], &r_tile[stage][at + warp_k + 16 * m + lane / 8 % 2 * 8]);
+            }
+#pragma unroll
+            for (int n = 0; n < 2; ++n) {
+                const int at = (i + lane % 16) * sum_pitch;
+                load_transposed(b[n], &y_tile[stage][at + warp_j + 16 * n + lane / 16 * 8]);
+            }
+#pragma unroll
+            for (int m = 0; m < 4; ++m) {
+#pragma unroll
+                for (int n = 0; n < 4; ++n) {
+                    multiply(part.value[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+                }
+            }
+        }
+        sum.add(part);
+        __syncthreads();
+    }
+    float* out = buffers.partial + static_cast<size_t>(blockIdx.z) * shape.padded_K * width;
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+            const int j = first_j + warp_j + 8 * n + lane % 4 * 2;
+            if (j >= width) {
+                continue;
+            }
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const size_t k = first_k + warp_k + 16 * m + lane / 4 + 8 * half;
+                *reinterpret_cast<float2*>(out + k * width + j) =
+                        float2{sum.value[m][n][2 * half], sum.value[m][n][2 * half + 1]};
+            }
+        }
+    }
+}
+
+/// Phase 5; a block a component.
+__global__ void add_pieces(
+        MixtureView mixture,
+        const float* origin,
+        DenseShape shape,
+        DenseBuffers buffers,
+        int pieces,
+        PassSums sums) {
+    const int k = blockIdx.x, d = mixture.d;
+    const double factor = 1.0 / (static_cast<double>(r_scale) * buffers.scale[scale_rows]);
+    double mass = 0;
+    for (int p = 0; p < pieces; ++p) {
+        mass += buffers.mass[static_cast<size_t>(p) * shape.padded_K + k];
+    }
+    for (int j = threadIdx.x; j < d; j += blockDim.x) {
+        double sum = 0;
+#pragma unroll 8
+        for (int p = 0; p < pieces; ++p) {
+            sum += buffers.partial
+                           [(static_cast<size_t>(p) * shape.padded_K + k) * shape.padded_width + j];
+        }
+        const size_t at = static_cast<size_t>(k) * d + j;
+        const float c = mixture.means[at] - origin[j];
+        sums.first_moment[at] += sum * factor - mass * c;
+    }
+    if (threadIdx.x == 0) {
+        sums.mass[k] += mass;
+    }
+}
+
+int rounded_up(int value, int unit) {
+    return (value + unit - 1) / unit * unit;
+}
+
+} // namespace
+
+DenseShape dense_shape(int K, int d) {
+    constexpr int scores = 1 << 22; // of a chunk: 16 MiB, and as many in halves twice
+    DenseShape shape;
+    shape.padded_K = rounded_up(K, tile);
+    shape.padded_width = rounded_up(d, depth);
+    shape.chunk_rows =
+            std::clamp(scores / shape.padded_K / dense_split * dense_split, dense_split, 4096);
+    return shape;
+}
+
+void find_dense_scales(
+        const MixtureView& mixture,
+        const float* origin,
+        const DenseShape& shape,
+        float* scale,
+        cudaStream_t stream) {
+    check(cudaMemsetAsync(scale, 0, dense_scales * sizeof(float), stream), "clearing scales");
+    find_largest<<<(mixture.K + 7) / 8, 256, 0, stream>>>(mixture, origin, scale);
+    find_scales<<<1, 1, 0, stream>>>(mixture, shape.padded_width, scale);
+    check_launch("preparing the dense tier");
+}
+
+void prepare_dense(
+        const MixtureView& mixture,
+        const float* origin,
+        const DenseShape& shape,
+        const DenseBuffers& buffers,
+        cudaStream_t stream) {
+    split_means<<<shape.padded_K, 128, 0, stream>>>(mixture, origin, shape, buffers);
+    check_launch("preparing the dense tier");
+}
+
+void classify_left_rows(
+        const MixtureView& mixture,
+        const float* origin,
+        const float* scale,
+        const RowLists& lists,
+        cudaStream_t stream) {
+    classify_kernel<<<(lists.rows + 255) / 256, 256, 0, stream>>>(mixture, origin, scale, lists);
+    check_launch("choosing tiers");
+}
+
+void sum_densely(
+        const MixtureView& mixture,
+        const float* origin,
+        const DenseShape& shape,
+        const DenseBuffers& buffers,
+        const float* x,
+        const uint32_t* row,
+        int count,
+        const PassSums& sums,
+        double* log_likelihood,
+        double* moment,
+        unsigned long long* shared_rows,
+        cudaStream_t stream) {
+    for (int first = 0; first < count; first += shape.chunk_rows) {
+        const int here = std::min(shape.chunk_rows, count - first);
+        const int pieces = (here + dense_split - 1) / dense_split;
+        const int padded = pieces * dense_split;
+        split_rows<<<padded / 8, 256, 0, stream>>>(
+                x, row + first, here, mixture.d, origin, shape, buffers);
+        score_kernel<<<dim3(shape.padded_K / tile, padded / tile), gemm_threads, 0, stream>>>(
+                mixture.half_precision32, shape, buffers);
+        responsibility_kernel<<<padded / 8, 256, 0, stream>>>(
+                mixture, shape, buffers, row + first, here, log_likelihood, moment, shared_rows);
+        mass_kernel<<<dim3(shape.padded_K / tile, pieces), tile, 0, stream>>>(shape, buffers);
+        const dim3 grid((shape.padded_width + tile - 1) / tile, shape.padded_K / tile, pieces);
+        moment_kernel<<<grid, gemm_threads, 0, stream>>>(shape, buffers);
+        add_pieces<<<mixture.K, 128, 0, stream>>>(mixture, origin, shape, buffers, pieces, sums);
+        check_launch("adding up rows densely");
+    }
+}
+
+} // namespace faiss_gmm::cuda

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+// Hopper's own instructions (compute capability 9.0a) under names that say what they do here:
+// barriers in shared memory, bulk tensor copies, asynchronous warpgroup products, register hand-over.
+// PTX ISA 8.0, sections "mbarrier", "cp.async.bulk.tensor", "wgmma", "setmaxnreg".
+
+#include <cstdint>
+
+#include <cuda.h>
+
+namespace faiss_gmm::cuda::hopper {
+
+__device__ inline uint32_t shared_address(const void* pointer) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// ---- barriers
+
+__device__ inline void init_barrier(uint64_t* barrier, uint32_t arrivals) {
+    asm volatile(
+            "mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+            "r"(arrivals));
+}
+/// Makes initialised barriers visible to the copy engine.
+__device__ inline void fence_barrier_init() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ inline void arrive(uint64_t* barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+                 : "memory");
+}
+/// Arrives, and makes the phase wait for so many bytes from the copy engine.
+__device__ inline void arrive_expecting(uint64_t* barrier, uint32_t bytes) {
+    asm volatile(
+            "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+            "r"(bytes)
+            : "memory");
+}
+/// Until the phase of this parity is complete.
+__device__ inline void wait(uint64_t* barrier, uint32_t parity) {
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@done bra finished;\n"
+                 "bra again;\n"
+                 "finished:\n"
+                 "}" ::"r"(shared_address(barrier)),
+                 "r"(parity)
+                 : "memory");
+}
+/// Named barriers of two warpgroups: one waits, the other only says that it has come.
+__device__ inline void wait_for_turn(int name) {
+    asm volatile("bar.sync %0, 256;" ::"r"(name) : "memory");
+}
+__device__ inline void give_turn(int name) {
+    asm volatile("bar.arrive %0, 256;" ::"r"(name) : "memory");
+}
+
+// ---- copies
+
+/// What threads wrote so far is visible to the copy engine and the tensor cores.
+__device__ inline void fence_for_async_proxy() {
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+__device__ inline void prefetch_tensor_map(const CUtensorMap* map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+/// A box of the tensor, from (column, row) on.
+__device__ inline void
+copy_box(void* target, const CUtensorMap* map, int32_t column, int32_t row, uint64_t* barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared_address(target)),
+                 "l"(map),
+                 "r"(column),
+                 "r"(row),
+                 "r"(shared_address(barrier))
+                 : "memory");
+}
+/// `bytes` and both addresses are multiples of 16.
+__device__ inline void
+copy_bytes(void* target, const void* source, uint32_t bytes, uint64_t* barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];" ::"r"(shared_address(target)),
+                 "l"(source),
+                 "r"(bytes),
+                 "r"(shared_address(barrier))
+                 : "memory");
+}
+
+/// Brings bytes into L2; the same alignment.
+__device__ inline void prefetch_bytes(const void* source, uint32_t bytes) {
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(source), "r"(bytes) : "memory");
+}
+
+// ---- products
+
+/// Of a tile of 64 fp16 columns (128 bytes a row, 8 rows an atom of 1,024 bytes, 128-byte swizzle).
+__device__ inline uint64_t operand_descriptor(const void* tile) {
+    return static_cast<uint64_t>((shared_address(tile) & 0x3ffff) >> 4) | uint64_t{1} << 16 |
+           uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
+}
+/// Descriptor of the 16 columns `step` steps on.
+__device__ inline uint64_t advanced(uint64_t descriptor, int step) {
+    return descriptor + static_cast<uint64_t>(step * 32 >> 4);
+}
+__device__ inline void begin_products() {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ inline void close_group() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int groups> __device__ inline void wait_for_all_but() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(groups) : "memory");
+}
+template <int registers> __device__ inline void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
+}
+template <int registers> __device__ inline void give_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
+}
+
+/// acc [64, 128] += A [64, 16] B [128, 16]^T, fp16 operands in shared memory.
+__device__ inline void multiply_asynchronously(float (&acc)[64], uint64_t a, uint64_t b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+                 "}, %64, %65, 1, 1, 1, 0, 0;"
+                 : "+f"(acc[0]),
+                   "+f"(acc[1]),
+                   "+f"(acc[2]),
+                   "+f"(acc[3]),
+                   "+f"(acc[4]),
+                   "+f"(acc[5]),
+                   "+f"(acc[6]),
+                   "+f"(acc[7]),
+                   "+f"(acc[8]),
+                   "+f"(acc[9]),
+                   "+f"(acc[10]),
+                   "+f"(acc[11]),
+                   "+f"(acc[12]),
+                   "+f"(acc[13]),
+                   "+f"(acc[14]),
+                   "+f"(acc[15]),
+                   "+f"(acc[16]),
+                   "+f"(acc[17]),
+                   "+f"(acc[18]),
+                   "+f"(acc[19]),
+                   "+f"(acc[20]),
+                   "+f"(acc[21]),
+                   "+f"(acc[22]),
+                   "+f"(acc[23]),
+                   "+f"(acc[24]),
+                   "+f"(acc[25]),
+                   "+f"(acc[26]),
+                   "+f"(acc[27]),
+                   "+f"(acc[28]),
+                   "+f"(acc[29]),
+                   "+f"(acc[30]),
+                   "+f"(acc[31]),
+                   "+f"(acc[32]),
+                   "+f"(acc[33]),
+                   "+f"(acc[34]),
+                   "+f"(acc[35]),
+                   "+f"(acc[36]),
+                   "+f"(acc[37]),
+                   "+f"(acc[38]),
+                   "+f"(acc[39]),
+                   "+f"(acc[40]),
+                   "+f"(acc[41]),
+                   "+f"(acc[42]),
+                   "+f"(acc[43]),
+                   "+f"(acc[44]),
+                   "+f"(acc[45]),
+                   "+f"(acc[46]),
+                   "+f"(acc[47]),
+                   "+f"(acc[48]),
+                   "+f"(acc[49]),
+                   "+f"(acc[50]),
+                   "+f"(acc[51]),
+                   "+f"(acc[52]),
+                   "+f"(acc[53]),
+                   "+f"(acc[54]),
+                   "+f"(acc[55]),
+                   "+f"(acc[56]),
+                   "+f"(acc[57]),
+                   "+f"(acc[58]),
+                   "+f"(acc[59]),
+                   "+f"(acc[60]),
+                   "+f"(acc[61]),
+                   "+f"(acc[62]),
+                   "+f"(acc[63])
+                 : "l"(a), "l"(b));
+}
+
+/// acc [64, 256] += A [64, 16] B [256, 16]^T, fp16 operands in shared memory.
+__device__ inline void multiply_asynchronously(float (&acc)[128], uint64_t a, uint64_t b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+                 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+                 "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
+                 "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "
+                 "%110, %111, "
+                 "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, "
+                 "%125, %126, %127"
+                 "}, %128, %129, 1, 1, 1, 0, 0;"
+                 : "+f"(acc[0]),
+                   "+f"(acc[1]),
+                   "+f"(acc[2]),
+                   "+f"(acc[3]),
+                   "+f"(acc[4]),
+                   "+f"(acc[5]),
+                   "+f"(acc[6]),
+                   "+f"(acc[7]),
+                   "+f"(acc[8]),
+                   "+f"(acc[9]),
+                   "+f"(acc[10]),
+                   "+f"(acc[11]),
+                   "+f"(acc[12]),
+                   "+f"(acc[13]),
+                   "+f"(acc[14]),
+                   "+f"(acc[15]),
+                   "+f"(acc[16]),
+                   "+f"(acc[17]),
+                   "+f"(acc[18]),
+                   "+f"(acc[19]),
+                   "+f"(acc[20]),
+                   "+f"(acc[21]),
+                   "+f"(acc[22]),
+                   "+f"(acc[23]),
+                   "+f"(acc[24]),
+                   "+f"(acc[25]),
+                   "+f"(acc[26]),
+                   "+f"(acc[27]),
+                   "+f"(acc[28]),
+                   "+f"(acc[29]),
+                   "+f"(acc[30]),
+                   "+f"(acc[31]),
+                   "+f"(acc[32]),
+                   "+f"(acc[33]),
+                   "+f"(acc[34]),
+                   "+f"(acc[35]),
+                   "+f"(acc[36]),
+                   "+f"(acc[37]),
+                   "+f"(acc[38]),
+                   "+f"(acc[39]),
+                   "+f"(acc[40]),
+                   "+f"(acc[41]),
+                   "+f"(acc[42]),
+                   "+f"(acc[43]),
+                   "+f"(acc[44]),
+                   "+f"(acc[45]),
+                   "+f"(acc[46]),
+                   "+f"(acc[47]),
+                   "+f"(acc[48]),
+                   "+f"(acc[49]),
+                   "+f"(acc[50]),
+                   "+f"(acc[51]),
+                   "+f"(acc[52]),
+                   "+f"(acc[53]),
+                   "+f"(acc[54]),
+                   "+f"(acc[55]),
+                   "+f"(acc[56]),
+                   "+f"(acc[57]),
+                   "+f"(acc[58]),
+                   "+f"(acc[59]),
+                   "+f"(acc[60]),
+                   "+f"(acc[61]),
+                   "+f"(acc[62]),
+                   "+f"(acc[63]),
+                   "+f"(acc[64]),
+                   "+f"(acc[65]),
+                   "+f"(acc[66]),
+                   "+f"(acc[67]),
+                   "+f"(acc[68]),
+                   "+f"(acc[69]),
+                   "+f"(acc[70]),
+                   "+f"(acc[71]),
+                   "+f"(acc[72]),
+                   "+f"(acc[73]),
+                   "+f"(acc[74]),
+                   "+f"(acc[75]),
+                   "+f"(acc[76]),
+                   "+f"(acc[77]),
+                   "+f"(acc[78]),
+                   "+f"(acc[79]),
+                   "+f"(acc[80]),
+                   "+f"(acc[81]),
+                   "+f"(acc[82]),
+                   "+f"(acc[83]),
+                   "+f"(acc[84]),
+                   "+f"(acc[85]),
+                   "+f"(acc[86]),
+                   "+f"(acc[87]),
+                   "+f"(acc[88]),
+                   "+f"(acc[89]),
+                   "+f"(acc[90]),
+                   "+f"(acc[91]),
+                   "+f"(acc[92]),
+                   "+f"(acc[93]),
+                   "+f"(acc[94]),
+                   "+f"(acc[95]),
+                   "+f"(acc[96]),
+                   "+f"(acc[97]),
+                   "+f"(acc[98]),
+                   "+f"(acc[99]),
+                   "+f"(acc[100]),
+                   "+f"(acc[101]),
+                   "+f"(acc[102]),
+                   "+f"(acc[103]),
+                   "+f"(acc[104]),
+                   "+f"(acc[105]),
+                   "+f"(acc[106]),
+                   "+f"(acc[107]),
+                   "+f"(acc[108]),
+                   "+f"(acc[109]),
+                   "+f"(acc[110]),
+                   "+f"(acc[111]),
+                   "+f"(acc[112]),
+                   "+f"(acc[113]),
+                   "+f"(acc[114]),
+                   "+f"(acc[115]),
+                   "+f"(acc[116]),
+                   "+f"(acc[117]),
+                   "+f"(acc[118]),
+                   "+f"(acc[119]),
+                   "+f"(acc[120]),
+                   "+f"(acc[121]),
+                   "+f"(acc[122]),
+                   "+f"(acc[123]),
+                   "+f"(acc[124]),
+                   "+f"(acc[125]),
+                   "+f"(acc[126]),
+                   "+f"(acc[127])
+                 : "l"(a), "l"(b));
+}
+
+} // namespace faiss_gmm::cuda::hopper

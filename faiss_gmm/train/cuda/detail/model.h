@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "faiss_gmm/train/cuda/detail/device.h"
+#include "faiss_gmm/train/cuda/detail/mixture_view.h"
+#include "faiss_gmm/train/cuda/detail/order.h"
+
+namespace faiss_gmm::cuda {
+
+/// A mixture's parameters on the device and what follows from them.
+class DeviceMixture {
+public:
+    /// Takes the mixture's parameters; one of the three forms without matrices.
+    void upload(const GaussianMixture& mixture, cudaStream_t stream);
+    /// Brings means, weights and covariances back. Waits for the stream.
+    void download(GaussianMixture& mixture, cudaStream_t stream) const;
+    MixtureView view() const;
+    /// [d] mean of the means.
+    const float* origin() const {
+        return origin_.data();
+    }
+    /// The standard M-step in place, as train/maximization.h says it; `sums` hold what a pass over
+    /// `rows` rows left. Balanced weights stay.
+    void maximize(const PassSums& sums, double rows, double reg_covar, cudaStream_t stream);
+
+private:
+    void derive(cudaStream_t stream);
+
+    Covariance covariance_ = Covariance::tied_spherical;
+    Mixing mixing_ = Mixing::uniform;
+    int K_ = 0, d_ = 0;
+    DeviceArray<float> means_;        ///< [K, d]
+    DeviceArray<double> log_weights_; ///< [K]
+    DeviceArray<double> covariances_; ///< [1], [K] or [K, d]
+    DeviceArray<double> constant_, half_precision_;
+    DeviceArray<float> half_precision32_, origin_;
+    DeviceArray<double> scratch_; ///< partial sums
+};
+
+/// sum = a + b + c + e (c, e may be null: nothing to add), number by number; *moment goes to component
+/// 0's.
+void add_sums(
+        int K,
+        int d,
+        bool diagonal,
+        const PassSums& a,
+        const PassSums& b,
+        const PassSums& c,
+        const PassSums& e,
+        const double* moment,
+        const PassSums& sum,
+        cudaStream_t stream);
+
+} // namespace faiss_gmm::cuda

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+// What the threads of a warp do together on rows of d numbers: lane l holds dimensions
+// 128 c + 4 l .. 128 c + 4 l + 3 of chunk c.
+
+#include "faiss_gmm/train/cuda/detail/segments.h"
+
+namespace faiss_gmm::cuda {
+
+constexpr unsigned whole_warp = 0xffffffffu;
+constexpr int chunk_width = 128;
+
+template <class T> __device__ inline T warp_sum(T value) {
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+        value += __shfl_xor_sync(whole_warp, value, step);
+    }
+    return value;
+}
+
+template <class T> __device__ inline T warp_max(T value) {
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+        const T other = __shfl_xor_sync(whole_warp, value, step);
+        value = other > value ? other : value;
+    }
+    return value;
+}
+
+/// Four numbers of a row from dimension `at` on, zeros past d. `aligned`: 16-byte loads are allowed.
+template <class T>
+__device__ inline void load_four(const T* row, int at, int d, bool aligned, float* out) {
+    if (aligned) {
+        const float4 v = at < d ? *reinterpret_cast<const float4*>(row + at) : float4{0, 0, 0, 0};
+        out[0] = v.x;
+        out[1] = v.y;
+        out[2] = v.z;
+        out[3] = v.w;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        out[i] = at + i < d ? row[at + i] : 0.0f;
+    }
+}
+
+template <int chunks>
+__device__ inline void
+load_row(const float* row, int d, bool aligned, int lane, float (&out)[4 * chunks]) {
+#pragma unroll
+    for (int c = 0; c < chunks; ++c) {
+        load_four(row, chunk_width * c + 4 * lane, d, aligned, out + 4 * c);
+    }
+}
+
+template <int chunks>
+__device__ inline void
+store_row(float* row, int d, bool aligned, int lane, const float (&values)[4 * chunks]) {
+#pragma unroll
+    for (int c = 0; c < chunks; ++c) {
+        const int at = chunk_width * c + 4 * lane;
+        if (aligned) {
+            if (at < d) {
+                *reinterpret_cast<float4*>(row + at) = float4{
+                        values[4 * c], values[4 * c + 1], values[4 * c + 2], values[4 * c + 3]};
+            }
+            continue;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if (at + i < d) {
+                row[at + i] = values[4 * c + i];
+            }
+        }
+    }
+}
+
+struct Segment {
+    int begin, end; ///< of the sorted list
+    int group;
+};
+
+/// Segment number s < table.first[table.groups].
+__device__ inline Segment find_segment(const SegmentTable& table, int s) {
+    int low = 0, high = table.groups; // first[low] <= s < first[high]
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (table.first[middle] <= s) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    const int begin = table.offset[low] + segment_rows * (s - table.first[low]);
+    return {begin, min(begin + segment_rows, table.offset[low + 1]), low};
+}
+
+} // namespace faiss_gmm::cuda

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_runtime_api.h>
+
+#include "faiss_gmm/train/cuda/detail/mixture_view.h"
+#include "faiss_gmm/train/cuda/detail/segments.h"
+
+namespace faiss_gmm::cuda {
+
+/// Most candidates that a row's list may hold: one a lane.
+constexpr int most_candidates = 32;
+
+/// Rows of a wave and the candidates of each; device memory.
+struct RowLists {
+    const float* x = nullptr; ///< [rows, d]
+    bool x_aligned = false;   ///< rows begin at multiples of 16 bytes
+    int rows = 0;
+    int capacity = 0;
+    uint16_t* component =
+            nullptr;          ///< [rows, capacity] ascending; weighing leaves the kept ones there
+    uint8_t* count = nullptr; ///< [rows]; 0 or more than capacity: no list, the row goes elsewhere
+    uint16_t* home = nullptr; ///< [rows] the best by the quick scores
+    float* share = nullptr;   ///< [rows, capacity] responsibilities of the kept ones, out
+};
+
+/// What weighing leaves behind beside the segments' sums.
+struct WeighOutput {
+    SegmentSums sums;
+    uint8_t* kept = nullptr; ///< [sorted rows] pairs of the row that are not in its segment's sums
+    unsigned long long* shared_rows = nullptr; ///< [1] rows with r > 1 / K in a second component
+    unsigned long long* bad_row = nullptr;     ///< [1] least number of a row with NaN or Inf
+};
+
+/// Phase 3 of a wave, see weigh.cu. `order` [offset[groups]]: rows by block and home; a group is
+/// block * K + component. `segments`: at least as many as there are.
+void weigh(
+        const MixtureView& mixture,
+        const PairRule& rule,
+        const RowLists& lists,
+        const uint32_t* order,
+        const SegmentTable& table,
+        int segments,
+        unsigned long long first_row,
+        const WeighOutput& out,
+        cudaStream_t stream);
+
+/// A row's share in a component.
+struct RowShare {
+    uint32_t row;
+    float r;
+};
+
+/// Phase 4: sums of the other pairs, sorted by block and component.
+void sum_pairs(
+        const MixtureView& mixture,
+        const float* x,
+        bool x_aligned,
+        const RowShare* pairs,
+        const SegmentTable& table,
+        int segments,
+        const SegmentSums& out,
+        cudaStream_t stream);
+
+struct TopOutput {
+    int32_t* component = nullptr;        ///< [rows, m]
+    float* log_responsibility = nullptr; ///< [rows, m]
+    float* squared_distance = nullptr;   ///< [rows, m]
+};
+
+/// Rows that are left to the exact tier; their order means nothing.
+struct RowsLeft {
+    uint32_t* row = nullptr; ///< [rows]
+    int* count = nullptr;    ///< [1]
+};
+
+/// The best m components of each row whose list settles them; the lists hold the m best by the quick
+/// scores and, for m = 1, all within the margin.
+void rank_candidates(
+        const MixtureView& mixture,
+        const PairRule& rule,
+        const RowLists& lists,
+        int m,
+        unsigned long long first_row,
+        unsigned long long* bad_row,
+        const RowsLeft& left,
+        const TopOutput& out,
+        cudaStream_t stream);
+
+} // namespace faiss_gmm::cuda

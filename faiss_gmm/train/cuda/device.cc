@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#include "faiss_gmm/train/cuda/detail/device.h"
+
+#include <fmt/format.h>
+
+namespace faiss_gmm::cuda {
+
+namespace {
+
+/// ", 12 of 80,000 MiB free", or nothing where the device does not say.
+std::string free_memory() {
+    size_t free = 0, total = 0;
+    if (cudaMemGetInfo(&free, &total) != cudaSuccess) {
+        cudaGetLastError();
+        return {};
+    }
+    return fmt::format(", {} of {} MiB free", free >> 20, total >> 20);
+}
+
+} // namespace
+
+void check(cudaError_t status, const char* doing) {
+    if (status == cudaSuccess) {
+        return;
+    }
+    cudaGetLastError(); // so that the next call does not report it again
+    const std::string given =
+            fmt::format("CUDA error {} ({})", cudaGetErrorName(status), cudaGetErrorString(status));
+    if (status == cudaErrorMemoryAllocation) {
+        throw OutOfMemory(
+                {doing,
+                 given + free_memory(),
+                 "what fits into the device's free memory",
+                 "free device memory, give a smaller gpu_memory, or choose engine=cpu"});
+    }
+    throw Error(
+            {doing,
+             given,
+             "a working device and driver",
+             "look at nvidia-smi, or choose engine=cpu"});
+}
+
+void check_launch(const char* doing) {
+    check(cudaPeekAtLastError(), doing);
+}
+
+void DeviceBytes::reserve(size_t bytes) {
+    if (bytes <= size_) {
+        return;
+    }
+    release();
+    check(cudaMalloc(&data_, bytes), "reserving device memory");
+    size_ = bytes;
+}
+
+void DeviceBytes::release() noexcept {
+    if (data_ != nullptr) {
+        cudaFree(data_);
+    }
+    data_ = nullptr;
+    size_ = 0;
+}
+
+PinnedBytes::~PinnedBytes() {
+    if (data_ != nullptr) {
+        cudaFreeHost(data_);
+    }
+}
+
+void PinnedBytes::reserve(size_t bytes) {
+    if (bytes <= size_) {
+        return;
+    }
+    if (data_ != nullptr) {
+        cudaFreeHost(data_);
+        data_ = nullptr;
+        size_ = 0;
+    }
+    check(cudaHostAlloc(&data_, bytes, cudaHostAllocDefault), "reserving pinned host memory");
+    size_ = bytes;
+}
+
+OwnedStream::OwnedStream() {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a CUDA stream");
+}
+
+OwnedStream::~OwnedStream() {
+    if (stream_ != nullptr) {
+        cudaStreamDestroy(stream_);
+    }
+}
+
+void OwnedStream::synchronize() const {
+    check(cudaStreamSynchronize(stream_), "running the E-step on the device");
+}
+
+Event::Event() {
+    check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making a CUDA event");
+}
+
+Event::~Event() {
+    if (event_ != nullptr) {
+        cudaEventDestroy(event_);
+    }
+}
+
+void Event::record(cudaStream_t stream) {
+    check(cudaEventRecord(event_, stream), "recording a CUDA event");
+}
+
+void Event::block(cudaStream_t stream) const {
+    check(cudaStreamWaitEvent(stream, event_, 0), "waiting for a CUDA event");
+}
+
+void Event::synchronize() const {
+    check(cudaEventSynchronize(event_), "running the E-step on the device");
+}
+
+DeviceGuard::DeviceGuard(int device) {
+    check(cudaGetDevice(&before_), "asking for the current device");
+    if (device != before_) {
+        check(cudaSetDevice(device), "choosing the device");
+    }
+}
+
+DeviceGuard::~DeviceGuard() {
+    cudaSetDevice(before_);
+}
+
+} // namespace faiss_gmm::cuda

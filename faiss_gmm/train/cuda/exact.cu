@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// The exact tier: rows for which no bound of a product form helps (groups 100 sigma apart, outliers,
+// more candidates than a list holds where the dense tier does not apply).
+//   (1) l_ik = constant_k - sum_j hp_kj (x_ij - mu_kj)^2, fp64 from fp32 numbers
+//   (2) r_ik; every share enters (weigh.cu leaves out those below a threshold)
+//   (3) sums of r, r (x - mu_k), r |x - mu_k|^2 (diagonal: r (x - mu_k)^2), fp64
+// Phases, for as many rows as the buffers hold: 1 joints, tiles of 32 rows x 64 components   2 shares,
+//   a warp a row   3 sums, tiles of 32 components x 32 dimensions, rows in order.
+// Cost: 2 n K d fp64 operations for (1) and as many for (3).
+// Numerics: all fp64, nothing cancels. Determinism: gpu_to_gpu but for exp and log; every sum runs
+//   over the rows in order, whatever the buffers hold. This is the reference of the other tiers.
+// Test: tests/train/cuda/cuda_estep_engine_test.cc, against tests/train/naive_em.h.
+#include "faiss_gmm/train/cuda/detail/exact.h"
+
+#include <algorithm>
+
+#include "faiss_gmm/train/cuda/detail/device.h"
+#include "faiss_gmm/train/cuda/detail/warp.cuh"
+
+namespace faiss_gmm::cuda {
+namespace {
+
+constexpr int tile_rows = 32, tile_components = 64, tile_depth = 16;
+constexpr int joint_threads = 256;
+constexpr double infinity = __builtin_huge_val();
+
+__device__ uint32_t row_of(const ExactRows& rows, int i) {
+    return rows.row[i];
+}
+
+/// A thread has 2 rows x 4 components.
+template <Covariance form>
+__global__ void __launch_bounds__(joint_threads)
+        joint_kernel(MixtureView mixture, ExactRows rows, double* joint) {
+    __shared__ double x_tile[tile_rows][tile_depth + 1];
+    __shared__ double mu_tile[tile_components][tile_depth + 1];
+    __shared__ double hp_tile[form == Covariance::diagonal ? tile_components : 1][tile_depth + 1];
+    const int d = mixture.d, K = mixture.K;
+    const int first_component = blockIdx.x * tile_components, first = blockIdx.y * tile_rows;
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    double sum[2][4] = {};
+    for (int j0 = 0; j0 < d; j0 += tile_depth) {
+        for (int t = threadIdx.x; t < tile_rows * tile_depth; t += joint_threads) {
+            const int i = t / tile_depth, j = t % tile_depth;
+            const bool inside = first + i < rows.count && j0 + j < d;
+            x_tile[i][j] =
+                    inside ? rows.x[static_cast<size_t>(row_of(rows, first + i)) * d + j0 + j] : 0;
+        }
+        for (int t = threadIdx.x; t < tile_components * tile_depth; t += joint_threads) {
+            const int k = t / tile_depth, j = t % tile_depth;
+            const bool inside = first_component + k < K && j0 + j < d;
+            const size_t at = static_cast<size_t>(first_component + k) * d + j0 + j;
+            mu_tile[k][j] = inside ? mixture.means[at] : 0;
+            if (form == Covariance::diagonal) {
+                hp_tile[k][j] = inside ? mixture.half_precision[at] : 0;
+            }
+        }
+        __syncthreads();
+#pragma unroll
+        for (int j = 0; j < tile_depth; ++j) {
+            double x[2], mu[4];
+            for (int a = 0; a < 2; ++a) {
+                x[a] = x_tile[ty + 16 * a][j];
+            }
+            for (int b = 0; b < 4; ++b) {
+                mu[b] = mu_tile[tx + 16 * b][j];
+            }
+#pragma unroll
+            for (int a = 0; a < 2; ++a) {
+#pragma unroll
+                for (int b = 0; b < 4; ++b) {
+                    const double e = x[a] - mu[b];
+                    const double scaled =
+                            form == Covariance::diagonal ? hp_tile[tx + 16 * b][j] * e : e;
+                    sum[a][b] = fma(scaled, e, sum[a][b]);
+                }
+            }
+        }
+        __syncthreads();
+    }
+    for (int a = 0; a < 2; ++a) {
+        for (int b = 0; b < 4; ++b) {
+            const int i = first + ty + 16 * a, k = first_component + tx + 16 * b;
+            if (i < rows.count && k < K) {
+                const double hp = form == Covariance::diagonal    ? 1.0
+                                  : form == Covariance::spherical ? mixture.half_precision[k]
+                                                                  : mixture.half_precision[0];
+                joint[static_cast<size_t>(i) * K + k] = mixture.constant[k] - hp * sum[a][b];
+            }
+        }
+    }
+}
+
+struct Best {
+    double value;
+    int component;
+};
+
+__device__ bool better(const Best& a, const Best& b) {
+    return a.value > b.value || (a.value == b.value && a.component < b.component);
+}
+
+/// The best of all lanes, the lower component of equals.
+__device__ Best warp_best(Best mine) {
+    for (int step = 16; step > 0; step /= 2) {
+        const Best other{
+                __shfl_xor_sync(whole_warp, mine.value, step),
+                __shfl_xor_sync(whole_warp, mine.component, step)};
+        mine = better(other, mine) ? other : mine;
+    }
+    return mine;
+}
+
+/// Best component and log-normaliser less its joint; a NaN or an infinity in x makes `finite` false.
+struct RowNormal {
+    Best best;
+    double sum; ///< of exp(joint - best)
+    bool finite;
+};
+
+__device__ RowNormal
+normalise(const MixtureView& mixture, const float* x, const double* joint, float margin, int lane) {
+    RowNormal normal;
+    bool finite = true;
+    for (int j = lane; j < mixture.d; j += 32) {
+        finite = finite && isfinite(x[j]);
+    }
+    normal.finite = __all_sync(whole_warp, finite);
+    Best mine{-infinity, mixture.K};
+    for (int k = lane; k < mixture.K; k += 32) {
+        const Best here{joint[k], k};
+        mine = better(here, mine) ? here : mine;
+    }
+    normal.best = warp_best(mine);
+    double sum = 0;
+    for (int k = lane; k < mixture.K; k += 32) {
+        const double relative = joint[k] - normal.best.value;
+        sum += relative >= -margin ? exp(relative) : 0;
+    }
+    normal.sum = warp_sum(sum);
+    return normal;
+}
+
+/// A warp a row.
+__global__ void share_kernel(
+        MixtureView mixture,
+        PairRule rule,
+        ExactRows rows,
+        const double* joint,
+        double* share,
+        unsigned long long first_row,
+        double* log_likelihood,
+        unsigned long long* shared_rows,
+        unsigned long long* bad_row) {
+    const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    if (i >= rows.count) {
+        return;
+    }
+    const int K = mixture.K;
+    const uint32_t row = row_of(rows, i);
+    joint += static_cast<size_t>(i) * K;
+    share += static_cast<size_t>(i) * K;
+    const RowNormal normal = normalise(
+            mixture, rows.x + static_cast<size_t>(row) * mixture.d, joint, rule.margin, lane);
+    if (!normal.finite || normal.best.component >= K) {
+        for (int k = lane; k < K; k += 32) {
+            share[k] = 0;
+        }
+        if (lane == 0) {
+            log_likelihood[row] = 0;
+            atomicMin(bad_row, first_row + row);
+        }
+        return;
+    }
+    double others = 0, second = 0;
+    for (int k = lane; k < K; k += 32) {
+        const double relative = joint[k] - normal.best.value;
+        const double r = relative >= -rule.margin ? exp(relative) / normal.sum : 0;
+        double kept = 0;
+        if (k != normal.best.component && !rule.hard) {
+            second = r > second ? r : second;
+            kept = r >= rule.threshold ? r : 0;
+            others += kept;
+        }
+        share[k] = kept;
+    }
+    others = warp_sum(others);
+    second = warp_max(second);
+    if (lane == normal.best.component % 32) {
+        share[normal.best.component] = 1 - others;
+        log_likelihood[row] = normal.best.value + (rule.hard ? 0 : log(normal.sum));
+        if (second > 1.0 / K) {
+            atomicAdd(shared_rows, 1ull);
+        }
+    }
+}
+
+constexpr int sum_rows = 32, sum_components = 32, sum_dimensions = 32, sum_threads = 128;
+
+/// (3): a block of threads has 32 components x 32 dimensions, a thread 4 x 2 of them; rows in order.
+/// The blocks of the first dimensions add up mass and the spherical forms' moment too.
+template <bool diagonal>
+__global__ void __launch_bounds__(sum_threads) moment_kernel(
+        MixtureView mixture,
+        ExactRows rows,
+        const double* __restrict__ joint,
+        const double* __restrict__ share,
+        PassSums sums) {
+    __shared__ double r_tile[sum_rows][sum_components];
+    __shared__ double x_tile[sum_rows][sum_dimensions];
+    const int d = mixture.d, K = mixture.K;
+    const int k0 = blockIdx.x * sum_components, j0 = blockIdx.y * sum_dimensions;
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
+    double mu[4][2], first[4][2], second[diagonal ? 4 : 1][2] = {};
+    for (int a = 0; a < 4; ++a) {
+        for (int b = 0; b < 2; ++b) {
+            const int k = k0 + ty + 8 * a, j = j0 + tx + 16 * b;
+            const size_t at = static_cast<size_t>(k) * d + j;
+            const bool inside = k < K && j < d;
+            mu[a][b] = inside ? mixture.means[at] : 0;
+            first[a][b] = inside ? sums.first_moment[at] : 0;
+            if (diagonal) {
+                second[a][b] = inside ? sums.second_moment[at] : 0;
+            }
+        }
+    }
+    const int my_k = k0 + threadIdx.x;
+    const bool scalars = blockIdx.y == 0 && threadIdx.x < sum_components && my_k < K;
+    double mass = scalars ? sums.mass[my_k] : 0;
+    double moment = scalars && !diagonal ? sums.moment[my_k] : 0;
+    const double constant = scalars ? mixture.constant[my_k] : 0;
+    const double hp = !scalars || diagonal                          ? 1.0
+                      : mixture.covariance == Covariance::spherical ? mixture.half_precision[my_k]
+                                                                    : mixture.half_precision[0];
+    for (int i0 = 0; i0 < rows.count; i0 += sum_rows) {
+        __syncthreads();
+#pragma unroll
+        for (int t = threadIdx.x; t < sum_rows * sum_components; t += sum_threads) {
+            const int i = t / sum_components, k = k0 + t % sum_components;
+            r_tile[i][t % sum_components] =
+                    i0 + i < rows.count && k < K ? share[static_cast<size_t>(i0 + i) * K + k] : 0;
+        }
+#pragma unroll
+        for (int t = threadIdx.x; t < sum_rows * sum_dimensions; t += sum_threads) {
+            const int i = t / sum_dimensions, j = j0 + t % sum_dimensions;
+            x_tile[i][t % sum_dimensions] =
+                    i0 + i < rows.count && j < d
+                            ? rows.x[static_cast<size_t>(row_of(rows, i0 + i)) * d + j]
+                            : 0;
+        }
+        __syncthreads();
+#pragma unroll 4
+        for (int i = 0; i < sum_rows; ++i) {
+            const double x[2] = {x_tile[i][tx], x_tile[i][tx + 16]};
+#pragma unroll
+            for (int a = 0; a < 4; ++a) {
+                const double r = r_tile[i][ty + 8 * a];
+#pragma unroll
+                for (int b = 0; b < 2; ++b) {
+                    const double e = x[b] - mu[a][b];
+                    first[a][b] = fma(r, e, first[a][b]);
+                    if (diagonal) {
+                        second[a][b] = fma(r * e, e, second[a][b]);
+                    }
+                }
+            }
+        }
+        if (scalars) {
+#pragma unroll 8
+            for (int i = 0; i < min(sum_rows, rows.count - i0); ++i) {
+                const double r = r_tile[i][threadIdx.x];
+                mass += r;
+                if (!diagonal) {
+                    // A component of weight zero has joints of -infinity, and no share.
+                    const double q = constant - joint[static_cast<size_t>(i0 + i) * K + my_k];
+                    moment += r > 0 ? r * (q / hp) : 0;
+                }
+            }
+        }
+    }
+    for (int a = 0; a < 4; ++a) {
+        for (int b = 0; b < 2; ++b) {
+            const int k = k0 + ty + 8 * a, j = j0 + tx + 16 * b;
+            if (k < K && j < d) {
+                const size_t at = static_cast<size_t>(k) * d + j;
+                sums.first_moment[at] = first[a][b];
+                if (diagonal) {
+                    sums.second_moment[at] = second[a][b];
+                }
+            }
+        }
+    }
+    if (scalars) {
+        sums.mass[my_k] = mass;
+        if (!diagonal) {
+            sums.moment[my_k] = moment;
+        }
+    }
+}
+
+constexpr int likelihood_tile = 1024;
+
+__global__ void likelihood_tiles(const double* log_likelihood, int rows, double* tiles) {
+    __shared__ double partial[256];
+    double sum = 0;
+    for (int q = 0; q < 4; ++q) {
+        const int i = blockIdx.x * likelihood_tile + threadIdx.x + 256 * q;
+        sum += i < rows ? log_likelihood[i] : 0;
+    }
+    partial[threadIdx.x] = sum;
+    for (int step = 128; step > 0; step /= 2) {
+        __syncthreads();
+        if (threadIdx.x < step) {
+            partial[threadIdx.x] += partial[threadIdx.x + step];
+        }
+    }
+    if (threadIdx.x == 0) {
+        tiles[blockIdx.x] = partial[0];
+    }
+}
+
+__global__ void add_tiles(const double* tiles, int count, double* sum) {
+    double total = *sum;
+    for (int t = 0; t < count; ++t) {
+        total += tiles[t];
+    }
+    *sum = total;
+}
+
+/// A warp a row: the best one after another.
+__global__ void rank_kernel(
+        MixtureView mixture,
+        PairRule rule,
+        ExactRows rows,
+        double* joint,
+        int m,
+        unsigned long long first_row,
+        unsigned long long* bad_row,
+        TopOutput out) {
+    const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    if (i >= rows.count) {
+        return;
+    }
+    const int K = mixture.K, d = mixture.d;
+    const uint32_t row = row_of(rows, i);
+    const float* x = rows.x + static_cast<size_t>(row) * d;
+    joint += static_cast<size_t>(i) * K;
+    const RowNormal normal = normalise(mixture, x, joint, rule.margin, lane);
+    if (!normal.finite) {
+        if (lane == 0) {
+            atomicMin(bad_row, first_row + row);
+        }
+        return;
+    }
+    const double norm = normal.best.value + log(normal.sum);
+    Best last{infinity, -1};
+    for (int place = 0; place < m && place < K; ++place) {
+        Best mine{-infinity, K};
+        for (int k = lane; k < K; k += 32) {
+            const Best here{joint[k], k};
+            if (better(last, here) && better(here, mine)) {
+                mine = here;
+            }
+        }
+        last = warp_best(mine);
+        const float* mu = mixture.means + static_cast<size_t>(last.component) * d;
+        double square = 0;
+        for (int j = lane; j < d; j += 32) {
+            const double e = static_cast<double>(x[j]) - mu[j];
+            square += e * e;
+        }
+        square = warp_sum(square);
+        if (lane == 0) {
+            const size_t at = static_cast<size_t>(row) * m + place;
+            out.component[at] = last.component;
+            out.log_responsibility[at] = static_cast<float>(last.value - norm);
+            out.squared_distance[at] = static_cast<float>(square);
+        }
+    }
+}
+
+void find_joints(
+        const MixtureView& mixture,
+        const ExactRows& rows,
+        const ExactBuffers& buffers,
+        cudaStream_t stream) {
+    const dim3 grid(
+            (mixture.K + tile_components - 1) / tile_components,
+            (rows.count + tile_rows - 1) / tile_rows);
+    switch (mixture.covariance) {
+    case Covariance::spherical:
+        joint_kernel<Covariance::spherical>
+                <<<grid, joint_threads, 0, stream>>>(mixture, rows, buffers.joint);
+        break;
+    case Covariance::diagonal:
+        joint_kernel<Covariance::diagonal>
+                <<<grid, joint_threads, 0, stream>>>(mixture, rows, buffers.joint);
+        break;
+    default:
+        joint_kernel<Covariance::tied_spherical>
+                <<<grid, joint_threads, 0, stream>>>(mixture, rows, buffers.joint);
+        break;
+    }
+    check_launch("computing exact log-joints");
+}
+
+/// Calls f(part) for as many rows at once as the buffers hold.
+template <class Function>
+void in_parts(const ExactRows& rows, const ExactBuffers& buffers, Function&& f) {
+    for (int first = 0; first < rows.count; first += buffers.rows) {
+        ExactRows part = rows;
+        part.count = std::min(buffers.rows, rows.count - first);
+        part.row = rows.row + first;
+        f(part);
+    }
+}
+
+} // namespace
+
+void sum_exactly(
+        const MixtureView& mixture,
+        const PairRule& rule,
+        const ExactRows& rows,
+        const ExactBuffers& buffers,
+        unsigned long long first_row,
+        const PassSums& sums,
+        double* log_likelihood,
+        unsigned long long* shared_rows,
+        unsigned long long* bad_row,
+        cudaStream_t stream) {
+    in_parts(rows, buffers, [&](const ExactRows& part) {
+        find_joints(mixture, part, buffers, stream);
+        share_kernel<<<(part.count + 3) / 4, 128, 0, stream>>>(
+                mixture,
+                rule,
+                part,
+                buffers.joint,
+                buffers.share,
+                first_row,
+                log_likelihood,
+                shared_rows,
+                bad_row);
+        const dim3 grid(
+                (mixture.K + sum_components - 1) / sum_components,
+                (mixture.d + sum_dimensions - 1) / sum_dimensions);
+        if (mixture.covariance == Covariance::diagonal) {
+            moment_kernel<true><<<grid, sum_threads, 0, stream>>>(
+                    mixture, part, buffers.joint, buffers.share, sums);
+        } else {
+            moment_kernel<false><<<grid, sum_threads, 0, stream>>>(
+                    mixture, part, buffers.joint, buffers.share, sums);
+        }
+        check_launch("adding up rows exactly");
+    });
+}
+
+void add_likelihoods(
+        const double* log_likelihood, int rows, double* tiles, double* sum, cudaStream_t stream) {
+    const int count = (rows + likelihood_tile - 1) / likelihood_tile;
+    likelihood_tiles<<<count, 256, 0, stream>>>(log_likelihood, rows, tiles);
+    add_tiles<<<1, 1, 0, stream>>>(tiles, count, sum);
+    check_launch("adding up likelihoods");
+}
+
+void rank_exactly(
+        const MixtureView& mixture,
+        const PairRule& rule,
+        const ExactRows& rows,
+        const ExactBuffers& buffers,
+        int m,
+        unsigned long long first_row,
+        unsigned long long* bad_row,
+        const TopOutput& out,
+        cudaStream_t stream) {
+    in_parts(rows, buffers, [&](const ExactRows& part) {
+        find_joints(mixture, part, buffers, stream);
+        rank_kernel<<<(part.count + 3) / 4, 128, 0, stream>>>(
+                mixture, rule, part, buffers.joint, m, first_row, bad_row, out);
+        check_launch("ranking components exactly");
+    });
+}
+
+} // namespace faiss_gmm::cuda

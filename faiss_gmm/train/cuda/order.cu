@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// Rows and pairs in the order in which they are added up, and the fp64 end of every sum.
+//   key = block * K + component; block: a constant number of rows, so that what is added to what does
+//   not depend on how many blocks a wave has, that is on chunks and memory.
+// Phases: 1 sort rows by (block, home), stable   2 after weighing: the kept pairs side by side, in
+//   that order   3 sort them by (block, component), stable   4 segments of each group -> fp64 sums.
+// Cost: a radix sort of 8 bits a round, 8 to 12 bytes an item and round read and written.
+// Determinism: gpu_to_gpu. Sorts are stable, positions come from prefix sums, (4) is one thread a sum.
+// Test: tests/train/cuda/cuda_estep_engine_test.cc (same bits for any chunks and memory).
+#include "faiss_gmm/train/cuda/detail/order.h"
+
+#include <algorithm>
+
+#include <cub/device/device_radix_sort.cuh>
+#include <cub/device/device_scan.cuh>
+#include <thrust/iterator/counting_iterator.h>
+#include <thrust/iterator/transform_iterator.h>
+
+#include "faiss_gmm/train/cuda/detail/dense.h"
+#include "faiss_gmm/train/cuda/detail/device.h"
+
+namespace faiss_gmm::cuda {
+namespace {
+
+constexpr int threads = 256;
+
+int blocks_for(long long items) {
+    return static_cast<int>((items + threads - 1) / threads);
+}
+
+int bits_of(uint32_t largest) {
+    int bits = 1;
+    while (bits < 32 && (largest >> bits) != 0) {
+        ++bits;
+    }
+    return bits;
+}
+
+__global__ void home_keys(RowLists lists, Grouping grouping, uint32_t* keys, uint32_t* rows) {
+    const int i = blockIdx.x * threads + threadIdx.x;
+    if (i >= lists.rows) {
+        return;
+    }
+    const int count = lists.count[i];
+    const bool listed = count > 0 && count <= lists.capacity;
+    const int block = i / grouping.block_rows, groups = grouping.blocks * grouping.K;
+    keys[i] = listed               ? block * grouping.K + lists.home[i]
+              : count == dense_row ? groups + block
+                                   : groups + grouping.blocks;
+    rows[i] = i;
+}
+
+/// offset[g]: first place of a key >= g, for g = 0 .. last + 1.
+__global__ void mark_groups(const uint32_t* keys, int count, int last, int* offset) {
+    const int i = blockIdx.x * threads + threadIdx.x;
+    if (i > count) {
+        return;
+    }
+    const int before = i == 0 ? -1 : static_cast<int>(keys[i - 1]);
+    const int here = i == count ? last + 1 : static_cast<int>(keys[i]);
+    for (int g = before + 1; g <= here; ++g) {
+        offset[g] = i;
+    }
+}
+
+/// The same for lists shorter than the groups are many: a search for each.
+__global__ void search_groups(const uint32_t* keys, int count, int last, int* offset) {
+    const int g = blockIdx.x * threads + threadIdx.x;
+    if (g > last + 1) {
+        return;
+    }
+    int low = 0, high = count; // keys before low are < g, from high on >= g
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (static_cast<int>(keys[middle]) < g) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    offset[g] = low;
+}
+
+struct SegmentsOfGroup {
+    const int* offset;
+    int groups;
+    __device__ int operator()(int g) const {
+        return g < groups ? (offset[g + 1] - offset[g] + segment_rows - 1) / segment_rows : 0;
+    }
+};
+
+struct KeptOfPlace {
+    const uint8_t* kept;
+    const int* sorted_rows;
+    __device__ int operator()(int i) const {
+        return i < *sorted_rows ? kept[i] : 0;
+    }
+};
+
+template <class Function>
+void exclusive_sums(Function function, int* out, int count, Scratch scratch, cudaStream_t stream) {
+    const auto in = thrust::make_transform_iterator(thrust::counting_iterator<int>(0), function);
+    size_t bytes = scratch.bytes;
+    check(cub::DeviceScan::ExclusiveSum(scratch.data, bytes, in, out, count, stream),
+          "scanning counts");
+}
+
+void find_groups(
+        const uint32_t* keys,
+        int count,
+        int groups,
+        int last,
+        const GroupArrays& arrays,
+        Scratch scratch,
+        cudaStream_t stream) {
+    if (count < 4LL * groups) {
+        search_groups<<<blocks_for(last + 2LL), threads, 0, stream>>>(
+                keys, count, last, arrays.offset);
+    } else {
+        mark_groups<<<blocks_for(count + 1LL), threads, 0, stream>>>(
+                keys, count, last, arrays.offset);
+    }
+    check_launch("finding the groups of a sorted list");
+    exclusive_sums(
+            SegmentsOfGroup{arrays.offset, groups}, arrays.first, groups + 1, scratch, stream);
+}
+
+__global__ void gather_kernel(
+        RowLists lists,
+        Grouping grouping,
+        const uint32_t* __restrict__ order,
+        const int* __restrict__ first_pair,
+        const uint8_t* __restrict__ kept,
+        const int* sorted_rows,
+        uint32_t* keys,
+        RowShare* pairs) {
+    const int i = blockIdx.x * threads + threadIdx.x;
+    if (i >= *sorted_rows) {
+        return;
+    }
+    const int count = kept[i];
+    if (count == 0) {
+        return;
+    }
+    const uint32_t row = order[i];
+    const uint32_t block = row / grouping.block_rows;
+    const size_t list = static_cast<size_t>(row) * lists.capacity;
+    const int at = first_pair[i];
+    for (int s = 0; s < count; ++s) {
+        keys[at + s] = block * grouping.K + lists.component[list + s];
+        pairs[at + s] = {row, lists.share[list + s]};
+    }
+}
+
+/// sum + the values of component k's segments: blocks in order, segments in order.
+template <class T>
+__device__ double add_in_order(
+        double sum,
+        const Grouping& grouping,
+        const SegmentTable& table,
+        int k,
+        const T* values,
+        int stride) {
+    for (int b = 0; b < grouping.blocks; ++b) {
+        const int g = b * grouping.K + k;
+        const int end = table.first[g + 1];
+#pragma unroll 4
+        for (int s = table.first[g]; s < end; ++s) {
+            sum += static_cast<double>(values[static_cast<size_t>(s) * stride]);
+        }
+    }
+    return sum;
+}
+
+/// One thread a sum: a block of threads takes component k's moments and its three numbers.
+__global__ void add_segments_kernel(
+        Grouping grouping, int d, SegmentTable table, SegmentSums segments, PassSums sums) {
+    const int k = blockIdx.x;
+    for (int j = threadIdx.x; j < d + 3; j += blockDim.x) {
+        if (j < d) {
+            const size_t at = static_cast<size_t>(k) * d + j;
+            sums.first_moment[at] = add_in_order(
+                    sums.first_moment[at], grouping, table, k, segments.first_moment + j, d);
+            if (segments.second_moment != nullptr) {
+                sums.second_moment[at] = add_in_order(
+                        sums.second_moment[at], grouping, table, k, segments.second_moment + j, d);
+            }
+        } else if (j == d) {
+            sums.mass[k] = add_in_order(sums.mass[k], grouping, table, k, segments.mass, 1);
+        } else if (j == d + 1 && segments.second_moment == nullptr) {
+            sums.moment[k] = add_in_order(sums.moment[k], grouping, table, k, segments.moment, 1);
+        } else if (j == d + 2 && segments.log_likelihood != nullptr) {
+            sums.log_likelihood[k] = add_in_order(
+                    sums.log_likelihood[k], grouping, table, k, segments.log_likelihood, 1);
+        }
+    }
+}
+
+} // namespace
+
+size_t order_scratch_bytes(int items, int scanned) {
+    size_t rows = 0, pairs = 0, segments = 0, places = 0;
+    cub::DoubleBuffer<uint32_t> keys, values;
+    cub::DoubleBuffer<uint64_t> shares;
+    check(cub::DeviceRadixSort::SortPairs(nullptr, rows, keys, values, items), "sizing a sort");
+    check(cub::DeviceRadixSort::SortPairs(nullptr, pairs, keys, shares, items), "sizing a sort");
+    int* out = nullptr;
+    check(cub::DeviceScan::ExclusiveSum(
+                  nullptr,
+                  segments,
+                  thrust::make_transform_iterator(
+                          thrust::counting_iterator<int>(0), SegmentsOfGroup{nullptr, 0}),
+                  out,
+                  scanned),
+          "sizing a scan");
+    check(cub::DeviceScan::ExclusiveSum(
+                  nullptr,
+                  places,
+                  thrust::make_transform_iterator(
+                          thrust::counting_iterator<int>(0), KeptOfPlace{nullptr, nullptr}),
+                  out,
+                  scanned),
+          "sizing a scan");
+    return std::max(std::max(rows, pairs), std::max(segments, places));
+}
+
+const uint32_t* order_rows(
+        const RowLists& lists,
+        const Grouping& grouping,
+        uint32_t* keys,
+        uint32_t* rows,
+        const GroupArrays& groups,
+        Scratch scratch,
+        cudaStream_t stream) {
+    const int n = lists.rows;
+    home_keys<<<blocks_for(n), threads, 0, stream>>>(lists, grouping, keys, rows);
+    check_launch("making sort keys");
+    cub::DoubleBuffer<uint32_t> key_buffer(keys, keys + n), row_buffer(rows, rows + n);
+    size_t bytes = scratch.bytes;
+    check(cub::DeviceRadixSort::SortPairs(
+                  scratch.data,
+                  bytes,
+                  key_buffer,
+                  row_buffer,
+                  n,
+                  0,
+                  bits_of(static_cast<uint32_t>(grouping.groups() + grouping.blocks)),
+                  stream),
+          "sorting rows");
+    find_groups(
+            key_buffer.Current(),
+            n,
+            grouping.groups(),
+            grouping.groups() + grouping.blocks,
+            groups,
+            scratch,
+            stream);
+    return row_buffer.Current();
+}
+
+void place_pairs(
+        const uint8_t* kept,
+        int rows,
+        const int* sorted_rows,
+        int* first_pair,
+        Scratch scratch,
+        cudaStream_t stream) {
+    exclusive_sums(KeptOfPlace{kept, sorted_rows}, first_pair, rows + 1, scratch, stream);
+}
+
+void gather_pairs(
+        const RowLists& lists,
+        const Grouping& grouping,
+        const uint32_t* order,
+        const int* first_pair,
+        const uint8_t* kept,
+        const int* sorted_rows,
+        uint32_t* keys,
+        RowShare* pairs,
+        cudaStream_t stream) {
+    gather_kernel<<<blocks_for(lists.rows), threads, 0, stream>>>(
+            lists, grouping, order, first_pair, kept, sorted_rows, keys, pairs);
+    check_launch("gathering pairs");
+}
+
+const RowShare* order_pairs(
+        int count,
+        const Grouping& grouping,
+        size_t half,
+        uint32_t* keys,
+        RowShare* pairs,
+        const GroupArrays& groups,
+        Scratch scratch,
+        cudaStream_t stream) {
+    static_assert(sizeof(RowShare) == sizeof(uint64_t), "a pair is sorted as one number");
+    auto* values = reinterpret_cast<uint64_t*>(pairs);
+    cub::DoubleBuffer<uint32_t> key_buffer(keys, keys + half);
+    cub::DoubleBuffer<uint64_t> value_buffer(values, values + half);
+    size_t bytes = scratch.bytes;
+    check(cub::DeviceRadixSort::SortPairs(
+                  scratch.data,
+                  bytes,
+                  key_buffer,
+                  value_buffer,
+                  count,
+                  0,
+                  bits_of(static_cast<uint32_t>(grouping.groups())),
+                  stream),
+          "sorting pairs");
+    const int all = grouping.groups();
+    find_groups(key_buffer.Current(), count, all, all - 1, groups, scratch, stream);
+    return reinterpret_cast<const RowShare*>(value_buffer.Current());
+}
+
+void add_segments(
+        const Grouping& grouping,
+        int d,
+        const SegmentTable& table,
+        const SegmentSums& segments,
+        const PassSums& sums,
+        cudaStream_t stream) {
+    const int width = std::min(256, (d + 3 + 31) / 32 * 32);
+    add_segments_kernel<<<grouping.K, width, 0, stream>>>(grouping, d, table, segments, sums);
+    check_launch("adding up segments");
+}
+
+} // namespace faiss_gmm::cuda

@@ -1,0 +1,767 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// The collecting pass against double precision: no candidate that the definition demands is missing,
+// none is listed that the bounds do not excuse, and every U lies between the score and the score plus
+// the proven gap. Each case runs on every path that the device offers; without a device all skip.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <gtest/gtest.h>
+
+#include "faiss_gmm/train/cuda/collect.h"
+#include "faiss_gmm/train/cuda/collect_bound.h"
+#include "faiss_gmm/train/cuda/detail/collect_launch.h"
+#include "faiss_gmm/train/cuda/detail/collect_lists.cuh"
+
+namespace faiss_gmm::cuda {
+namespace {
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+template <class T> class Buffer {
+public:
+    explicit Buffer(size_t size, size_t offset = 0) : size_(size), offset_(offset) {
+        check_collect(cudaMalloc(&data_, (size + offset + 32) * sizeof(T)), "test memory");
+        check_collect(cudaMemset(data_, 0xa5, (size + offset + 32) * sizeof(T)), "poison");
+    }
+    explicit Buffer(const std::vector<T>& values, size_t offset = 0)
+            : Buffer(values.size(), offset) {
+        check_collect(
+                cudaMemcpy(data(), values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice), "in");
+    }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    ~Buffer() {
+        cudaFree(data_);
+    }
+    T* data() const {
+        return data_ + offset_;
+    }
+    std::vector<T> host() const {
+        std::vector<T> values(size_);
+        check_collect(
+                cudaMemcpy(values.data(), data(), size_ * sizeof(T), cudaMemcpyDeviceToHost),
+                "out");
+        return values;
+    }
+
+private:
+    T* data_ = nullptr;
+    size_t size_, offset_;
+};
+
+/// A mixture and rows, all in host memory.
+struct Problem {
+    CollectForm form = CollectForm::linear;
+    int64_t n = 0, K = 0, d = 0;
+    std::vector<float> means, rows, origin;
+    std::vector<double> constant, half_precision;
+    std::vector<uint16_t> truth; ///< the component a row was drawn from
+
+    double h(int64_t k, int64_t j) const {
+        return half_precision
+                [form == CollectForm::linear      ? 0
+                 : form == CollectForm::quadratic ? k
+                                                  : k * d + j];
+    }
+    /// The score of the definition, double precision.
+    double score(int64_t i, int64_t k, double* magnitude = nullptr) const {
+        double sum = constant[k], size = std::abs(constant[k]);
+        for (int64_t j = 0; j < d; ++j) {
+            const double y = static_cast<double>(rows[i * d + j]) - origin[j];
+            const double c = static_cast<double>(means[k * d + j]) - origin[j];
+            const double own = form == CollectForm::linear ? 0.0 : y * y;
+            sum += h(k, j) * (2 * y * c - c * c - own);
+            size += h(k, j) * (2 * std::abs(y * c) + c * c + own);
+        }
+        if (magnitude != nullptr) {
+            *magnitude = size;
+        }
+        return sum;
+    }
+};
+
+Problem draw(CollectForm form, int64_t n, int64_t K, int64_t d, double sigma, uint64_t seed) {
+    Problem problem;
+    problem.form = form;
+    problem.n = n;
+    problem.K = K;
+    problem.d = d;
+    std::mt19937_64 random(seed);
+    std::normal_distribution<double> normal;
+    problem.means.resize(K * d);
+    for (float& m : problem.means) {
+        m = static_cast<float>(normal(random) + 3.0); // an origin that matters
+    }
+    problem.origin.resize(d);
+    for (int64_t j = 0; j < d; ++j) {
+        double sum = 0;
+        for (int64_t k = 0; k < K; ++k) {
+            sum += problem.means[k * d + j];
+        }
+        problem.origin[j] = static_cast<float>(sum / K);
+    }
+    std::uniform_real_distribution<double> spread(0.5, 2.0);
+    const int64_t precisions = form == CollectForm::linear      ? 1
+                               : form == CollectForm::quadratic ? K
+                                                                : K * d;
+    problem.half_precision.resize(precisions);
+    for (double& h : problem.half_precision) {
+        h = 1 / (2 * sigma * sigma * (precisions == 1 ? 1.0 : spread(random)));
+    }
+    problem.constant.resize(K);
+    for (int64_t k = 0; k < K; ++k) {
+        problem.constant[k] = -std::log(static_cast<double>(K)) + 0.1 * normal(random);
+        for (int64_t j = 0; j < d; ++j) {
+            problem.constant[k] += 0.5 * std::log(2 * problem.h(k, j));
+        }
+    }
+    problem.rows.resize(n * d);
+    problem.truth.resize(n);
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t k = static_cast<int64_t>(random() % K);
+        problem.truth[i] = static_cast<uint16_t>(k);
+        for (int64_t j = 0; j < d; ++j) {
+            problem.rows[i * d + j] = static_cast<float>(
+                    problem.means[k * d + j] + normal(random) / std::sqrt(2 * problem.h(k, j)));
+        }
+    }
+    return problem;
+}
+
+/// All scores [n, K] and the largest magnitude of a row's terms [n], by all cores.
+struct Scores {
+    std::vector<double> value, magnitude;
+
+    explicit Scores(const Problem& problem)
+            : value(problem.n * problem.K), magnitude(problem.n, 0.0) {
+        const unsigned workers = std::max(1u, std::thread::hardware_concurrency());
+        std::vector<std::thread> threads;
+        for (unsigned w = 0; w < workers; ++w) {
+            threads.emplace_back([this, &problem, w, workers] {
+                for (int64_t i = w; i < problem.n; i += workers) {
+                    for (int64_t k = 0; k < problem.K; ++k) {
+                        double size = 0;
+                        value[i * problem.K + k] = problem.score(i, k, &size);
+                        if (std::isfinite(size)) {
+                            magnitude[i] = std::max(magnitude[i], size);
+                        }
+                    }
+                }
+            });
+        }
+        for (std::thread& thread : threads) {
+            thread.join();
+        }
+    }
+};
+
+struct DeviceModel {
+    Buffer<float> means, origin;
+    Buffer<double> constant, half_precision;
+    Buffer<uint16_t> operand;
+    Buffer<float> columns, scale;
+    CollectModel model;
+
+    explicit DeviceModel(const Problem& problem)
+            : means(problem.means), origin(problem.origin), constant(problem.constant),
+              half_precision(problem.half_precision),
+              operand(collect_model_bytes(problem.form, problem.K, problem.d).operand / 2),
+              columns(collect_model_bytes(problem.form, problem.K, problem.d).columns / 4),
+              scale(collect_model_bytes(problem.form, problem.K, problem.d).scale / 4) {
+        model.operand = operand.data();
+        model.columns = columns.data();
+        model.scale = scale.data();
+        CollectModelSource source;
+        source.form = problem.form;
+        source.K = problem.K;
+        source.d = problem.d;
+        source.means = means.data();
+        source.origin = origin.data();
+        source.constant = constant.data();
+        source.half_precision = half_precision.data();
+        prepare_collect_model(source, model, nullptr);
+    }
+};
+
+struct Options {
+    float margin = 18.0f;
+    int rank = 1, capacity = 16;
+    const std::vector<uint16_t>* hint = nullptr;
+    ElementType type = ElementType::f32;
+    size_t offset = 0; ///< elements by which the rows' address is off
+};
+
+struct Result {
+    std::vector<uint16_t> component, best;
+    std::vector<uint8_t> count;
+    std::vector<unsigned char> workspace;
+
+    bool overflowed(int64_t i, int capacity) const {
+        return count[i] == capacity + 1;
+    }
+    std::vector<uint16_t> list(int64_t i, int capacity) const {
+        return {component.begin() + i * capacity, component.begin() + i * capacity + count[i]};
+    }
+};
+
+template <class T> std::vector<T> converted(const std::vector<float>& rows) {
+    std::vector<T> values;
+    values.reserve(rows.size());
+    for (const float v : rows) {
+        values.push_back(static_cast<T>(v));
+    }
+    return values;
+}
+
+template <class T>
+Result collect_as(
+        const Problem& problem,
+        const DeviceModel& device,
+        const Options& options,
+        CollectPath path,
+        bool keep_workspace) {
+    const Buffer<T> rows(converted<T>(problem.rows), options.offset);
+    Buffer<uint16_t> component(problem.n * options.capacity), best(problem.n);
+    Buffer<uint8_t> count(problem.n);
+    Buffer<unsigned char> workspace(collect_workspace_bytes(device.model, path));
+    const Buffer<uint16_t> hint(
+            options.hint != nullptr ? *options.hint : std::vector<uint16_t>(problem.n));
+    CollectInput input;
+    input.rows = rows.data();
+    input.type = options.type;
+    input.n = problem.n;
+    input.hint = options.hint != nullptr ? hint.data() : nullptr;
+    input.margin = options.margin;
+    input.rank = options.rank;
+    CollectOutput output;
+    output.component = component.data();
+    output.count = count.data();
+    output.best = best.data();
+    output.capacity = options.capacity;
+    collect_candidates(device.model, input, output, path, workspace.data(), nullptr);
+    check_collect(cudaDeviceSynchronize(), "running the pass");
+    Result result{component.host(), best.host(), count.host(), {}};
+    if (keep_workspace) {
+        result.workspace = workspace.host();
+    }
+    return result;
+}
+
+Result
+collect(const Problem& problem,
+        const DeviceModel& device,
+        const Options& options,
+        CollectPath path,
+        bool keep_workspace = false) {
+    switch (options.type) {
+    case ElementType::f16:
+        return collect_as<__half>(problem, device, options, path, keep_workspace);
+    case ElementType::bf16:
+        return collect_as<__nv_bfloat16>(problem, device, options, path, keep_workspace);
+    case ElementType::u8:
+        return collect_as<uint8_t>(problem, device, options, path, keep_workspace);
+    case ElementType::i8:
+        return collect_as<int8_t>(problem, device, options, path, keep_workspace);
+    default:
+        return collect_as<float>(problem, device, options, path, keep_workspace);
+    }
+}
+
+const char* name(CollectPath path) {
+    return path == CollectPath::plain      ? "plain"
+           : path == CollectPath::portable ? "portable"
+                                           : "hopper";
+}
+
+bool has_device() {
+    int count = 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+}
+
+std::vector<CollectPath> paths() {
+    std::vector<CollectPath> all{CollectPath::plain, CollectPath::portable};
+    if (best_collect_path(CollectForm::linear, 64) == CollectPath::hopper) {
+        all.push_back(CollectPath::hopper);
+    }
+    return all;
+}
+
+/// Nats per unit of the bounds and the largest gap of a row, from the formulas of collect_bound.h.
+struct RowBounds {
+    double f = 0, q = 0;
+    double gap(const float* columns) const {
+        const float* errors = columns + column_errors;
+        return errors[0] + f * errors[1] + q * errors[2];
+    }
+};
+
+RowBounds bounds_of(const Problem& problem, const std::vector<float>& scale, int64_t i) {
+    double squares = 0, fourths = 0;
+    for (int64_t j = 0; j < problem.d; ++j) {
+        const double y = static_cast<double>(problem.rows[i * problem.d + j]) - problem.origin[j];
+        squares += y * y;
+        fourths += y * y * y * y;
+    }
+    double F = std::min<double>(collect_norm_aimed_at / std::sqrt(squares), scale[scale_row_cap]);
+    if (problem.form == CollectForm::squares) {
+        F = std::min(F, collect_norm_aimed_at / (scale[scale_squares_ratio] * std::sqrt(fourths)));
+    }
+    RowBounds bounds;
+    bounds.f = F * scale[scale_operand];
+    bounds.q = problem.form == CollectForm::quadratic ? bounds.f * squares : 0.0;
+    return bounds;
+}
+
+/// Compares every row's list with double precision. Returns the number of rows that overflowed.
+int64_t expect_right(
+        const Problem& problem,
+        const Scores& all_scores,
+        const DeviceModel& device,
+        const Options& options,
+        const Result& result,
+        const std::string& what) {
+    const std::vector<float> columns = device.columns.host(), scale = device.scale.host();
+    int64_t overflows = 0, missing = 0, unexcused = 0, unsorted = 0, lists = 0;
+    int64_t needless = 0, wrong_best = 0;
+    std::vector<double> sorted;
+    for (int64_t i = 0; i < problem.n; ++i) {
+        const std::vector<double> scores(
+                all_scores.value.begin() + i * problem.K,
+                all_scores.value.begin() + (i + 1) * problem.K);
+        const double largest_magnitude = all_scores.magnitude[i];
+        sorted = scores;
+        std::sort(sorted.begin(), sorted.end(), std::greater<double>());
+        const double at_rank = problem.K >= options.rank ? sorted[options.rank - 1] : -infinity;
+        const RowBounds bounds = bounds_of(problem, scale, i);
+        double gap = 0;
+        for (int64_t k = 0; k < problem.K; k += collect_tile) {
+            gap = std::max(
+                    gap, bounds.gap(&columns[k / collect_tile * collect_columns]) / bounds.f);
+        }
+        // A component may lie two gaps below; thresholds of the first tile's groups only start.
+        const double excused = at_rank - options.margin - 2.1 * gap - 1e-5 * largest_magnitude;
+        const double demanded = at_rank - options.margin;
+        if (result.overflowed(i, options.capacity)) {
+            ++overflows;
+            const auto may = std::count_if(
+                    scores.begin(), scores.end(), [&](double s) { return s >= excused; });
+            // Lists also overflow on the way, where the threshold has not grown yet.
+            needless += std::isfinite(gap) && may <= options.capacity && options.capacity <= 16 &&
+                        options.hint != nullptr && scores[(*options.hint)[i]] > sorted[0] - 1;
+            continue;
+        }
+        const std::vector<uint16_t> list = result.list(i, options.capacity);
+        lists += static_cast<int64_t>(list.size());
+        unsorted += !std::is_sorted(list.begin(), list.end()) ||
+                    std::adjacent_find(list.begin(), list.end()) != list.end();
+        for (int64_t k = 0; k < problem.K; ++k) {
+            const bool listed =
+                    std::binary_search(list.begin(), list.end(), static_cast<uint16_t>(k));
+            missing += scores[k] >= demanded && !listed && std::isfinite(scores[k]);
+            unexcused += listed && scores[k] < excused;
+        }
+        wrong_best += !(scores[result.best[i]] >= sorted[0] - gap - 1e-5 * largest_magnitude);
+    }
+    EXPECT_EQ(missing, 0) << what;
+    EXPECT_EQ(unexcused, 0) << what;
+    EXPECT_EQ(unsorted, 0) << what;
+    EXPECT_EQ(needless, 0) << what;
+    EXPECT_EQ(wrong_best, 0) << what;
+    std::printf(
+            "  %-58s %6.2f a row, %lld of %lld overflow\n",
+            what.c_str(),
+            static_cast<double>(lists) / std::max<int64_t>(1, problem.n - overflows),
+            static_cast<long long>(overflows),
+            static_cast<long long>(problem.n));
+    return overflows;
+}
+
+std::string label(const Problem& problem, const Options& options, CollectPath path) {
+    return std::string(name(path)) + " form " + std::to_string(static_cast<int>(problem.form)) +
+           " (" + std::to_string(problem.n) + ", " + std::to_string(problem.K) + ", " +
+           std::to_string(problem.d) + ") rank " + std::to_string(options.rank) +
+           (options.hint != nullptr ? " hint" : "");
+}
+
+class CollectTest : public ::testing::Test {
+protected:
+    void SetUp() override {
+        if (!has_device()) {
+            GTEST_SKIP() << "no CUDA device";
+        }
+    }
+    /// All paths, with and without hints. Returns the overflows of the last.
+    int64_t run(const Problem& problem, Options options = {}) {
+        const DeviceModel device(problem);
+        const Scores scores(problem);
+        int64_t overflows = 0;
+        for (const CollectPath path : paths()) {
+            for (const bool hinted : {false, true}) {
+                if (hinted && options.rank > 1) {
+                    continue;
+                }
+                options.hint = hinted ? &problem.truth : nullptr;
+                const Result result = collect(problem, device, options, path);
+                overflows = expect_right(
+                        problem, scores, device, options, result, label(problem, options, path));
+            }
+        }
+        return overflows;
+    }
+};
+
+constexpr CollectForm forms[] = {CollectForm::linear, CollectForm::quadratic, CollectForm::squares};
+
+TEST_F(CollectTest, Sizes) {
+    const int64_t sizes[][3] = {
+            {300, 1, 1},
+            {300, 2, 3},
+            {257, 100, 17},
+            {500, 129, 33},
+            {300, 1000, 96},
+            {1, 300, 64},
+            {513, 1024, 128},
+            {200, 777, 130},
+            {150, 600, 384},
+            {129, 300, 961},
+            {64, 70, 2048},
+            {130, 4097, 100},
+            {70, 257, 513},
+            {300, 128, 8}};
+    for (const CollectForm form : forms) {
+        for (const auto& size : sizes) {
+            run(draw(form, size[0], size[1], size[2], 1.2, size[1] + size[2]));
+        }
+    }
+}
+
+TEST_F(CollectTest, LargestNumberOfComponents) {
+    for (const CollectForm form : forms) {
+        Options options;
+        options.capacity = 64;
+        run(draw(form, 64, 65536, 24, 0.3, 5), options);
+    }
+}
+
+TEST_F(CollectTest, Overlap) {
+    for (const CollectForm form : forms) {
+        Options options;
+        options.capacity = 32;
+        run(draw(form, 400, 1024, 32, 1.2, 7), options);
+        run(draw(form, 400, 500, 160, 3.5, 8), options);
+    }
+}
+
+TEST_F(CollectTest, EveryUpperBoundHolds) {
+    // A margin that keeps all of fewer components than a list has places: the lists hold every U.
+    const int64_t sizes[][2] = {{90, 1}, {60, 31}, {90, 128}, {96, 300}, {40, 1027}, {33, 2048}};
+    for (const CollectForm form : forms) {
+        for (const auto& size : sizes) {
+            const Problem problem = draw(form, 128, size[0], size[1], 2.0, size[0] + 1000);
+            const DeviceModel device(problem);
+            const std::vector<float> columns = device.columns.host(), scale = device.scale.host();
+            for (const CollectPath path : paths()) {
+                Options options;
+                options.margin = 1e6f;
+                options.capacity = 64;
+                const Result result = collect(problem, device, options, path, true);
+                double highest = -1, lowest = 2; // place of the score between L and U, 0 to 1
+                int64_t seen = 0;
+                for (int64_t i = 0; i < problem.n; ++i) {
+                    const RowBounds bounds = bounds_of(problem, scale, i);
+                    const auto see = [&](double upper, int64_t k) {
+                        double magnitude = 0;
+                        const double score = problem.score(i, k, &magnitude) * bounds.f;
+                        const double slack = 3e-7 * magnitude * bounds.f; // f is known to fp32
+                        const double gap = bounds.gap(&columns[k / collect_tile * collect_columns]);
+                        EXPECT_LE(score, upper + slack);
+                        EXPECT_GE(score, upper - gap - slack);
+                        highest = std::max(highest, (score - upper + gap) / gap);
+                        lowest = std::min(lowest, (score - upper + gap) / gap);
+                        ++seen;
+                    };
+                    if (path == CollectPath::plain) {
+                        const float* upper =
+                                reinterpret_cast<const float*>(result.workspace.data()) +
+                                i * device.model.padded_K;
+                        for (int64_t k = 0; k < problem.K; ++k) {
+                            see(upper[k], k);
+                        }
+                    } else {
+                        const uint2* entries =
+                                reinterpret_cast<const uint2*>(result.workspace.data()) +
+                                i * list_places;
+                        // A thread of a quad has every fourth pair of components, in order.
+                        int64_t in_part[4] = {};
+                        for (int64_t k = 0; k < problem.K; ++k) {
+                            const int64_t part = k % 8 / 2;
+                            const uint2 entry = entries[part * part_places + in_part[part]++];
+                            float upper;
+                            static_assert(sizeof(upper) == sizeof(entry.x));
+                            std::memcpy(&upper, &entry.x, sizeof(upper));
+                            ASSERT_EQ(entry.y, k);
+                            see(upper, k);
+                        }
+                    }
+                }
+                EXPECT_EQ(seen, problem.n * problem.K);
+                std::printf(
+                        "  %-58s scores between %.3f and %.3f of L .. U\n",
+                        label(problem, options, path).c_str(),
+                        lowest,
+                        highest);
+            }
+        }
+    }
+}
+
+TEST_F(CollectTest, NearTies) {
+    for (const CollectForm form : forms) {
+        Problem problem = draw(form, 300, 400, 128, 1.2, 11);
+        // Twins of every fourth component: equal, a rounding apart, and a little apart.
+        for (int64_t k = 0; k + 3 < problem.K; k += 4) {
+            for (int64_t twin = 1; twin < 4; ++twin) {
+                for (int64_t j = 0; j < problem.d; ++j) {
+                    const float m = problem.means[k * problem.d + j];
+                    problem.means[(k + twin) * problem.d + j] = twin == 1 ? m
+                                                                : twin == 2
+                                                                        ? std::nextafter(m, 100.0f)
+                                                                        : m + 1e-4f;
+                    if (form == CollectForm::squares) {
+                        problem.half_precision[(k + twin) * problem.d + j] =
+                                problem.half_precision[k * problem.d + j];
+                    }
+                }
+                problem.constant[k + twin] = problem.constant[k];
+                if (form == CollectForm::quadratic) {
+                    problem.half_precision[k + twin] = problem.half_precision[k];
+                }
+            }
+        }
+        Options options;
+        options.margin = 0;
+        run(problem, options);
+        options.rank = 4;
+        run(problem, options);
+    }
+}
+
+TEST_F(CollectTest, FarGroupsComponentsAndRows) {
+    for (const CollectForm form : forms) {
+        Problem problem = draw(form, 300, 300, 64, 1.0, 13);
+        for (int64_t k = 0; k < problem.K; k += 2) { // two groups, 100 sigma apart
+            problem.means[k * problem.d] += 100;
+        }
+        for (int64_t i = 0; i < problem.n; ++i) {
+            problem.rows[i * problem.d] += problem.truth[i] % 2 == 0 ? 100 : 0;
+        }
+        run(problem);
+        // One component a million sigma off: its own group of eight may be listed everywhere.
+        for (int64_t j = 0; j < problem.d; ++j) {
+            problem.means[77 * problem.d + j] = 1e6f;
+        }
+        run(problem);
+        // Rows far off, of no use (|y|^2 overflows), not numbers, and at the origin itself.
+        const auto set_row = [&](int64_t i, float value) {
+            std::fill_n(problem.rows.begin() + i * problem.d, problem.d, value);
+        };
+        problem = draw(form, 300, 300, 64, 1.0, 14);
+        set_row(3, 1e6f);
+        set_row(4, -1e12f);
+        std::copy(
+                problem.origin.begin(), problem.origin.end(), problem.rows.begin() + 8 * problem.d);
+        const Scores scores(problem); // rows 5 to 7 overflow and are not judged
+        set_row(5, 1e30f);
+        problem.rows[6 * problem.d + 5] = std::nanf("");
+        problem.rows[7 * problem.d + 5] = infinity;
+        const DeviceModel device(problem);
+        for (const CollectPath path : paths()) {
+            Options options;
+            options.hint = &problem.truth;
+            const Result result = collect(problem, device, options, path);
+            for (const int64_t i : {5, 6, 7}) {
+                EXPECT_TRUE(result.overflowed(i, options.capacity)) << name(path) << " row " << i;
+            }
+            options.hint = nullptr; // rows may overflow on the way
+            expect_right(problem, scores, device, options, result, label(problem, options, path));
+        }
+    }
+}
+
+TEST_F(CollectTest, TinyVarianceAndAbsentComponents) {
+    for (const CollectForm form : {CollectForm::quadratic, CollectForm::squares}) {
+        Problem problem = draw(form, 300, 300, 48, 1.0, 17);
+        for (int64_t j = 0; j < (form == CollectForm::squares ? problem.d : 1); ++j) {
+            const int64_t at = form == CollectForm::squares ? 50 * problem.d + j : 50;
+            problem.constant[50] +=
+                    0.5 * std::log(1e4) *
+                    (form == CollectForm::squares ? 1 : static_cast<double>(problem.d));
+            problem.half_precision[at] *= 1e4;
+        }
+        run(problem);
+    }
+    for (const CollectForm form : forms) {
+        Problem problem = draw(form, 300, 140, 48, 1.0, 19);
+        for (int64_t k = 1; k < problem.K; k += 3) {
+            problem.constant[k] = -infinity;
+        }
+        run(problem);
+    }
+}
+
+TEST_F(CollectTest, ElementTypesAndAlignment) {
+    for (const int64_t d : {int64_t{96}, int64_t{101}, int64_t{260}}) {
+        Problem problem = draw(CollectForm::linear, 260, 200, d, 1.2, 23);
+        // Whole numbers between 0 and 127: exact in every element type.
+        const auto whole = [](std::vector<float>& values) {
+            for (float& v : values) {
+                v = std::round(std::clamp(64 + 8 * (v - 3), 0.0f, 127.0f));
+            }
+        };
+        whole(problem.means);
+        whole(problem.rows);
+        whole(problem.origin);
+        problem.half_precision[0] /= 64;
+        const Scores scores(problem);
+        const DeviceModel device(problem);
+        for (const CollectPath path : paths()) {
+            Options options;
+            const Result expected = collect(problem, device, options, path);
+            expect_right(problem, scores, device, options, expected, label(problem, options, path));
+            for (const ElementType type :
+                 {ElementType::f32,
+                  ElementType::f16,
+                  ElementType::bf16,
+                  ElementType::u8,
+                  ElementType::i8}) {
+                for (const size_t offset : {0, 1, 2, 3}) {
+                    options.type = type;
+                    options.offset = offset;
+                    const Result result = collect(problem, device, options, path);
+                    ASSERT_EQ(result.count, expected.count) << name(path) << static_cast<int>(type);
+                    for (int64_t i = 0; i < problem.n; ++i) {
+                        if (!result.overflowed(i, options.capacity)) {
+                            ASSERT_EQ(
+                                    result.list(i, options.capacity),
+                                    expected.list(i, options.capacity));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST_F(CollectTest, OverflowAndCapacities) {
+    Problem problem = draw(CollectForm::linear, 500, 1024, 64, 1.0, 29);
+    std::mt19937_64 random(31);
+    std::normal_distribution<float> normal;
+    for (float& x : problem.rows) {
+        x = 3 + normal(random); // no structure: dozens of candidates a row
+    }
+    for (const int capacity : {8, 16, 24, 64}) {
+        Options options;
+        options.capacity = capacity;
+        const int64_t overflows = run(problem, options);
+        EXPECT_TRUE(capacity == 64 || overflows > 0);
+    }
+}
+
+TEST_F(CollectTest, TopOfEachRow) {
+    for (const CollectForm form : forms) {
+        for (const int rank : {2, 4, 5, 16}) {
+            for (const int64_t d : {int64_t{24}, int64_t{100}, int64_t{200}}) {
+                Options options;
+                options.rank = rank;
+                options.margin = 0;
+                options.capacity = 64;
+                run(draw(form, 300, 1000, d, 2.0, 37), options);
+                run(draw(form, 100, 10, d, 2.0, 38), options); // rank may exceed K
+            }
+        }
+    }
+}
+
+TEST_F(CollectTest, HintsOfAnyKind) {
+    const Problem problem = draw(CollectForm::linear, 700, 1000, 128, 2.5, 41);
+    const Scores scores(problem);
+    const DeviceModel device(problem);
+    std::vector<uint16_t> wrong(problem.n), beyond(problem.n, 65535);
+    for (int64_t i = 0; i < problem.n; ++i) {
+        wrong[i] = static_cast<uint16_t>((problem.truth[i] + 500) % problem.K);
+    }
+    for (const CollectPath path : paths()) {
+        for (const std::vector<uint16_t>* hint :
+             std::initializer_list<const std::vector<uint16_t>*>{&wrong, &beyond, &problem.truth}) {
+            Options options;
+            const Result result = [&] {
+                Options given = options;
+                given.hint = hint;
+                return collect(problem, device, given, path);
+            }();
+            expect_right(problem, scores, device, options, result, label(problem, options, path));
+        }
+    }
+}
+
+TEST_F(CollectTest, SameBitsEveryTimeAndInAnyCut) {
+    for (const CollectForm form : forms) {
+        for (const int64_t d : {int64_t{100}, int64_t{300}}) {
+            const Problem problem = draw(form, 40000, 600, d, 3.0, 43);
+            const DeviceModel device(problem);
+            for (const CollectPath path : paths()) {
+                if (path == CollectPath::plain) {
+                    continue;
+                }
+                for (const int rank : {1, 8}) {
+                    Options options;
+                    options.rank = rank;
+                    options.capacity = rank == 1 ? 16 : 48;
+                    options.margin = rank == 1 ? 12.0f : 0.0f;
+                    const Result first = collect(problem, device, options, path);
+                    const auto same = [&](const Result& other, int64_t at) {
+                        for (size_t i = 0; i < other.count.size(); ++i) {
+                            const int64_t own = at + static_cast<int64_t>(i);
+                            if (other.count[i] != first.count[own]) {
+                                return false;
+                            }
+                            if (!first.overflowed(own, options.capacity) &&
+                                (other.list(i, options.capacity) !=
+                                         first.list(own, options.capacity) ||
+                                 other.best[i] != first.best[own])) {
+                                return false;
+                            }
+                        }
+                        return true;
+                    };
+                    for (int repeat = 0; repeat < 3; ++repeat) {
+                        ASSERT_TRUE(same(collect(problem, device, options, path), 0))
+                                << label(problem, options, path);
+                    }
+                    Problem part = problem;
+                    const int64_t cut = 12345;
+                    part.n -= cut;
+                    part.rows.erase(part.rows.begin(), part.rows.begin() + cut * d);
+                    ASSERT_TRUE(same(collect(part, device, options, path), cut))
+                            << label(problem, options, path);
+                }
+            }
+        }
+    }
+}
+
+} // namespace
+} // namespace faiss_gmm::cuda

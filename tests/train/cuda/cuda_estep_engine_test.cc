@@ -1,0 +1,764 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// The CUDA engine against the fp64 oracle, within the tolerances that any engine must keep
+// (tests/train/cpu/cpu_estep_engine_test.cc), and its tiers and paths against each other.
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <map>
+
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/train/cuda/cuda_estep_engine.h"
+#include "faiss_gmm/train/gmm_trainer.h"
+#include "tests/train/naive_em.h"
+#include "tests/train/random_data.h"
+
+namespace faiss_gmm {
+namespace {
+
+using testing::draw;
+using testing::name_of;
+using testing::random_mixture;
+using testing::test_seed;
+
+constexpr Covariance forms[] = {
+        Covariance::tied_spherical, Covariance::spherical, Covariance::diagonal};
+
+template <class A, class B>
+double relative_distance(const std::vector<A>& a, const std::vector<B>& b, double origin = 0) {
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        difference += (double(a[i]) - double(b[i])) * (double(a[i]) - double(b[i]));
+        size += (double(b[i]) - origin) * (double(b[i]) - origin);
+    }
+    return std::sqrt(difference / std::max(size, 1e-300));
+}
+
+Chunk chunk_of(const std::vector<float>& x, size_t d, size_t first, size_t n) {
+    Chunk chunk;
+    chunk.x = x.data() + first * d;
+    chunk.n = n;
+    chunk.first = first;
+    return chunk;
+}
+
+SufficientStatistics
+pass(EStepEngine& engine,
+     const GaussianMixture& mixture,
+     const std::vector<float>& x,
+     Assignment assignment = Assignment::soft,
+     size_t piece = std::numeric_limits<size_t>::max()) {
+    engine.begin(mixture, assignment);
+    const size_t n = x.size() / mixture.d;
+    for (size_t first = 0; first < n; first += std::min(piece, n)) {
+        engine.accumulate(chunk_of(x, mixture.d, first, std::min(piece, n - first)));
+    }
+    return engine.finish();
+}
+
+/// Rows on the device, `shift` floats behind an aligned address.
+class DeviceRows {
+public:
+    explicit DeviceRows(const std::vector<float>& x, size_t shift = 0) : shift_(shift) {
+        void* memory = nullptr;
+        EXPECT_EQ(cudaMalloc(&memory, (x.size() + shift) * sizeof(float)), cudaSuccess);
+        data_ = static_cast<float*>(memory);
+        EXPECT_EQ(
+                cudaMemcpy(data_ + shift, x.data(), x.size() * sizeof(float), cudaMemcpyDefault),
+                cudaSuccess);
+    }
+    ~DeviceRows() {
+        cudaFree(data_);
+    }
+    Chunk chunk(size_t d, size_t first, size_t n, bool last) const {
+        Chunk chunk;
+        chunk.x = data_ + shift_ + first * d;
+        chunk.n = n;
+        chunk.first = first;
+        chunk.memory = Chunk::Memory::device;
+        chunk.last = last;
+        return chunk;
+    }
+
+private:
+    float* data_ = nullptr;
+    size_t shift_;
+};
+
+template <class T>
+std::vector<T> of_living(const std::vector<T>& values, const std::vector<double>& N_k) {
+    const size_t part = values.size() / N_k.size();
+    if (part == 0) {
+        return values; // tied
+    }
+    std::vector<T> kept;
+    for (size_t k = 0; k < N_k.size(); ++k) {
+        if (N_k[k] >= 0.1) {
+            kept.insert(kept.end(), &values[k * part], &values[k * part] + part);
+        }
+    }
+    return kept;
+}
+
+/// Prints how much of each tolerance is used at most; the tests fail at 1.
+class Budget {
+public:
+    void use(const char* of, double share) {
+        double& seen = used_[of];
+        seen = std::max(seen, share);
+        EXPECT_LT(share, 1) << of;
+    }
+    ~Budget() {
+        for (const auto& [of, share] : used_) {
+            std::printf("    %-20s %.3f of the tolerance\n", of, share);
+        }
+    }
+
+private:
+    struct Less {
+        bool operator()(const char* a, const char* b) const {
+            return std::strcmp(a, b) < 0;
+        }
+    };
+    std::map<const char*, double, Less> used_;
+};
+
+void expect_like_oracle(
+        EStepEngine& engine,
+        const GaussianMixture& mixture,
+        const std::vector<float>& x,
+        double offset,
+        Budget& budget,
+        Assignment assignment = Assignment::soft) {
+    const size_t K = mixture.K, d = mixture.d, n = x.size() / d;
+    const double reg_covar = 1e-6;
+    const SufficientStatistics statistics = pass(engine, mixture, x, assignment);
+    const GaussianMixture after = engine.maximize(statistics, reg_covar);
+    const naive::Iteration oracle =
+            naive::iterate(mixture, n, x.data(), reg_covar, assignment == Assignment::hard);
+
+    EXPECT_EQ(statistics.rows, n);
+    double log_likelihood = 0;
+    for (const double value : oracle.log_likelihood) {
+        log_likelihood += value;
+    }
+    budget.use(
+            "log-likelihood",
+            std::abs(statistics.sum_log_likelihood - log_likelihood) / n / (1e-6 * d));
+    budget.use("N_k", relative_distance(statistics.N_k, oracle.N_k) / 1e-4);
+    const double rounding = std::abs(offset) * 0x1.0p-24;
+    const auto& N_k = oracle.N_k;
+    budget.use(
+            "means",
+            relative_distance(of_living(after.means, N_k), of_living(oracle.means, N_k), offset) /
+                    (1e-4 + rounding));
+    budget.use(
+            "covariances",
+            relative_distance(
+                    of_living(after.covariances, N_k), of_living(oracle.covariances, N_k)) /
+                    1e-4);
+    after.check();
+    if (assignment == Assignment::hard) {
+        return;
+    }
+    size_t shared = 0;
+    for (size_t i = 0; i < n; ++i) {
+        std::vector<double> row(
+                &oracle.responsibilities[i * K], &oracle.responsibilities[i * K] + K);
+        std::sort(row.rbegin(), row.rend());
+        shared += K > 1 && row[1] > 1.0 / K;
+    }
+    EXPECT_NEAR(double(statistics.shared_rows), double(shared), 1 + 1e-3 * n);
+
+    TopResponsibilities top;
+    const size_t m = std::min<size_t>(4, K + 1);
+    engine.top_responsibilities(chunk_of(x, d, 0, n), m, top);
+    double worst = 0;
+    for (size_t i = 0; i < n; ++i) {
+        for (size_t c = 0; c < m; ++c) {
+            const int32_t k = top.component[i * m + c];
+            if (c >= K) {
+                EXPECT_EQ(k, -1);
+                continue;
+            }
+            ASSERT_GE(k, 0);
+            ASSERT_LT(size_t(k), K);
+            const double r = oracle.responsibilities[i * K + k];
+            worst = std::max(worst, std::abs(std::exp(top.log_responsibility[i * m + c]) - r));
+            double distance = 0;
+            for (size_t j = 0; j < d; ++j) {
+                distance += std::pow(double(x[i * d + j]) - mixture.means[k * d + j], 2);
+            }
+            EXPECT_NEAR(top.squared_distance[i * m + c], distance, 2e-6 * distance);
+            if (c > 0) {
+                EXPECT_LE(top.log_responsibility[i * m + c], top.log_responsibility[i * m + c - 1]);
+            }
+        }
+    }
+    budget.use("responsibilities", worst / 1e-4);
+}
+
+/// Every tier and path on the device of the test.
+struct Variant {
+    const char* name;
+    CudaOptions options;
+};
+
+std::vector<Variant> variants() {
+    std::vector<Variant> all(5);
+    for (Variant& variant : all) {
+        // A component of a tenth of a row is made of shares below the default's 1e-5.
+        variant.options.pair_threshold = 1e-8;
+    }
+    all[0].name = "plain";
+    all[0].options.path = CudaPath::plain;
+    all[1].name = "portable";
+    all[1].options.path = CudaPath::portable;
+    all[2].name = "best path";
+    all[3].name = "exact tier";
+    all[3].options.tier = CudaTier::exact;
+    all[4].name = "dense tier";
+    all[4].options.tier = CudaTier::dense;
+    return all;
+}
+
+class CudaEStepEngineTest : public ::testing::Test {
+protected:
+    void SetUp() override {
+        const std::string obstacle = cuda_obstacle();
+        if (!obstacle.empty()) {
+            GTEST_SKIP() << "no usable GPU: " << obstacle;
+        }
+    }
+};
+
+TEST_F(CudaEStepEngineTest, AgreesWithTheOracleOnEveryShape) {
+    const struct {
+        size_t n, K, d;
+        double spread;
+    } cases[] = {
+            {700, 1, 3, 1.0},
+            {700, 5, 1, 3.0},
+            {900, 7, 2, 2.0},
+            {1500, 33, 8, 1.5},
+            {1000, 20, 24, 0.4},
+            {600, 70, 17, 1.0},
+            {300, 5, 64, 3.0},
+            {1200, 129, 130, 0.5},
+            {500, 40, 300, 0.4},
+            {400, 17, 520, 0.3}};
+    for (const Variant& variant : variants()) {
+        const auto engine = make_cuda_engine(variant.options);
+        for (const Covariance covariance : forms) {
+            std::printf("  %s, %s\n", variant.name, name_of(covariance));
+            Budget budget;
+            for (const auto& c : cases) {
+                SCOPED_TRACE(variant.name);
+                SCOPED_TRACE(name_of(covariance));
+                SCOPED_TRACE(::testing::Message() << "n " << c.n << " K " << c.K << " d " << c.d);
+                const auto truth = random_mixture(covariance, c.K, c.d, c.spread, 0, 1);
+                const auto x = draw(truth, c.n, 2);
+                const auto start = random_mixture(covariance, c.K, c.d, c.spread, 0, 3);
+                expect_like_oracle(*engine, truth, x, 0, budget);
+                expect_like_oracle(*engine, start, x, 0, budget);
+                expect_like_oracle(*engine, start, x, 0, budget, Assignment::hard);
+            }
+        }
+    }
+}
+
+TEST_F(CudaEStepEngineTest, AgreesWithTheOracleFarFromZero) {
+    for (const Variant& variant : variants()) {
+        const auto engine = make_cuda_engine(variant.options);
+        Budget budget;
+        for (const Covariance covariance : forms) {
+            SCOPED_TRACE(variant.name);
+            SCOPED_TRACE(name_of(covariance));
+            const auto truth = random_mixture(covariance, 12, 10, 1.0, 1e4, 4);
+            expect_like_oracle(*engine, truth, draw(truth, 800, 5), 1e4, budget);
+        }
+    }
+}
+
+TEST_F(CudaEStepEngineTest, AgreesWithTheOracleInManyTilesAndDimensions) {
+    for (const Variant& variant : variants()) {
+        SCOPED_TRACE(variant.name);
+        const auto engine = make_cuda_engine(variant.options);
+        Budget budget;
+        const auto many = random_mixture(Covariance::tied_spherical, 2311, 5, 3.0, 0, 6);
+        expect_like_oracle(*engine, many, draw(many, 400, 7), 0, budget);
+        const auto spherical = random_mixture(Covariance::spherical, 1100, 6, 3.0, 0, 6);
+        expect_like_oracle(*engine, spherical, draw(spherical, 300, 7), 0, budget);
+        const auto wide = random_mixture(Covariance::tied_spherical, 9, 2048, 0.1, 0, 8);
+        expect_like_oracle(*engine, wide, draw(wide, 300, 9), 0, budget);
+        const auto diagonal = random_mixture(Covariance::diagonal, 9, 2047, 0.1, 0, 8);
+        expect_like_oracle(*engine, diagonal, draw(diagonal, 300, 9), 0, budget);
+        const auto most = random_mixture(Covariance::tied_spherical, 65536, 4, 30.0, 0, 6);
+        expect_like_oracle(*engine, most, draw(most, 300, 7), 0, budget);
+    }
+}
+
+TEST_F(CudaEStepEngineTest, NearTiesAreDecidedExactly) {
+    auto mixture = random_mixture(Covariance::tied_spherical, 40, 64, 30.0, 0, 10);
+    for (size_t k = 0; k < 40; k += 2) {
+        for (size_t j = 0; j < 64; ++j) {
+            mixture.means[(k + 1) * 64 + j] = std::nextafter(mixture.means[k * 64 + j], 1e9f);
+        }
+    }
+    mixture.covariances[0] = 1e-3;
+    for (const Variant& variant : variants()) {
+        SCOPED_TRACE(variant.name);
+        const auto engine = make_cuda_engine(variant.options);
+        Budget budget;
+        const auto x = draw(mixture, 1000, 11);
+        expect_like_oracle(*engine, mixture, x, 0, budget);
+        expect_like_oracle(*engine, mixture, x, 0, budget, Assignment::hard);
+    }
+}
+
+TEST_F(CudaEStepEngineTest, TwoGroupsAHundredSigmaApart) {
+    for (const Variant& variant : variants()) {
+        const auto engine = make_cuda_engine(variant.options);
+        for (const Covariance covariance : forms) {
+            SCOPED_TRACE(variant.name);
+            SCOPED_TRACE(name_of(covariance));
+            Budget budget;
+            auto mixture = random_mixture(covariance, 16, 12, 0.7, 0, 12);
+            for (size_t i = 0; i < 8 * 12; ++i) {
+                mixture.means[i] += 100;
+            }
+            expect_like_oracle(*engine, mixture, draw(mixture, 900, 13), 0, budget);
+        }
+    }
+}
+
+TEST_F(CudaEStepEngineTest, OneComponentWithATinyVariance) {
+    for (const Variant& variant : variants()) {
+        const auto engine = make_cuda_engine(variant.options);
+        for (const Covariance covariance : {Covariance::spherical, Covariance::diagonal}) {
+            SCOPED_TRACE(variant.name);
+            SCOPED_TRACE(name_of(covariance));
+            Budget budget;
+            auto mixture = random_mixture(covariance, 30, 9, 1.0, 0, 12);
+            const size_t part = mixture.covariances.size() / 30;
+            for (size_t j = 0; j < part; ++j) {
+                mixture.covariances[7 * part + j] = 1e-8;
+            }
+            expect_like_oracle(*engine, mixture, draw(mixture, 2000, 13), 0, budget);
+        }
+    }
+}
+
+TEST_F(CudaEStepEngineTest, OutliersAndExtremeScalesStayFinite) {
+    for (const Variant& variant : variants()) {
+        const auto engine = make_cuda_engine(variant.options);
+        for (const Covariance covariance : forms) {
+            for (const size_t K : {1, 6, 40}) {
+                for (const double scale : {1e6, 1e15, 1e18, 1e25}) {
+                    SCOPED_TRACE(variant.name);
+                    SCOPED_TRACE(name_of(covariance));
+                    SCOPED_TRACE(::testing::Message() << "K " << K << " scale " << scale);
+                    const auto mixture = random_mixture(covariance, K, 5, 1.0, 0, 14);
+                    auto x = draw(mixture, 400, 15);
+                    x[7 * 5 + 2] = static_cast<float>(scale);
+                    const auto after = engine->maximize(pass(*engine, mixture, x), 1e-6);
+                    for (const double value : after.covariances) {
+                        EXPECT_TRUE(std::isfinite(value));
+                    }
+                    if (scale == 1e6) {
+                        Budget budget;
+                        expect_like_oracle(*engine, mixture, x, 0, budget);
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST_F(CudaEStepEngineTest, WeightsOfZeroGetNothing) {
+    for (const Variant& variant : variants()) {
+        const auto engine = make_cuda_engine(variant.options);
+        for (const Covariance covariance : forms) {
+            SCOPED_TRACE(variant.name);
+            SCOPED_TRACE(name_of(covariance));
+            auto mixture = random_mixture(covariance, 5, 4, 2.0, 0, 16);
+            const double lost = std::exp(mixture.log_weights[2]);
+            mixture.log_weights[2] = -std::numeric_limits<double>::infinity();
+            for (double& value : mixture.log_weights) {
+                value -= std::log1p(-lost);
+            }
+            const auto x = draw(mixture, 500, 17);
+            const SufficientStatistics statistics = pass(*engine, mixture, x);
+            EXPECT_EQ(statistics.N_k[2], 0);
+            TopResponsibilities top;
+            engine->top_responsibilities(chunk_of(x, 4, 0, 500), 5, top);
+            for (size_t i = 0; i < 500; ++i) {
+                EXPECT_EQ(top.component[i * 5 + 4], 2);
+            }
+        }
+    }
+}
+
+bool same_bits(const std::vector<double>& a, const std::vector<double>& b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
+}
+
+void expect_same_bits(const SufficientStatistics& a, const SufficientStatistics& b) {
+    EXPECT_EQ(a.rows, b.rows);
+    EXPECT_EQ(a.sum_log_likelihood, b.sum_log_likelihood);
+    EXPECT_EQ(a.shared_rows, b.shared_rows);
+    EXPECT_TRUE(same_bits(a.N_k, b.N_k));
+    EXPECT_TRUE(same_bits(a.first_moment, b.first_moment));
+    EXPECT_TRUE(same_bits(a.second_moment, b.second_moment));
+}
+
+TEST_F(CudaEStepEngineTest, SameBitsForAnyChunksMemoryAndResidence) {
+    for (const Covariance covariance : forms) {
+        for (const double spread : {0.3, 1.0}) { // 0.3: rows with too many candidates too
+            SCOPED_TRACE(name_of(covariance));
+            // d = 12: blocks of 262,144 rows; d = 1030: of 65,536.
+            for (const size_t d : {12, 1030}) {
+                if (d != 12 && (spread < 1 || covariance != Covariance::tied_spherical)) {
+                    continue;
+                }
+                const size_t n = d == 12 ? 700001 : 70001;
+                const auto mixture =
+                        random_mixture(covariance, 90, d, d == 12 ? spread : spread / 10, 0, 18);
+                const auto x = draw(mixture, n, 19);
+                const auto engine = make_cuda_engine();
+                const SufficientStatistics first = pass(*engine, mixture, x);
+                std::printf(
+                        "  %s, d %zu: %zu pairs, %zu exact rows\n",
+                        name_of(covariance),
+                        d,
+                        engine->counts().pairs,
+                        engine->counts().exact_rows);
+                for (const size_t piece : {size_t{100000}, size_t{77777}}) {
+                    SCOPED_TRACE(::testing::Message() << "chunks of " << piece);
+                    expect_same_bits(first, pass(*engine, mixture, x, Assignment::soft, piece));
+                }
+                CudaOptions little;
+                little.gpu_memory = size_t{1} << 20; // one block at a time
+                const auto small = make_cuda_engine(little);
+                expect_same_bits(first, pass(*small, mixture, x));
+                const DeviceRows rows(x, 1);
+                engine->begin(mixture);
+                engine->accumulate(rows.chunk(d, 0, n, true));
+                expect_same_bits(first, engine->finish());
+                engine->begin(mixture);
+                engine->accumulate(rows.chunk(d, 0, 1234, false));
+                engine->accumulate(rows.chunk(d, 1234, n - 1234, false));
+                expect_same_bits(first, engine->finish());
+            }
+        }
+    }
+}
+
+SufficientStatistics
+pass_over(EStepEngine& engine, const GaussianMixture& mixture, VectorSource& source, size_t piece) {
+    engine.begin(mixture);
+    for (size_t first = 0; first < source.rows(); first += piece) {
+        engine.accumulate(source.read(first, std::min(piece, source.rows() - first)));
+    }
+    return engine.finish();
+}
+
+TEST_F(CudaEStepEngineTest, RowsThatStayOnTheDeviceAreTheSameRows) {
+    const size_t n = 900001, d = 12;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 90, d, 1.0, 0, 18);
+    const auto x = draw(mixture, n, 19), y = draw(mixture, n, 20);
+    MemorySource source(n, d, x.data()), other(n, d, y.data());
+    const auto plain = make_cuda_engine();
+    const SufficientStatistics of_x = pass(*plain, mixture, x), of_y = pass(*plain, mixture, y);
+    for (const size_t cache : {size_t{0}, size_t{13} << 20, size_t{30} << 20, size_t{1} << 40}) {
+        CudaOptions options;
+        options.gpu_memory = size_t{1} << 20; // waves of one block: 4 of them, of 12.6 MB each
+        options.gpu_cache = cache;
+        const auto engine = make_cuda_engine(options);
+        SCOPED_TRACE(cache);
+        for (const size_t piece : {n, size_t{300000}, n, size_t{77777}}) {
+            expect_same_bits(of_x, pass_over(*engine, mixture, source, piece));
+            expect_same_bits(of_x, pass_over(*engine, mixture, source, piece));
+            expect_same_bits(of_y, pass_over(*engine, mixture, other, piece));
+        }
+        // A pass that is given up halfway leaves nothing behind.
+        engine->begin(mixture);
+        engine->accumulate(source.read(0, 500000));
+        expect_same_bits(of_x, pass_over(*engine, mixture, source, n));
+        const CudaPlan plan = cuda_plan(options, Covariance::tied_spherical, n, 90, d);
+        EXPECT_EQ(plan.wave_rows, plan.block_rows);
+        std::printf("  %s\n", plan.text().c_str());
+    }
+    // Pinned memory needs no detour.
+    void* pinned = nullptr;
+    ASSERT_EQ(cudaMallocHost(&pinned, x.size() * sizeof(float)), cudaSuccess);
+    std::memcpy(pinned, x.data(), x.size() * sizeof(float));
+    MemorySource direct(n, d, static_cast<const float*>(pinned));
+    expect_same_bits(of_x, pass_over(*plain, mixture, direct, 400000));
+    cudaFreeHost(pinned);
+}
+
+TEST_F(CudaEStepEngineTest, TheTrainerRunsOnTheGpu) {
+    for (const Covariance covariance : forms) {
+        SCOPED_TRACE(name_of(covariance));
+        const auto truth = random_mixture(covariance, 40, 16, 2.0, 3, 70);
+        const auto x = draw(truth, 30000, 71);
+        TrainingParameters parameters;
+        parameters.covariance = covariance;
+        parameters.mixing = Mixing::free;
+        parameters.max_iter = 12;
+        parameters.engine = EngineKind::cuda;
+        parameters.max_points_per_component = 0;
+        const TrainingResult result = GMMTrainer(parameters).train(40, 30000, 16, x.data());
+        for (size_t i = 1; i < result.history.size(); ++i) {
+            EXPECT_GE(
+                    result.history[i].mean_log_likelihood,
+                    result.history[i - 1].mean_log_likelihood - 1e-6 * 16);
+        }
+        // What it says is what the reference says of the parameters it began the iteration with.
+        EXPECT_NEAR(
+                result.mixture.score(30000, x.data()),
+                result.history.back().mean_log_likelihood,
+                0.05);
+        const TrainingResult again = GMMTrainer(parameters).train(40, 30000, 16, x.data());
+        EXPECT_EQ(again.mixture.means, result.mixture.means);
+        EXPECT_EQ(again.mixture.covariances, result.mixture.covariances);
+    }
+}
+
+TEST_F(CudaEStepEngineTest, ResponsibilitiesOfARowSumToOne) {
+    const uint64_t seed = test_seed();
+    SCOPED_TRACE(::testing::Message() << "FAISS_GMM_TEST_SEED=" << seed);
+    Random random(seed);
+    const auto engine = make_cuda_engine();
+    for (int round = 0; round < 20; ++round) {
+        const size_t K = 1 + random.below(150), d = 1 + random.below(40);
+        const size_t n = 1 + random.below(600);
+        const Covariance covariance = forms[random.below(3)];
+        const auto mixture =
+                random_mixture(covariance, K, d, 2 * random.uniform(), 0, random.below(1000));
+        const auto x = draw(mixture, n, random.below(1000));
+        const SufficientStatistics statistics = pass(*engine, mixture, x);
+        double total = 0;
+        for (const double N : statistics.N_k) {
+            EXPECT_GE(N, 0);
+            total += N;
+        }
+        EXPECT_NEAR(total, n, 1e-7 * n);
+        TopResponsibilities top;
+        engine->top_responsibilities(chunk_of(x, d, 0, n), K, top);
+        for (size_t i = 0; i < n; ++i) {
+            double sum = 0;
+            std::vector<bool> seen(K);
+            for (size_t c = 0; c < K; ++c) {
+                sum += std::exp(top.log_responsibility[i * K + c]);
+                EXPECT_FALSE(seen[top.component[i * K + c]]);
+                seen[top.component[i * K + c]] = true;
+            }
+            EXPECT_NEAR(sum, 1, 1e-5);
+        }
+    }
+}
+
+TEST_F(CudaEStepEngineTest, VanishingVarianceIsKMeans) {
+    auto mixture = random_mixture(Covariance::tied_spherical, 30, 6, 1.0, 0, 20);
+    std::fill(mixture.log_weights.begin(), mixture.log_weights.end(), -std::log(30.0));
+    const auto x = draw(mixture, 2000, 21);
+    mixture.covariances[0] = 1e-9;
+    const auto engine = make_cuda_engine();
+    const SufficientStatistics soft = pass(*engine, mixture, x);
+    const SufficientStatistics hard = pass(*engine, mixture, x, Assignment::hard);
+    EXPECT_LT(relative_distance(soft.N_k, hard.N_k), 1e-9);
+    EXPECT_LT(relative_distance(soft.second_moment, hard.second_moment), 1e-6);
+}
+
+TEST_F(CudaEStepEngineTest, NamesTheFirstRowThatIsNotFinite) {
+    for (const Variant& variant : variants()) {
+        SCOPED_TRACE(variant.name);
+        const auto mixture = random_mixture(Covariance::tied_spherical, 5, 4, 2.0, 0, 22);
+        for (const float bad :
+             {std::numeric_limits<float>::quiet_NaN(),
+              std::numeric_limits<float>::infinity(),
+              -std::numeric_limits<float>::infinity()}) {
+            auto x = draw(mixture, 5000, 23);
+            x[4321 * 4 + 3] = bad;
+            x[4800 * 4] = bad;
+            const auto engine = make_cuda_engine(variant.options);
+            try {
+                pass(*engine, mixture, x, Assignment::soft, 1000);
+                FAIL() << "expected an error";
+            } catch (const Error& error) {
+                EXPECT_NE(std::string(error.what()).find("row 4321 "), std::string::npos)
+                        << error.what();
+            }
+            TopResponsibilities top;
+            engine->begin(mixture);
+            EXPECT_THROW(engine->top_responsibilities(chunk_of(x, 4, 0, 5000), 2, top), Error);
+        }
+    }
+}
+
+TEST_F(CudaEStepEngineTest, RefusesWhatItCannotRead) {
+    const auto engine = make_cuda_engine();
+    EXPECT_THROW(engine->accumulate(Chunk()), Error);
+    CudaOptions elsewhere;
+    elsewhere.device = 1000;
+    EXPECT_THROW(make_cuda_engine(elsewhere), Error);
+    const auto mixture = random_mixture(Covariance::tied_spherical, 5, 4, 2.0, 0, 24);
+    engine->begin(mixture);
+    engine->accumulate(Chunk()); // no rows
+    EXPECT_EQ(engine->finish().rows, 0u);
+}
+
+TEST_F(CudaEStepEngineTest, MStepOnTheDeviceIsTheHosts) {
+    for (const Covariance covariance : forms) {
+        for (const Mixing mixing : {Mixing::uniform, Mixing::free}) {
+            SCOPED_TRACE(name_of(covariance));
+            auto mixture = random_mixture(covariance, 50, 30, 1.0, 5, 30);
+            mixture.mixing = mixing;
+            const auto x = draw(mixture, 20000, 31);
+            const auto engine = make_cuda_engine();
+            auto start = random_mixture(covariance, 50, 30, 1.0, 5, 32);
+            start.mixing = mixing;
+            const GaussianMixture host = engine->maximize(pass(*engine, start, x), 1e-6);
+            engine->maximize_in_place(1e-6);
+            const GaussianMixture device = engine->mixture();
+            EXPECT_LT(relative_distance(device.means, host.means), 1e-7);
+            EXPECT_LT(relative_distance(device.covariances, host.covariances), 1e-12);
+            EXPECT_LT(relative_distance(device.log_weights, host.log_weights), 1e-12);
+            // And the next pass from there.
+            engine->begin_again(Assignment::soft);
+            engine->accumulate(chunk_of(x, 30, 0, 20000));
+            const SufficientStatistics again = engine->finish();
+            const SufficientStatistics uploaded = pass(*engine, device, x);
+            expect_same_bits(again, uploaded);
+        }
+    }
+}
+
+class CudaEStepEngineForms : public CudaEStepEngineTest,
+                             public ::testing::WithParamInterface<Covariance> {};
+
+INSTANTIATE_TEST_SUITE_P(
+        All, CudaEStepEngineForms, ::testing::ValuesIn(forms), [](const auto& info) {
+            return std::string(name_of(info.param));
+        });
+
+/// Larger data, the automatic choice against the exact tier (which the tests above tie to the oracle).
+TEST_P(CudaEStepEngineForms, TiersAgreeOnLargerData) {
+    const struct {
+        const char* name;
+        size_t n, K, d;
+        double spread;
+    } cases[] = {
+            {"separate", 60000, 1024, 128, 1.0},
+            {"overlap", 60000, 1024, 128, 0.28},
+            {"nearly one cloud", 20000, 1024, 128, 0.1},
+            {"many components", 60000, 8192, 32, 1.0},
+            {"wide", 20000, 512, 960, 0.12}};
+    const Covariance covariance = GetParam();
+    for (const auto& c : cases) {
+        SCOPED_TRACE(name_of(covariance));
+        SCOPED_TRACE(c.name);
+        const auto mixture = random_mixture(covariance, c.K, c.d, c.spread, 0, 40);
+        const auto x = draw(mixture, c.n, 41);
+        CudaOptions exactly;
+        exactly.tier = CudaTier::exact;
+        const auto exact = make_cuda_engine(exactly);
+        const SufficientStatistics a = pass(*exact, mixture, x);
+        const GaussianMixture a_next = exact->maximize(a, 1e-6);
+        for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
+            CudaOptions options;
+            options.path = path;
+            const auto engine = make_cuda_engine(options);
+            const SufficientStatistics b = pass(*engine, mixture, x);
+            const GaussianMixture b_next = engine->maximize(b, 1e-6);
+            std::printf(
+                    "  %s, %s, path %d: %.2f pairs a row, %.3f of rows dense, %.3f exact\n",
+                    name_of(covariance),
+                    c.name,
+                    static_cast<int>(path),
+                    double(engine->counts().pairs) / c.n,
+                    double(engine->counts().dense_rows) / c.n,
+                    double(engine->counts().exact_rows) / c.n);
+            Budget budget;
+            budget.use(
+                    "log-likelihood",
+                    std::abs(a.sum_log_likelihood - b.sum_log_likelihood) / c.n / (1e-6 * c.d));
+            budget.use("N_k", relative_distance(b.N_k, a.N_k) / 1e-4);
+            budget.use(
+                    "means",
+                    relative_distance(
+                            of_living(b_next.means, a.N_k), of_living(a_next.means, a.N_k)) /
+                            1e-4);
+            budget.use(
+                    "covariances",
+                    relative_distance(
+                            of_living(b_next.covariances, a.N_k),
+                            of_living(a_next.covariances, a.N_k)) /
+                            1e-4);
+        }
+    }
+}
+
+/// What the threshold costs, on data like descriptors: 2 to 3 components a row above 1e-5.
+TEST_F(CudaEStepEngineTest, SharesBelowTheThresholdGoHome) {
+    for (const Covariance covariance : forms) {
+        const auto mixture = random_mixture(covariance, 1024, 32, 1.25, 0, 60);
+        const auto x = draw(mixture, 100000, 61);
+        CudaOptions options;
+        options.tier = CudaTier::exact;
+        options.pair_threshold = 1e-30;
+        const auto exact = make_cuda_engine(options);
+        const SufficientStatistics all = pass(*exact, mixture, x);
+        const GaussianMixture all_next = exact->maximize(all, 1e-6);
+        for (const double threshold : {1e-4, 1e-5, 1e-6, 1e-7, 0.0}) {
+            CudaOptions some;
+            some.pair_threshold = threshold;
+            const auto engine = make_cuda_engine(some);
+            const SufficientStatistics kept = pass(*engine, mixture, x);
+            const GaussianMixture next = engine->maximize(kept, 1e-6);
+            const double N_k = relative_distance(kept.N_k, all.N_k);
+            const double means = relative_distance(next.means, all_next.means);
+            const double covariances = relative_distance(next.covariances, all_next.covariances);
+            std::printf(
+                    "  %s, threshold %.0e: N_k %.1e, means %.1e, covariances %.1e; %.2f other "
+                    "pairs a "
+                    "row, %zu rows without a list\n",
+                    name_of(covariance),
+                    threshold,
+                    N_k,
+                    means,
+                    covariances,
+                    double(engine->counts().pairs) / 1e5,
+                    engine->counts().dense_rows + engine->counts().exact_rows);
+            if (threshold == 0) { // the default
+                EXPECT_LT(N_k, 1e-4);
+                EXPECT_LT(means, 1e-4);
+                EXPECT_LT(covariances, 1e-4);
+            }
+        }
+    }
+}
+
+TEST_F(CudaEStepEngineTest, RepeatsAreTheSameBits) {
+    const auto mixture = random_mixture(Covariance::tied_spherical, 300, 40, 0.5, 0, 50);
+    const auto x = draw(mixture, 20000, 51);
+    const auto engine = make_cuda_engine();
+    const SufficientStatistics first = pass(*engine, mixture, x);
+    for (int repeat = 0; repeat < 1000; ++repeat) {
+        SCOPED_TRACE(repeat);
+        const SufficientStatistics again = pass(*engine, mixture, x);
+        expect_same_bits(first, again);
+        if (::testing::Test::HasFailure()) {
+            break;
+        }
+    }
+}
+
+} // namespace
+} // namespace faiss_gmm
