@@ -29,15 +29,14 @@ int multiprocessors() {
     return count;
 }
 
-CollectPath best_collect_path(CollectForm form, int64_t width) {
+CollectPath best_collect_path(CollectForm form) {
     int device = 0, major = 0;
     check_collect(cudaGetDevice(&device), "asking for the current device");
     check_collect(
             cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
             "asking for the compute capability");
-    const bool better =
-            form == CollectForm::squares || (form == CollectForm::linear && width <= 128);
-    return major == 9 && better ? CollectPath::hopper : CollectPath::portable;
+    return major == 9 && form != CollectForm::quadratic ? CollectPath::hopper
+                                                        : CollectPath::portable;
 }
 
 size_t collect_workspace_bytes(const CollectModel& model, CollectPath path) {

@@ -105,11 +105,10 @@ struct CollectOutput {
 /// bytes as cudaMalloc gives it; it does not depend on n.
 size_t collect_workspace_bytes(const CollectModel& model, CollectPath path);
 
-/// Of the current device, for operands of `width` columns. hopper on compute capability 9.0 for forms
-/// linear of up to 128 columns, the portable pass being quicker on wider ones, and squares; else
+/// Of the current device: hopper on compute capability 9.0 for the forms linear and squares, else
 /// portable. (quadratic: two runs of the Hopper pass may list different components of a row, which
 /// collect_test's SameBits sees; cause not found yet.)
-CollectPath best_collect_path(CollectForm form, int64_t width);
+CollectPath best_collect_path(CollectForm form);
 
 /// Asynchronous; the workspace must not be shared with a call that may run at the same time. Rows
 /// whose |x - o|^2 is not finite in fp32 (NaN and infinity among them) overflow.

@@ -293,7 +293,7 @@ bool has_device() {
 
 std::vector<CollectPath> paths() {
     std::vector<CollectPath> all{CollectPath::plain, CollectPath::portable};
-    if (best_collect_path(CollectForm::linear, 64) == CollectPath::hopper) {
+    if (best_collect_path(CollectForm::linear) == CollectPath::hopper) {
         all.push_back(CollectPath::hopper);
     }
     return all;
