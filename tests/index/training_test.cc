@@ -337,6 +337,7 @@ TEST(HNSWQuantizer, SearchesAndCountsAsOthers) {
     ASSERT_EQ(quantizer.ntotal, static_cast<int64_t>(nlist));
     // The graph counts as memory: at least 2 * 16 links of 4 bytes a mean.
     EXPECT_GE(index.memory_use().quantizer, flat.memory_use().quantizer + nlist * 128);
+    index.visit_budget = flat.visit_budget = VisitBudget::even; // for the count below
     for (const size_t nprobe : {1, 4, 16}) {
         index.nprobe = flat.nprobe = nprobe;
         index.log->clear();
