@@ -15,7 +15,8 @@ namespace faiss_gmm {
 /// "IDMap,IVFGMM256,Flat". Every other string goes to the stock factory unchanged.
 ///
 /// Keys: covariance tied_spherical|spherical|diagonal; mixing uniform|free|balanced; max_iter;
-/// n_init; seed; estep automatic|exact|nearest_cells; order responsibility|air|soar; lambda; spill
+/// n_init; seed; estep automatic|exact|nearest_cells; engine auto|cpu|cuda; device (number of the
+/// GPU); gpu_memory and gpu_cache (MiB); order responsibility|air|soar; lambda; spill
 /// never|threshold(t)|always|fraction(f); max_lists; m; storage shared|copies; by_residual
 /// true|false (scalar quantizers; stock's default is true); budget by_difficulty|even; sketch
 /// auto|none|<codes>; probe_expansion; k_factor. The caller owns the result. Throws

@@ -8,7 +8,6 @@
 #include <limits>
 #include <vector>
 
-#include <cblas.h>
 #include <fmt/format.h>
 #include <omp.h>
 
@@ -291,21 +290,11 @@ private:
     void distances_to_means(size_t n, Scratch& scratch) const {
         const size_t d = codec_.d, nlist = ivf_.nlist;
         scratch.means.resize(n * nlist);
-        cblas_sgemm(
-                CblasRowMajor,
-                CblasNoTrans,
-                CblasTrans,
-                static_cast<int>(n),
-                static_cast<int>(nlist),
-                static_cast<int>(d),
-                codec_.inner_product ? 1.0f : -2.0f,
+        codec_.multiply_means(
+                n,
                 scratch.centred.data(),
-                static_cast<int>(d),
-                codec_.centred_means.data(),
-                static_cast<int>(d),
-                0.0f,
-                scratch.means.data(),
-                static_cast<int>(nlist));
+                codec_.inner_product ? 1.0f : -2.0f,
+                scratch.means.data());
         for (size_t i = 0; i < n; i++) {
             const float* q = scratch.centred.data() + i * d;
             const float norm = dot(d, q, q);

@@ -19,8 +19,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include <cblas.h>
-
 #include "faiss_gmm/runs/vector_ops.h"
 
 namespace faiss_gmm {
@@ -65,21 +63,7 @@ nearest_distances(const RunCodec& codec, const std::vector<float>& queries, size
     std::vector<float> products(block * K), nearest(rows * m);
     for (size_t first = 0; first < rows; first += block) {
         const size_t n = std::min(block, rows - first);
-        cblas_sgemm(
-                CblasRowMajor,
-                CblasNoTrans,
-                CblasTrans,
-                static_cast<int>(n),
-                static_cast<int>(K),
-                static_cast<int>(d),
-                -2.0f,
-                queries.data() + first * d,
-                static_cast<int>(d),
-                codec.centred_means.data(),
-                static_cast<int>(d),
-                0.0f,
-                products.data(),
-                static_cast<int>(K));
+        codec.multiply_means(n, queries.data() + first * d, -2.0f, products.data());
         for (size_t i = 0; i < n; i++) {
             const float* query = queries.data() + (first + i) * d;
             const float norm = dot(d, query, query);
@@ -124,14 +108,13 @@ void QueryDifficulty::learn(const RunCodec& codec, size_t n, const float* x, dou
     const std::vector<float> distances =
             nearest_distances(codec, some_queries(codec, rows, n, x), m);
     const double pull = rows_a_list > 1 ? rows_a_list / (rows_a_list - 1) : 1;
-    std::vector<double> least(rows), sums(rows, 0.0), f(rows);
+    std::vector<double> least(rows), sums(rows), f(rows);
+    for (size_t i = 0; i < rows; i++) {
+        least[i] = sums[i] = double{distances[i * m]} * pull * pull;
+    }
     for (size_t lists = 1; lists <= m; lists++) {
         for (size_t i = 0; i < rows; i++) {
-            const double distance = distances[i * m + lists - 1];
-            if (lists == 1) {
-                least[i] = distance * pull * pull;
-            }
-            sums[i] += lists == 1 ? least[i] : distance;
+            sums[i] += lists > 1 ? distances[i * m + lists - 1] : 0;
             f[i] = flatness(least[i], sums[i] / static_cast<double>(lists));
         }
         typical_.push_back(typical_of(f));

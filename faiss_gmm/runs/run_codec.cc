@@ -168,6 +168,24 @@ void RunCodec::set_means(
     }
 }
 
+void RunCodec::multiply_means(size_t n, const float* centred, float factor, float* out) const {
+    cblas_sgemm(
+            CblasRowMajor,
+            CblasNoTrans,
+            CblasTrans,
+            static_cast<int>(n),
+            static_cast<int>(nlist),
+            static_cast<int>(d),
+            factor,
+            centred,
+            static_cast<int>(d),
+            centred_means.data(),
+            static_cast<int>(d),
+            0.0f,
+            out,
+            static_cast<int>(nlist));
+}
+
 void RunCodec::rotate_queries(size_t n, const float* centred, float* out) const {
     if (n == 0) {
         return;

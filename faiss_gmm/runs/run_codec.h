@@ -110,6 +110,8 @@ public:
     float summary_constant(size_t list, const float* decoded_run) const;
     float sketch_constant(size_t list, const float* decoded_run, const float* decoded) const;
 
+    /// factor <q, c - data_mean> for all means, by one product: centred queries [n, d] into out [n, nlist].
+    void multiply_means(size_t n, const float* centred, float factor, float* out) const;
     /// A (q - data_mean) for n queries centred already: q [n, d] into out [n, kept].
     void rotate_queries(size_t n, const float* centred, float* out) const;
     /// Tables of one rotated query [kept] under the ranges of the constants.
