@@ -2,6 +2,7 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #include "faiss_gmm/train/cuda/collect.h"
 
+#include <algorithm>
 #include <string>
 
 #include "faiss_gmm/mixture/error.h"
@@ -29,25 +30,75 @@ int multiprocessors() {
     return count;
 }
 
-CollectPath best_collect_path(CollectForm form) {
+CollectPath best_collect_path() {
     int device = 0, major = 0;
     check_collect(cudaGetDevice(&device), "asking for the current device");
     check_collect(
             cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
             "asking for the compute capability");
-    return major == 9 && form != CollectForm::quadratic ? CollectPath::hopper
-                                                        : CollectPath::portable;
+    return major == 9 ? CollectPath::hopper : CollectPath::portable;
 }
 
-size_t collect_workspace_bytes(const CollectModel& model, CollectPath path) {
-    switch (path) {
-    case CollectPath::plain:
-        return collect_plain_workspace(model);
-    case CollectPath::portable:
-        return collect_portable_workspace(model);
-    default:
-        return collect_hopper_workspace(model);
+namespace {
+
+constexpr size_t wave_bytes = size_t{64} << 20; ///< of rows in the operand's form
+constexpr int lists_a_multiprocessor = 256;     ///< rows whose lists are on their way there
+
+/// A wave's arrays, one after the other in the workspace.
+struct WaveShape {
+    size_t rows;
+    size_t operand, numbers, entries; ///< bytes
+};
+
+WaveShape wave_shape(const CollectModel& model) {
+    const size_t row = model.padded_width * sizeof(uint16_t);
+    // Whole rounds of tiles where they fit, so that no multiprocessor waits for the last ones.
+    const size_t round = static_cast<size_t>(multiprocessors()) * wave_tile_rows;
+    const size_t most = wave_bytes / row;
+    const size_t unit = most >= round ? round : wave_tile_rows;
+    WaveShape shape{};
+    shape.rows = std::max<size_t>(unit, most / unit * unit);
+    shape.operand = shape.rows * row;
+    shape.numbers = 3 * shape.rows * sizeof(float);
+    shape.entries = static_cast<size_t>(multiprocessors()) * lists_a_multiprocessor * list_places *
+                    sizeof(uint2);
+    return shape;
+}
+
+void collect_in_waves(
+        const CollectCall& call,
+        void (*multiply)(const CollectCall&, CollectStep, const CollectWave&, Stream),
+        void* workspace,
+        Stream stream) {
+    const WaveShape shape = wave_shape(call.model);
+    char* memory = static_cast<char*>(workspace);
+    CollectWave wave;
+    wave.entries = reinterpret_cast<uint2*>(memory);
+    wave.operand = reinterpret_cast<uint16_t*>(memory + shape.entries);
+    wave.f = reinterpret_cast<float*>(memory + shape.entries + shape.operand);
+    wave.q = wave.f + shape.rows;
+    wave.threshold = wave.q + shape.rows;
+    const auto rows_at_once = static_cast<int64_t>(shape.rows);
+    for (wave.first = 0; wave.first < call.input.n; wave.first += rows_at_once) {
+        wave.rows = static_cast<int32_t>(std::min(rows_at_once, call.input.n - wave.first));
+        cast_rows(call, wave, stream);
+        if (call.input.rank > 1) {
+            multiply(call, CollectStep::survey_many, wave, stream);
+        } else if (call.input.hint == nullptr) {
+            multiply(call, CollectStep::survey, wave, stream);
+        }
+        multiply(call, CollectStep::list, wave, stream);
     }
+}
+
+} // namespace
+
+size_t collect_workspace_bytes(const CollectModel& model, CollectPath path) {
+    if (path == CollectPath::plain) {
+        return collect_plain_workspace(model);
+    }
+    const WaveShape shape = wave_shape(model);
+    return shape.entries + shape.operand + shape.numbers;
 }
 
 void collect_candidates(
@@ -80,10 +131,10 @@ void collect_candidates(
         collect_plain(call, workspace, stream);
         break;
     case CollectPath::portable:
-        collect_portable(call, workspace, stream);
+        collect_in_waves(call, multiply_portable, workspace, stream);
         break;
     case CollectPath::hopper:
-        collect_hopper(call, workspace, stream);
+        collect_in_waves(call, multiply_hopper, workspace, stream);
         break;
     }
     check_collect(cudaGetLastError(), "launching the pass");

@@ -43,7 +43,7 @@ struct CollectModel {
     CollectForm form = CollectForm::linear;
     int32_t K = 0;        ///< components, 1 to 65,536
     int32_t d = 0;        ///< dimensions of a row, 1 to 2,048
-    int32_t padded_K = 0; ///< K up to a multiple of collect_tile * 2
+    int32_t padded_K = 0; ///< K up to a multiple of collect_tile
     int32_t width = 0; ///< columns of the operand that are used: d, or 2 * (d up to 8) for squares
     int32_t padded_width = 0;    ///< width up to a multiple of 16
     uint16_t* operand = nullptr; ///< fp16 [padded_K, padded_width], scaled; zeros in the padding
@@ -53,11 +53,11 @@ struct CollectModel {
 };
 
 constexpr int32_t collect_tile = 128; ///< components of a tile
-/// A tile's floats: base [128], quadratic [128], bound [16], largest {bound, base, quadratic} errors
-/// and one of padding.
-constexpr int32_t collect_columns = 2 * collect_tile + collect_tile / 8 + 4;
+/// A tile's floats: base [4, 36], quadratic [4, 36], bound [16], largest {bound, base, quadratic}
+/// errors and one of padding; places in collect_bound.h.
+constexpr int32_t collect_columns = 8 * (collect_tile / 4 + 4) + collect_tile / 8 + 4;
 constexpr int32_t collect_scales = 16;
-constexpr int32_t collect_max_capacity = 64;
+constexpr int32_t collect_max_capacity = 32;
 constexpr int32_t collect_max_rank = 16;
 
 /// Bytes that prepare_collect_model() fills, for the caller to allocate (256-byte aligned).
@@ -105,10 +105,8 @@ struct CollectOutput {
 /// bytes as cudaMalloc gives it; it does not depend on n.
 size_t collect_workspace_bytes(const CollectModel& model, CollectPath path);
 
-/// Of the current device: hopper on compute capability 9.0 for the forms linear and squares, else
-/// portable. (quadratic: two runs of the Hopper pass may list different components of a row, which
-/// collect_test's SameBits sees; cause not found yet.)
-CollectPath best_collect_path(CollectForm form);
+/// Of the current device: hopper on compute capability 9.0, else portable.
+CollectPath best_collect_path();
 
 /// Asynchronous; the workspace must not be shared with a call that may run at the same time. Rows
 /// whose |x - o|^2 is not finite in fp32 (NaN and infinity among them) overflow.

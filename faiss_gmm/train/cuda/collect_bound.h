@@ -46,15 +46,23 @@ FAISS_GMM_ON_BOTH constexpr double accumulation_error(int32_t width) {
     return (2.0 * width + 32.0) * 0x1.0p-23;
 }
 
-/// Places in a tile's columns [collect_columns].
+/// Places in a tile's columns [collect_columns]. A thread of a quad has columns 8 j + 2 t + i of a
+/// product; its 32 numbers stand together, and the four threads' in different banks.
+constexpr int32_t column_pitch = collect_tile / 4 + 4;
 constexpr int32_t column_base = 0;
-constexpr int32_t column_quadratic = collect_tile;
-constexpr int32_t column_bound = 2 * collect_tile; // [collect_tile / 8]
+constexpr int32_t column_quadratic = 4 * column_pitch;
+constexpr int32_t column_bound = 8 * column_pitch; // [collect_tile / 8]
 constexpr int32_t column_errors =
         column_bound + collect_tile / 8; // 2 bound, then (4)'s other factors
 constexpr int32_t column_error_bound = column_errors;
 constexpr int32_t column_error_base = column_errors + 1;
 constexpr int32_t column_error_quadratic = column_errors + 2;
+static_assert(column_errors + 4 == collect_columns, "");
+
+/// Place of a tile's component among base and quadratic.
+FAISS_GMM_ON_BOTH constexpr int32_t column_place(int32_t component) {
+    return component % 8 / 2 * column_pitch + component / 8 * 2 + component % 2;
+}
 
 /// Places in CollectModel::scale.
 enum CollectScale : int32_t {

@@ -1,25 +1,22 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// The collecting pass (collect.h) on any tensor core from compute capability 8.0 on: mma.sync and
+// The collecting products (collect.h) on any tensor core from compute capability 8.0 on: mma.sync and
 // asynchronous copies, at most 81 KB of shared memory a block. Formulas and bounds: collect_bound.h;
 // reference: collect_plain.cu; test: tests/train/cuda/collect_test.cu.
-// Phases, for each row tile of 128 rows, by a block of 4 warps with 32 rows each:
-//   (1) a warp prepares its rows: centred, scaled, rounded to fp16; up to 128 columns into shared memory,
-//       wider ones into the block's scratch, from which the slices below bring them back;
-//   (2) for each tile of 128 components: start values, then slices of 64 columns through a ring of
-//       stages; a warp multiplies its 32 rows with all 128 components (128 accumulators a thread);
-//   (3) harvest into lists (detail/collect_lists.cuh); (4) after the last tile, write the rows.
-// Only the components' slices are shared between warps. Two blocks a multiprocessor hide (1), (3), (4).
-// Cost: 2 n K width flops; reads n d once, the operand n / 128 times through L2.
+// For each row tile of 128 rows, by a block of 4 warps with 32 rows each, and each tile of 128
+// components: start values, slices of 64 columns through a ring of stages (up to 128 columns the rows
+// stay in shared memory, wider ones come again with every component tile), a warp multiplies its 32
+// rows with all 128 components (128 accumulators a thread), then detail/collect_tile.cuh.
+// Only the components' slices are shared between warps. Two blocks a multiprocessor hide the rest.
+// Cost: 2 n K width flops; 2 n width bytes read once, the operand n / 128 times through L2.
 // Determinism: gpu_to_gpu for one path; see collect.h.
 #include <algorithm>
 
 #include <cuda_runtime.h>
 
 #include "faiss_gmm/train/cuda/detail/collect_launch.h"
-#include "faiss_gmm/train/cuda/detail/collect_lists.cuh"
-#include "faiss_gmm/train/cuda/detail/collect_rows.cuh"
+#include "faiss_gmm/train/cuda/detail/collect_tile.cuh"
 
 namespace faiss_gmm::cuda {
 namespace {
@@ -28,11 +25,11 @@ constexpr int warps = 4, threads = 32 * warps;
 constexpr int strips = 2; // of 16 rows a warp
 constexpr int warp_rows = 16 * strips;
 constexpr int tile_rows = warps * warp_rows;
+static_assert(wave_tile_rows % tile_rows == 0, "");
 constexpr int slice = 64; // columns: 128 bytes a row, the eight 16-byte parts of a row swizzled
 constexpr int slice_bytes = 128 * slice * 2; // of 128 rows or components
 constexpr int resident_slices = 2;
 constexpr int blocks_per_multiprocessor = 2;
-constexpr int survey_components = 1024;
 
 template <bool resident> constexpr int stages = resident ? 3 : 2;
 
@@ -40,16 +37,13 @@ template <bool resident> struct Shared {
     static constexpr int stage_bytes = resident ? slice_bytes : 2 * slice_bytes;
     alignas(128) unsigned char stage[stages<resident>][stage_bytes]; ///< components, then rows
     alignas(128) unsigned char rows[resident ? resident_slices * slice_bytes : 16];
-    float f[tile_rows], q[tile_rows], threshold[tile_rows];
-    uint32_t counts[tile_rows];
+    int count[tile_rows];
 };
 
 struct Arguments {
     CollectCall call;
-    Rows rows;
-    uint2* entries;  ///< [blocks, tile_rows, list_places], on a multiple of 256 bytes
-    __half* scratch; ///< [blocks, tile_rows, padded_width]; not resident
-    int32_t surveyed;
+    CollectWave wave;
+    int row_tiles, tiles, slices, last_steps;
 };
 
 __device__ inline uint32_t shared_address(const void* pointer) {
@@ -90,84 +84,19 @@ __device__ inline void multiply(float* score, const uint32_t (&a)[4], uint32_t b
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/// (1) for a warp's rows; `first_row` is the tile's.
-template <CollectForm form, bool resident>
-__device__ void bring_rows(
-        const Arguments& arguments,
-        const ModelScale& model_scale,
-        Shared<resident>& shared,
-        int64_t first_row) {
-    const int first = threadIdx.x / 32 * warp_rows, d = arguments.rows.d;
-    const size_t width = arguments.call.model.padded_width;
-    __half* scratch = arguments.scratch + static_cast<size_t>(blockIdx.x) * tile_rows * width;
-    constexpr int batch = resident ? 8 : 4;
-    for (int row = first; row < first + warp_rows; row += batch) {
-        const int64_t own = first_row + row;
-        const int there = own < arguments.rows.n
-                                  ? static_cast<int>(min(int64_t{batch}, arguments.rows.n - own))
-                                  : 0;
-        prepare_rows<form, batch>(
-                arguments.call,
-                model_scale,
-                own,
-                [&](int group, float(&y)[row_places][4]) {
-                    arguments.rows.visit([&](auto* elements) {
-                        load_places<batch>(
-                                elements + (there > 0 ? own : 0) * d,
-                                there,
-                                group,
-                                d,
-                                arguments.rows.aligned,
-                                y);
-                    });
-                },
-                [&](int b, int column, const uint2& halves) {
-                    if (resident) {
-                        *reinterpret_cast<uint2*>(
-                                shared.rows + column / slice * slice_bytes +
-                                swizzled(row + b, column % slice / 8) + column % 8 * 2) = halves;
-                    } else {
-                        *reinterpret_cast<uint2*>(scratch + (row + b) * width + column) = halves;
-                    }
-                },
-                [&](int b, const RowScale& scale, float threshold) {
-                    shared.f[row + b] = scale.f;
-                    shared.q[row + b] = scale.q;
-                    shared.threshold[row + b] = start_of_threshold(scale, threshold);
-                });
-    }
-    __syncwarp();
-}
-
-/// Asks for slice s of a component tile, and of this warp's rows where they are not in shared memory.
-template <bool resident>
-__device__ void
-request_slice(const Arguments& arguments, Shared<resident>& shared, int stage, int tile, int s) {
-    const CollectModel& model = arguments.call.model;
-    const int width = model.padded_width;
-    const __half* components = reinterpret_cast<const __half*>(model.operand) +
-                               static_cast<size_t>(tile) * collect_tile * width;
-    const uint32_t target = shared_address(shared.stage[stage]);
+/// Asks for slice s of rows [first, first + 128) of an operand.
+__device__ inline void
+request_slice(unsigned char* target, const __half* operand, int width, size_t first, int s) {
+    const uint32_t shared = shared_address(target);
     const int part = threadIdx.x % 8, column = s * slice + part * 8;
     const bool exists = column < width;
+    operand += first * width;
 #pragma unroll
-    for (int row = threadIdx.x / 8; row < collect_tile; row += threads / 8) {
+    for (int row = threadIdx.x / 8; row < 128; row += threads / 8) {
         copy_asynchronously(
-                target + swizzled(row, part),
-                exists ? components + static_cast<size_t>(row) * width + column : components,
+                shared + swizzled(row, part),
+                exists ? operand + static_cast<size_t>(row) * width + column : operand,
                 exists);
-    }
-    if (!resident) {
-        const __half* rows =
-                arguments.scratch + static_cast<size_t>(blockIdx.x) * tile_rows * width;
-        const int first = threadIdx.x / 32 * warp_rows;
-#pragma unroll
-        for (int row = first + threadIdx.x % 32 / 8; row < first + warp_rows; row += 4) {
-            copy_asynchronously(
-                    target + slice_bytes + swizzled(row, part),
-                    exists ? rows + static_cast<size_t>(row) * width + column : rows,
-                    exists);
-        }
     }
 }
 
@@ -202,157 +131,98 @@ multiply_slice(float (&score)[strips][64], uint32_t rows, uint32_t components, i
     }
 }
 
-template <CollectForm form, bool many, bool resident>
+template <CollectForm form, CollectStep step, bool resident>
 __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
-        collect_by_warps(const __grid_constant__ Arguments arguments) {
+        multiply_by_warps(const __grid_constant__ Arguments arguments) {
     extern __shared__ __align__(128) unsigned char memory[];
     Shared<resident>& shared = *reinterpret_cast<Shared<resident>*>(memory);
-    const CollectModel& model = arguments.call.model;
-    const CollectInput& input = arguments.call.input;
-    const ModelScale model_scale(model.scale);
-    const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * warp_rows;
-    const int row = first + lane / 4; // of strip 0, h = 0
-    const int slices = (model.padded_width + slice - 1) / slice;
-    const int last_steps = (model.padded_width - (slices - 1) * slice) / 16;
-    const int tile_steps = arguments.surveyed + model.padded_K / collect_tile;
-    const int all_slices = tile_steps * slices;
-    const int64_t row_tiles = (input.n + tile_rows - 1) / tile_rows;
-    const Lists lists{
-            arguments.entries + static_cast<size_t>(blockIdx.x) * tile_rows * list_places,
-            shared.counts,
-            shared.threshold};
-    const auto tile_of = [&](int step) {
-        return step < arguments.surveyed ? step : step - arguments.surveyed;
-    };
-    for (int64_t row_tile = blockIdx.x; row_tile < row_tiles; row_tile += gridDim.x) {
-        const int64_t first_row = row_tile * tile_rows;
-        bring_rows<form>(arguments, model_scale, shared, first_row);
+    constexpr bool lists = step == CollectStep::list;
+    constexpr int all_stages = stages<resident>;
+    const CollectCall& call = arguments.call;
+    const CollectModel& model = call.model;
+    const CollectWave& wave = arguments.wave;
+    const __half* components = reinterpret_cast<const __half*>(model.operand);
+    const __half* row_operand = reinterpret_cast<const __half*>(wave.operand);
+    const int width = model.padded_width, slices = arguments.slices;
+    const int lane = threadIdx.x % 32, own_rows = threadIdx.x / 32 * warp_rows;
+    const int all_slices = arguments.tiles * slices;
+    int* count = shared.count + own_rows;
+    uint2* entries =
+            wave.entries + (static_cast<size_t>(blockIdx.x) * tile_rows + own_rows) * list_places;
+    count[lane] = 0;
+    for (int row_tile = blockIdx.x; row_tile < arguments.row_tiles; row_tile += gridDim.x) {
+        const size_t tile_first = static_cast<size_t>(row_tile) * tile_rows;
+        const int first = row_tile * tile_rows + own_rows;
         const auto request = [&](int number) { // the slice of this number; none past the last
             if (number < all_slices) {
-                request_slice(
-                        arguments,
-                        shared,
-                        number % stages<resident>,
-                        tile_of(number / slices),
-                        number % slices);
+                unsigned char* stage = shared.stage[number % all_stages];
+                const size_t component = static_cast<size_t>(number / slices) * collect_tile;
+                const int s = number % slices;
+                request_slice(stage, components, width, component, s);
+                if (!resident) {
+                    request_slice(stage + slice_bytes, row_operand, width, tile_first, s);
+                } else if (number < slices) {
+                    request_slice(shared.rows + s * slice_bytes, row_operand, width, tile_first, s);
+                }
             }
             close_copies();
         };
-        for (int number = 0; number + 1 < stages<resident>; ++number) {
+        for (int number = 0; number + 1 < all_stages; ++number) {
             request(number);
         }
-        float f[strips][2], q[strips][2], threshold[strips][2];
-        Part part[strips][2];
-        Survey<many> survey[strips];
+        TwoRows rows[strips];
+        Survey<step == CollectStep::survey_many> survey[strips];
 #pragma unroll
         for (int m = 0; m < strips; ++m) {
-            survey[m].begin();
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                const int own = row + 16 * m + 8 * h;
-                f[m][h] = shared.f[own];
-                q[m][h] = shared.q[own];
-                threshold[m][h] = shared.threshold[own];
-                part[m][h].begin(lists.entry + own * list_places + lane % 4 * part_places);
+            rows[m].load(wave, first + 16 * m + lane / 4);
+            if (lists) {
+                rows[m].threshold[0] = lowered(rows[m].threshold[0], width);
+                rows[m].threshold[1] = lowered(rows[m].threshold[1], width);
+            } else {
+                survey[m].begin();
             }
         }
         int number = 0;
-        for (int step = 0; step < tile_steps; ++step) {
-            // (2)
-            const float* columns =
-                    model.columns + static_cast<size_t>(tile_of(step)) * collect_columns;
+        for (int tile = 0; tile < arguments.tiles; ++tile) {
+            const float* columns = model.columns + static_cast<size_t>(tile) * collect_columns;
             float score[strips][64];
 #pragma unroll
-            for (int j = 0; j < collect_tile / 8; ++j) {
-#pragma unroll
-                for (int i = 0; i < 2; ++i) {
-                    const int place = 8 * j + 2 * (lane % 4) + i;
-#pragma unroll
-                    for (int m = 0; m < strips; ++m) {
-#pragma unroll
-                        for (int h = 0; h < 2; ++h) {
-                            RowScale scale;
-                            scale.f = f[m][h];
-                            scale.q = q[m][h];
-                            score[m][4 * j + 2 * h + i] = start_value<form>(columns, place, scale);
-                        }
-                    }
-                }
+            for (int m = 0; m < strips; ++m) {
+                start_scores<form, lists>(columns, rows[m], score[m]);
             }
             for (int s = 0; s < slices; ++s, ++number) {
-                wait_for_copies_but<stages<resident> - 2>();
+                wait_for_copies_but<all_stages - 2>();
                 __syncthreads(); // this slice is here for all, the stage before it is free
-                request(number + stages<resident> - 1);
-                const unsigned char* stage = shared.stage[number % stages<resident>];
+                request(number + all_stages - 1);
+                const unsigned char* stage = shared.stage[number % all_stages];
                 multiply_slice(
                         score,
                         shared_address(
                                 resident ? shared.rows + s * slice_bytes : stage + slice_bytes),
                         shared_address(stage),
-                        s + 1 < slices ? slice / 16 : last_steps);
-            }
-            if (step < arguments.surveyed) {
-#pragma unroll
-                for (int m = 0; m < strips; ++m) {
-                    survey[m].template see<collect_tile / 8>(score[m]);
-#pragma unroll
-                    for (int h = 0; h < 2; ++h) {
-                        if (step + 1 == arguments.surveyed) {
-                            const float below =
-                                    fmaf(input.margin,
-                                         f[m][h],
-                                         largest_gap<form>(model.scale, f[m][h], q[m][h]));
-                            threshold[m][h] =
-                                    fmaxf(threshold[m][h], survey[m].bound(h, input.rank) - below);
-                        }
-                    }
-                }
-                continue;
-            }
-            // (3)
-            Errors errors;
-#pragma unroll
-            for (int e = 0; e < 3; ++e) {
-                errors.factor[e] = columns[column_errors + e];
+                        s + 1 < slices ? slice / 16 : arguments.last_steps);
             }
 #pragma unroll
             for (int m = 0; m < strips; ++m) {
-                harvest<form, many, collect_tile / 8>(
-                        score[m],
-                        tile_of(step) * collect_tile,
-                        errors,
-                        input.margin,
-                        f[m],
-                        q[m],
-                        threshold[m],
-                        part[m]);
-            }
-        }
-        // (4)
-#pragma unroll
-        for (int m = 0; m < strips; ++m) {
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                const int own = row + 16 * m + 8 * h;
-                reinterpret_cast<uint8_t*>(&lists.counts[own])[lane % 4] = part[m][h].byte();
-                if (lane % 4 == 0) {
-                    lists.threshold[own] = threshold[m][h];
+                if (lists) {
+                    list_candidates(
+                            score[m],
+                            static_cast<uint32_t>(tile) * collect_tile,
+                            count + 16 * m,
+                            entries + 16 * m * list_places);
+                } else {
+                    survey[m].template see<form>(score[m], columns + column_errors, rows[m]);
                 }
             }
         }
-        __syncwarp();
-        if (many) {
-            for (int own = first; own < first + warp_rows; ++own) {
-                tighten(lists,
-                        own,
-                        input.rank,
-                        fmaf(input.margin,
-                             shared.f[own],
-                             largest_gap<form>(model.scale, shared.f[own], shared.q[own])));
+#pragma unroll
+        for (int m = 0; m < strips; ++m) {
+            if (lists) {
+                write_lists<form>(
+                        call, wave, first + 16 * m, count + 16 * m, entries + 16 * m * list_places);
+            } else {
+                survey[m].raise(wave, first + 16 * m + lane / 4, call.input, rows[m]);
             }
-        }
-        if (first_row + first + lane < input.n) {
-            write_row(arguments.call.output, first_row + first + lane, lists, first + lane);
         }
         __syncthreads(); // no warp still reads stages that the next tile's requests fill
     }
@@ -360,78 +230,36 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
 
 // ---- host
 
-bool fits_shared(const CollectModel& model) {
-    return model.padded_width <= resident_slices * slice;
-}
-
-size_t list_bytes() {
-    return static_cast<size_t>(multiprocessors()) * blocks_per_multiprocessor * tile_rows *
-           list_places * sizeof(uint2);
-}
-
-template <CollectForm form, bool many, bool resident>
-void launch(const CollectCall& call, void* workspace, Stream stream) {
-    const int64_t row_tiles = (call.input.n + tile_rows - 1) / tile_rows;
-    const int64_t blocks =
-            std::min<int64_t>(row_tiles, int64_t{multiprocessors()} * blocks_per_multiprocessor);
-    Arguments arguments{};
-    arguments.call = call;
-    arguments.rows = rows_of(call);
-    arguments.entries = static_cast<uint2*>(workspace);
-    arguments.scratch =
-            reinterpret_cast<__half*>(static_cast<unsigned char*>(workspace) + list_bytes());
-    const int tiles = call.model.padded_K / collect_tile;
-    if (many) {
-        arguments.surveyed = tiles;
-    } else if (call.input.hint == nullptr && call.model.K > collect_tile) {
-        arguments.surveyed = std::min(tiles, survey_components / collect_tile);
-    }
-    const auto kernel = collect_by_warps<form, many, resident>;
+template <CollectForm form, CollectStep step, bool resident>
+void launch(const Arguments& arguments, Stream stream) {
+    const auto kernel = multiply_by_warps<form, step, resident>;
     constexpr int bytes = sizeof(Shared<resident>);
     static_assert(bytes <= 99 * 1024, "a block's shared memory on compute capability 8.6 and 8.9");
     check_collect(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
             "asking for shared memory");
-    kernel<<<static_cast<unsigned>(blocks), threads, bytes, stream>>>(arguments);
-}
-
-template <CollectForm form, bool many>
-void launch(const CollectCall& call, void* workspace, Stream stream) {
-    if (fits_shared(call.model)) {
-        launch<form, many, true>(call, workspace, stream);
-    } else {
-        launch<form, many, false>(call, workspace, stream);
-    }
-}
-
-template <CollectForm form> void launch(const CollectCall& call, void* workspace, Stream stream) {
-    if (call.input.rank > 1) {
-        launch<form, true>(call, workspace, stream);
-    } else {
-        launch<form, false>(call, workspace, stream);
-    }
+    const int blocks = std::min(arguments.row_tiles, multiprocessors() * blocks_per_multiprocessor);
+    kernel<<<blocks, threads, bytes, stream>>>(arguments);
 }
 
 } // namespace
 
-size_t collect_portable_workspace(const CollectModel& model) {
-    const size_t blocks = static_cast<size_t>(multiprocessors()) * blocks_per_multiprocessor;
-    return list_bytes() +
-           (fits_shared(model) ? 0 : blocks * tile_rows * model.padded_width * sizeof(__half));
-}
-
-void collect_portable(const CollectCall& call, void* workspace, Stream stream) {
-    switch (call.model.form) {
-    case CollectForm::linear:
-        launch<CollectForm::linear>(call, workspace, stream);
-        break;
-    case CollectForm::quadratic:
-        launch<CollectForm::quadratic>(call, workspace, stream);
-        break;
-    case CollectForm::squares:
-        launch<CollectForm::squares>(call, workspace, stream);
-        break;
-    }
+void multiply_portable(
+        const CollectCall& call, CollectStep step, const CollectWave& wave, Stream stream) {
+    Arguments arguments{};
+    arguments.call = call;
+    arguments.wave = wave;
+    arguments.row_tiles = (wave.rows + tile_rows - 1) / tile_rows;
+    arguments.tiles = call.model.padded_K / collect_tile;
+    arguments.slices = (call.model.padded_width + slice - 1) / slice;
+    arguments.last_steps = (call.model.padded_width - (arguments.slices - 1) * slice) / 16;
+    with_form_and_step(call.model.form, step, [&](auto form, auto of_step) {
+        if (arguments.slices <= resident_slices) {
+            launch<form(), of_step(), true>(arguments, stream);
+        } else {
+            launch<form(), of_step(), false>(arguments, stream);
+        }
+    });
 }
 
 } // namespace faiss_gmm::cuda

@@ -151,14 +151,15 @@ __global__ void __launch_bounds__(threads) write_components(ModelArrays model) {
         return;
     }
     if (!used) {
-        columns[column_base + place] = -CUDART_INF_F;
+        columns[column_base + column_place(place)] = -CUDART_INF_F;
         return; // the rest was cleared
     }
     const double eta = 0x1.0p-11 * (1 + 0x1.0p-10) + sqrt(static_cast<double>(width)) * 0x1.0p-40;
     const double gamma = accumulation_error(width);
     const double bound =
             1.002 * collect_norm * (eta * total_norm + total_error + gamma * total_norm);
-    columns[column_base + place] = __double2float_ru(base + 1.01 * gamma * fabs(base));
+    columns[column_base + column_place(place)] =
+            __double2float_ru(base + 1.01 * gamma * fabs(base));
     raise(columns + column_bound + place / 8, bound);
     float* largest_errors = model.scale + scale_largest_errors;
     raise(columns + column_error_bound, 2 * bound);
@@ -167,7 +168,7 @@ __global__ void __launch_bounds__(threads) write_components(ModelArrays model) {
     raise(largest_errors + 1, 2.1 * gamma * fabs(base));
     if (source.form == CollectForm::quadratic) {
         const double h = source.half_precision[k];
-        columns[column_quadratic + place] = __double2float_rd(h * (1 - 1.01 * gamma));
+        columns[column_quadratic + column_place(place)] = __double2float_rd(h * (1 - 1.01 * gamma));
         raise(columns + column_error_quadratic, 2.1 * gamma * h);
         raise(largest_errors + 2, 2.1 * gamma * h);
     }
@@ -185,7 +186,7 @@ int32_t used_width(CollectForm form, int64_t d) {
 } // namespace
 
 CollectModelBytes collect_model_bytes(CollectForm form, int64_t K, int64_t d) {
-    const size_t padded_K = rounded_up(K, 2 * collect_tile);
+    const size_t padded_K = rounded_up(K, collect_tile);
     CollectModelBytes bytes;
     bytes.operand = padded_K * rounded_up(used_width(form, d), 16) * sizeof(__half);
     bytes.columns = padded_K / collect_tile * collect_columns * sizeof(float);
@@ -197,7 +198,7 @@ void prepare_collect_model(const CollectModelSource& source, CollectModel& model
     model.form = source.form;
     model.K = static_cast<int32_t>(source.K);
     model.d = static_cast<int32_t>(source.d);
-    model.padded_K = rounded_up(source.K, 2 * collect_tile);
+    model.padded_K = rounded_up(source.K, collect_tile);
     model.width = used_width(source.form, source.d);
     model.padded_width = rounded_up(model.width, 16);
     model.origin = source.origin;

@@ -489,7 +489,7 @@ void Engine::prepare_collecting() {
     collect_model_.columns = collect_columns_.data();
     collect_model_.scale = collect_scale_.data();
     prepare_collect_model(source, collect_model_, stream_.get());
-    path_ = forced_path_ ? *forced_path_ : best_collect_path(collect_model_.form);
+    path_ = forced_path_ ? *forced_path_ : best_collect_path();
     collect_workspace_.reserve(collect_workspace_bytes(collect_model_, path_));
 }
 

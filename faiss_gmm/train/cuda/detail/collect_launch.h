@@ -4,6 +4,8 @@
 
 // What the implementations of collect.h share on the host.
 
+#include <type_traits>
+
 #include <cuda_runtime_api.h>
 
 #include "faiss_gmm/train/cuda/collect.h"
@@ -21,11 +23,67 @@ struct CollectCall {
     CollectOutput output;
 };
 
+/// What the tensor cores' kernels do with the scores of a wave.
+enum class CollectStep {
+    survey,      ///< raise thresholds to the row's largest L
+    survey_many, ///< to a value that the L of `rank` components reach
+    list,        ///< list what reaches the threshold
+};
+
+/// Rows that are in the form of the operand; device memory. Both kernels work on tiles of
+/// wave_tile_rows rows or less.
+struct CollectWave {
+    int64_t first = 0; ///< row of the call
+    int32_t rows = 0;
+    uint16_t* operand = nullptr; ///< fp16 [rows up to wave_tile_rows, padded_width]
+    float* f = nullptr;          ///< [rows] collect_bound.h; 1 where the threshold is closed
+    float* q = nullptr;          ///< [rows]
+    float* threshold = nullptr;  ///< [rows] a component below it is none; closed: no use
+    uint2* entries =
+            nullptr; ///< [list_blocks * wave_tile_rows, list_places] for lists on their way
+};
+
+constexpr int wave_tile_rows = 256;
+constexpr int list_places = 64; ///< a row that lists more overflows
+
+/// Rows of the call from wave.first on, into the wave.
+void cast_rows(const CollectCall& call, const CollectWave& wave, Stream stream);
+
+void multiply_portable(
+        const CollectCall& call, CollectStep step, const CollectWave& wave, Stream stream);
+void multiply_hopper(
+        const CollectCall& call, CollectStep step, const CollectWave& wave, Stream stream);
+
 void collect_plain(const CollectCall& call, void* workspace, Stream stream);
-void collect_portable(const CollectCall& call, void* workspace, Stream stream);
-void collect_hopper(const CollectCall& call, void* workspace, Stream stream);
 size_t collect_plain_workspace(const CollectModel& model);
-size_t collect_portable_workspace(const CollectModel& model);
-size_t collect_hopper_workspace(const CollectModel& model);
+
+/// Calls launch(form, step), each a std::integral_constant.
+template <class Launch>
+void with_form_and_step(CollectForm form, CollectStep step, const Launch& launch) {
+    const auto with_step = [&](auto constant_form) {
+        switch (step) {
+        case CollectStep::survey:
+            launch(constant_form, std::integral_constant<CollectStep, CollectStep::survey>{});
+            break;
+        case CollectStep::survey_many:
+            launch(constant_form, std::integral_constant<CollectStep, CollectStep::survey_many>{});
+            break;
+        case CollectStep::list:
+            launch(constant_form, std::integral_constant<CollectStep, CollectStep::list>{});
+            break;
+        }
+    };
+    switch (form) {
+    case CollectForm::linear:
+        with_step(std::integral_constant<CollectForm, CollectForm::linear>{});
+        break;
+    case CollectForm::quadratic:
+        with_step(std::integral_constant<CollectForm, CollectForm::quadratic>{});
+        break;
+    case CollectForm::squares:
+        with_step(std::integral_constant<CollectForm, CollectForm::squares>{});
+        break;
+    }
+}
 
 } // namespace faiss_gmm::cuda

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+// What a warp does with the scores of 16 rows and a tile's 128 components, the same for both kinds of
+// tensor-core products, whose accumulators have one layout: lane l holds
+//   score[4 j + 2 h + i] = (row l / 4 + 8 h, column 8 j + 2 (l % 4) + i), so four lanes, a quad, share a row.
+//
+// (1) start_scores: what the accumulators begin with, so that the product leaves U there, less the
+//     row's threshold where candidates are listed.
+// (2) list_candidates: a sign a score. No maxima, no branch but where something is listed; a row's
+//     places are given out by a counter in shared memory, so entries come in any order.
+// (3) write_lists: what lies within the margin of the largest, ascending.
+// (4) Survey: thresholds, where no hint gives one or rank > 1. For rank > 1 each lane keeps the four
+//     largest of its groups' maxima: the smallest of a quad's ceil(rank / 4)-th ones is a bound, for
+//     each stands for a component of its own.
+// Lost: running maxima that raise the threshold from tile to tile, instead of a survey or a hint: lists
+//     of thousands of components overflow before the row's home is seen, and a maximum a score is dearer
+//     than a sign.
+
+#include <math_constants.h>
+
+#include "faiss_gmm/train/cuda/detail/collect_launch.h"
+#include "faiss_gmm/train/cuda/detail/collect_rows.cuh"
+
+namespace faiss_gmm::cuda {
+
+constexpr int survey_largest = 4; ///< group maxima that a lane keeps: rank up to 16
+static_assert(4 * survey_largest == collect_max_rank, "");
+static_assert(list_places == 64, "two entries a lane");
+
+__device__ inline float quad_max(float value) {
+    value = fmaxf(value, __shfl_xor_sync(all_lanes, value, 1));
+    return fmaxf(value, __shfl_xor_sync(all_lanes, value, 2));
+}
+__device__ inline float quad_min(float value) {
+    value = fminf(value, __shfl_xor_sync(all_lanes, value, 1));
+    return fminf(value, __shfl_xor_sync(all_lanes, value, 2));
+}
+
+/// Numbers of a lane's two rows.
+struct TwoRows {
+    float f[2], q[2], threshold[2];
+
+    /// Rows `first` and first + 8 of the wave.
+    __device__ void load(const CollectWave& wave, int first) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int row = first + 8 * h;
+            const bool there = row < wave.rows;
+            f[h] = there ? wave.f[row] : 1.0f;
+            q[h] = there ? wave.q[row] : 0.0f;
+            threshold[h] = there ? wave.threshold[row] : closed;
+        }
+    }
+};
+
+/// The threshold below which the product's roundings cannot bring a score that reaches it: it is part of
+/// what the product starts from, (2) in collect_bound.h.
+__device__ inline float lowered(float threshold, int width) {
+    return threshold - 1.01f * static_cast<float>(accumulation_error(width)) * fabsf(threshold);
+}
+
+/// (1). `columns` is aligned to 16 bytes.
+template <CollectForm form, bool less_threshold>
+__device__ inline void start_scores(const float* columns, const TwoRows& rows, float (&score)[64]) {
+    const int own = threadIdx.x % 4 * column_pitch;
+    const auto four = [](const float* from) { return *reinterpret_cast<const float4*>(from); };
+#pragma unroll
+    for (int j4 = 0; j4 < 4; ++j4) {
+        const float4 bounds = four(columns + column_bound + 4 * j4);
+        const float bound[4] = {bounds.x, bounds.y, bounds.z, bounds.w};
+#pragma unroll
+        for (int pair = 0; pair < 2; ++pair) {
+            const int at = own + 8 * j4 + 4 * pair;
+            const float4 bases = four(columns + column_base + at);
+            const float base[4] = {bases.x, bases.y, bases.z, bases.w};
+            float quadratic[4] = {0, 0, 0, 0};
+            if (form == CollectForm::quadratic) {
+                const float4 quadratics = four(columns + column_quadratic + at);
+                quadratic[0] = quadratics.x;
+                quadratic[1] = quadratics.y;
+                quadratic[2] = quadratics.z;
+                quadratic[3] = quadratics.w;
+            }
+#pragma unroll
+            for (int one = 0; one < 2; ++one) {
+                const int j = 4 * j4 + 2 * pair + one;
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                    const float above =
+                            bound[2 * pair + one] - (less_threshold ? rows.threshold[h] : 0.0f);
+#pragma unroll
+                    for (int i = 0; i < 2; ++i) {
+                        float start = fmaf(base[2 * one + i], rows.f[h], above);
+                        if (form == CollectForm::quadratic) {
+                            start = fmaf(-quadratic[2 * one + i], rows.q[h], start);
+                        }
+                        score[4 * j + 2 * h + i] = start;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Signs of row h's scores: bit 31 - c for column number c = 2 j + i of the lane; 1: below zero.
+__device__ inline uint32_t signs(const float (&score)[64], int h) {
+    uint32_t mask = 0;
+#pragma unroll
+    for (int c = 0; c < 32; ++c) {
+        mask = __funnelshift_l(__float_as_uint(score[c / 2 * 4 + 2 * h + c % 2]), mask, 1);
+    }
+    return mask;
+}
+
+/// Score number c of row h, without memory.
+__device__ inline float pick(const float (&score)[64], int h, int c) {
+    float value[16];
+#pragma unroll
+    for (int j = 0; j < 16; ++j) {
+        value[j] = c % 2 != 0 ? score[4 * j + 2 * h + 1] : score[4 * j + 2 * h];
+    }
+#pragma unroll
+    for (int bit = 3; bit >= 0; --bit) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            if (j < 1 << bit) {
+                value[j] = (c >> (bit + 1) & 1) != 0 ? value[j + (1 << bit)] : value[j];
+            }
+        }
+    }
+    return value[0];
+}
+
+/// (2). `count` [16] in shared memory and `entries` [16, list_places] are the warp's.
+__device__ inline void
+list_candidates(const float (&score)[64], uint32_t first_component, int* count, uint2* entries) {
+    const uint32_t below[2] = {signs(score, 0), signs(score, 1)};
+    if ((below[0] & below[1]) != ~0u) {
+        const int row = threadIdx.x % 32 / 4;
+        const uint32_t column = first_component + 2 * (threadIdx.x % 4);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            uint32_t left = ~below[h];
+#pragma unroll 1
+            while (left != 0) {
+                const int c = __clz(static_cast<int>(left));
+                left &= ~(0x80000000u >> c);
+                const int place = atomicAdd(count + row + 8 * h, 1);
+                if (place < list_places) {
+                    entries[(row + 8 * h) * list_places + place] = make_uint2(
+                            __float_as_uint(pick(score, h, c)), column + c / 2 * 8 + c % 2);
+                }
+            }
+        }
+    }
+    __syncwarp();
+}
+
+/// The rank-th largest of a row's values, two a lane; -infinity where there are fewer.
+__device__ inline float largest_of_rank(const float (&value)[2], int rank) {
+    const int lane = threadIdx.x % 32;
+    int larger[2] = {0, 0}; // or equal and before: what comes to stand at rank - 1 is one of equals
+#pragma unroll
+    for (int o = 0; o < 2; ++o) {
+#pragma unroll 4
+        for (int l = 0; l < 32; ++l) {
+            const float other = __shfl_sync(all_lanes, value[o], l);
+#pragma unroll
+            for (int p = 0; p < 2; ++p) {
+                larger[p] += other > value[p] || (other == value[p] && 32 * o + l < 32 * p + lane);
+            }
+        }
+    }
+    float found = -CUDART_INF_F;
+#pragma unroll
+    for (int p = 0; p < 2; ++p) {
+        found = larger[p] == rank - 1 ? value[p] : found;
+    }
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+        found = fmaxf(found, __shfl_xor_sync(all_lanes, found, step));
+    }
+    return found;
+}
+
+/// (3) for row i of the output by a whole warp; `listed` entries, kept within `below` of the rank-th.
+__device__ inline void write_list(
+        const CollectOutput& output,
+        int64_t i,
+        const uint2* entries,
+        int listed,
+        int rank,
+        float below) {
+    const int lane = threadIdx.x % 32, capacity = output.capacity;
+    int kept = capacity + 1;
+    uint32_t best = 0;
+    if (listed <= list_places) {
+        float value[2];
+        uint32_t k[2];
+#pragma unroll
+        for (int o = 0; o < 2; ++o) {
+            const int place = 32 * o + lane;
+            const uint2 entry = place < listed ? entries[place]
+                                               : make_uint2(__float_as_uint(-CUDART_INF_F), ~0u);
+            value[o] = __uint_as_float(entry.x);
+            k[o] = entry.y;
+        }
+        float top = fmaxf(value[0], value[1]);
+#pragma unroll
+        for (int step = 16; step > 0; step /= 2) {
+            top = fmaxf(top, __shfl_xor_sync(all_lanes, top, step));
+        }
+        best = __reduce_min_sync(
+                all_lanes, min(value[0] == top ? k[0] : ~0u, value[1] == top ? k[1] : ~0u));
+        const float threshold = (rank > 1 ? largest_of_rank(value, rank) : top) - below;
+        uint32_t keeps[2];
+        int smaller[2] = {0, 0};
+#pragma unroll
+        for (int o = 0; o < 2; ++o) {
+            keeps[o] = __ballot_sync(all_lanes, 32 * o + lane < listed && value[o] >= threshold);
+        }
+#pragma unroll
+        for (int o = 0; o < 2; ++o) {
+            for (uint32_t left = keeps[o]; left != 0; left &= left - 1) {
+                const uint32_t other =
+                        __shfl_sync(all_lanes, k[o], __ffs(static_cast<int>(left)) - 1);
+                smaller[0] += other < k[0];
+                smaller[1] += other < k[1];
+            }
+        }
+        kept = min(__popc(keeps[0]) + __popc(keeps[1]), capacity + 1);
+#pragma unroll
+        for (int o = 0; o < 2; ++o) {
+            if (kept <= capacity && (keeps[o] >> lane & 1) != 0) {
+                output.component[i * capacity + smaller[o]] = static_cast<uint16_t>(k[o]);
+            }
+        }
+    }
+    if (lane == 0) {
+        output.count[i] = static_cast<uint8_t>(kept);
+        if (output.best != nullptr) {
+            output.best[i] = static_cast<uint16_t>(best);
+        }
+    }
+}
+
+/// (3) for a warp's 16 rows, `first` of the wave and after; empties the counters.
+template <CollectForm form>
+__device__ inline void write_lists(
+        const CollectCall& call,
+        const CollectWave& wave,
+        int first,
+        int* count,
+        const uint2* entries) {
+    const int lane = threadIdx.x % 32, row = first + lane, rank = call.input.rank;
+    const bool there = lane < 16 && row < wave.rows;
+    const bool of_use = there && wave.threshold[row] != closed;
+    const int listed = there ? count[lane] : 0;
+    const bool alone = of_use && listed == 1;
+    if (alone) { // most rows where components lie apart
+        const int64_t i = wave.first + row;
+        const uint16_t k = static_cast<uint16_t>(entries[lane * list_places].y);
+        call.output.component[i * call.output.capacity] = k;
+        call.output.count[i] = 1;
+        if (call.output.best != nullptr) {
+            call.output.best[i] = k;
+        }
+    }
+    float below = 0;
+    if (of_use && !alone) {
+        below = fmaf(
+                call.input.margin,
+                wave.f[row],
+                bound_gap<form>(call.model.scale + scale_largest_errors, wave.f[row], wave.q[row]));
+    }
+    const int certain = of_use ? listed : list_places + 1;
+    for (uint32_t left = __ballot_sync(all_lanes, there && !alone); left != 0; left &= left - 1) {
+        const int r = __ffs(static_cast<int>(left)) - 1;
+        write_list(
+                call.output,
+                wave.first + first + r,
+                entries + r * list_places,
+                __shfl_sync(all_lanes, certain, r),
+                rank,
+                __shfl_sync(all_lanes, below, r));
+    }
+    __syncwarp();
+    if (lane < 16) {
+        count[lane] = 0;
+    }
+    __syncwarp();
+}
+
+/// (4) What a survey has seen of two rows: lower bounds L.
+template <bool many> struct Survey {
+    float largest[2][many ? survey_largest : 1];
+
+    __device__ void begin() {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+#pragma unroll
+            for (float& value : largest[h]) {
+                value = -CUDART_INF_F;
+            }
+        }
+    }
+    /// Of a tile with such error factors.
+    template <CollectForm form>
+    __device__ void see(const float (&score)[64], const float* errors, const TwoRows& rows) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const float gap = bound_gap<form>(errors, rows.f[h], rows.q[h]);
+            float all = -CUDART_INF_F;
+#pragma unroll
+            for (int g = 0; g < 8; ++g) {
+                float value = score[8 * g + 2 * h];
+#pragma unroll
+                for (int j = 0; j < 2; ++j) {
+#pragma unroll
+                    for (int i = 0; i < 2; ++i) {
+                        value = fmaxf(value, score[8 * g + 4 * j + 2 * h + i]);
+                    }
+                }
+                if (!many) {
+                    all = fmaxf(all, value);
+                    continue;
+                }
+                value -= gap;
+#pragma unroll
+                for (float& kept : largest[h]) {
+                    const float smaller = fminf(kept, value);
+                    kept = fmaxf(kept, value);
+                    value = smaller;
+                }
+            }
+            if (!many) {
+                largest[h][0] = fmaxf(largest[h][0], all - gap);
+            }
+        }
+    }
+    /// The L of so many components are at least this.
+    __device__ float bound(int h, int rank) const {
+        if (!many) {
+            return quad_max(largest[h][0]);
+        }
+        const int place = (rank - 1) / 4;
+        float own = largest[h][0];
+#pragma unroll
+        for (int i = 1; i < (many ? survey_largest : 1); ++i) {
+            own = i == place ? largest[h][i] : own;
+        }
+        return quad_min(own);
+    }
+    /// Thresholds of the lane's rows, `first` and first + 8 of the wave.
+    __device__ void
+    raise(const CollectWave& wave,
+          int first,
+          const CollectInput& input,
+          const TwoRows& rows) const {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int row = first + 8 * h;
+            const float threshold = bound(h, input.rank) - input.margin * rows.f[h];
+            if (threadIdx.x % 4 == 0 && row < wave.rows && rows.threshold[h] != closed) {
+                wave.threshold[row] = fmaxf(rows.threshold[h], threshold);
+            }
+        }
+    }
+};
+
+} // namespace faiss_gmm::cuda
