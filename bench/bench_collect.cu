@@ -136,6 +136,19 @@ void run(const Case& c, CollectPath path) {
     void* workspace = allocate<char>(collect_workspace_bytes(model, path));
     const float ms =
             time([&] { collect_candidates(model, input, output, path, workspace, nullptr); });
+    // Its parts, over all rows as one wave.
+    CollectWave wave;
+    wave.rows = static_cast<int32_t>(c.n);
+    wave.operand = allocate<uint16_t>((c.n + wave_tile_rows) * model.padded_width);
+    wave.f = allocate<float>(c.n);
+    wave.q = allocate<float>(c.n);
+    wave.threshold = allocate<float>(c.n);
+    wave.entries = static_cast<uint2*>(workspace);
+    const CollectCall call{model, input, output};
+    const auto multiply = path == CollectPath::hopper ? multiply_hopper : multiply_portable;
+    const float cast_ms = time([&] { cast_rows(call, wave, nullptr); });
+    const float survey_ms = time([&] { multiply(call, CollectStep::survey, wave, nullptr); });
+    const float list_ms = time([&] { multiply(call, CollectStep::list, wave, nullptr); });
     std::vector<uint8_t> count(c.n);
     check_collect(cudaMemcpy(count.data(), output.count, c.n, cudaMemcpyDeviceToHost), "out");
     int64_t overflows = 0, candidates = 0;
@@ -146,7 +159,7 @@ void run(const Case& c, CollectPath path) {
     std::printf(
             "%-12s form %d %9lld %6lld %4lld rank %2d hint %d %8.3f ms (predicted %6.3f) %6.1f "
             "TFLOP/s "
-            "%6.2f a row, overflow %.5f, model %.3f ms\n",
+            "%6.2f a row, overflow %.5f, model %.3f ms, cast %.3f, survey %.3f, list %.3f\n",
             c.name,
             static_cast<int>(c.form),
             static_cast<long long>(c.n),
@@ -160,7 +173,10 @@ void run(const Case& c, CollectPath path) {
             static_cast<double>(candidates) /
                     static_cast<double>(c.n - overflows + (c.n == overflows)),
             static_cast<double>(overflows) / static_cast<double>(c.n),
-            model_ms);
+            model_ms,
+            cast_ms,
+            survey_ms,
+            list_ms);
     std::fflush(stdout);
     for (void* data :
          {static_cast<void*>(means),
@@ -175,6 +191,10 @@ void run(const Case& c, CollectPath path) {
           static_cast<void*>(output.component),
           static_cast<void*>(output.count),
           static_cast<void*>(output.best),
+          static_cast<void*>(wave.operand),
+          static_cast<void*>(wave.f),
+          static_cast<void*>(wave.q),
+          static_cast<void*>(wave.threshold),
           workspace}) {
         cudaFree(data);
     }

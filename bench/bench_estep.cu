@@ -299,6 +299,7 @@ nlohmann::json run(const Case& c, const std::vector<size_t>& top, int repeats) {
     chunk.memory = Chunk::Memory::device;
     chunk.stream = engine->stream();
     chunk.last = true;
+    chunk.source = VectorSource::new_number();
     engine->begin(mixture);
     Timer timer(static_cast<cudaStream_t>(engine->stream()));
     CudaPassCounts counts;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// Rows into the form that the collecting products read: centred, scaled, rounded to fp16; the row's
-// scale, and a threshold from its hint. Formulas: collect_bound.h and detail/collect_rows.cuh.
-// A warp takes eight rows up to 128 dimensions wide, four wider ones; reads them twice, the second
-// time from L1.
-// Cost: n d of the rows' type read and 2 n width bytes written, to memory or, where a wave fits, to L2.
+// Rows into the form that the collecting products read: y = x - o scaled and rounded to fp16, the
+// row's scale, and a threshold from its hint. Formulas: collect_bound.h.
+//   threshold = L_i,hint - margin, of the row in fp32 (no further off than the product of (3))
+// A few lanes a row: 8 up to 128 dimensions, 16 up to 256, else a warp; each holds its dimensions.
+// Cost: n d of the rows' type read once, 2 n width bytes written; a hinted component is 2 width bytes
+//   from L2 a row. Bound by memory.
+// Determinism: gpu_to_gpu; a row's numbers depend on the row, its hint and the model alone.
 #include <cuda_runtime.h>
 
 #include "faiss_gmm/train/cuda/detail/collect_launch.h"
@@ -14,57 +16,149 @@
 namespace faiss_gmm::cuda {
 namespace {
 
-constexpr int warps = 8;
+constexpr int threads = 256;
 
-template <CollectForm form, int batch>
-__global__ void __launch_bounds__(32 * warps)
-        cast_kernel(const __grid_constant__ CollectCall call, Rows rows, CollectWave wave) {
-    const int first = (blockIdx.x * warps + threadIdx.x / 32) * batch;
-    const int there = min(batch, wave.rows - first);
-    if (there <= 0) {
-        return;
-    }
-    const ModelScale model_scale(call.model.scale);
-    const int64_t own = wave.first + first;
-    __half* operand = reinterpret_cast<__half*>(wave.operand);
-    const size_t width = call.model.padded_width;
-    prepare_rows<form, batch>(
-            call,
-            model_scale,
-            own,
-            [&](int group, float(&y)[row_places][4]) {
-                rows.visit([&](auto* elements) {
-                    load_places<batch>(
-                            elements + own * rows.d, there, group, rows.d, rows.aligned, y);
-                });
-            },
-            [&](int b, int column, const uint2& halves) {
-                if (b < there) {
-                    *reinterpret_cast<uint2*>(operand + (first + b) * width + column) = halves;
-                }
-            },
-            [&](int b, const RowScale& scale, float threshold) {
-                if (b < there) {
-                    wave.f[first + b] = scale.f == 0 ? 1.0f : scale.f;
-                    wave.q[first + b] = scale.q;
-                    wave.threshold[first + b] = start_of_threshold(scale, threshold);
-                }
-            });
+__device__ inline uint2 four_halves(const float (&v)[4], float scale) {
+    const __half2 low = __floats2half2_rn(v[0] * scale, v[1] * scale);
+    const __half2 high = __floats2half2_rn(v[2] * scale, v[3] * scale);
+    return make_uint2(
+            *reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high));
 }
 
-template <CollectForm form, int batch>
+__device__ inline void split_halves(const uint2& raw, float (&out)[4]) {
+    const float2 low = __half22float2(*reinterpret_cast<const __half2*>(&raw.x));
+    const float2 high = __half22float2(*reinterpret_cast<const __half2*>(&raw.y));
+    out[0] = low.x;
+    out[1] = low.y;
+    out[2] = high.x;
+    out[3] = high.y;
+}
+
+template <int lanes> __device__ inline float sum_over(float value) {
+#pragma unroll
+    for (int step = lanes / 2; step > 0; step /= 2) {
+        value += __shfl_xor_sync(all_lanes, value, step);
+    }
+    return value;
+}
+
+/// L of component k less the margin; `product` is y . w and y^2 . w2 (E / E2).
+template <CollectForm form>
+__device__ inline float hinted_threshold(
+        const CollectModel& model, uint32_t k, float product, const RowScale& row, float margin) {
+    const float* columns = model.columns + k / collect_tile * collect_columns;
+    const float upper = fmaf(row.F, product, start_value<form>(columns, k % collect_tile, row));
+    return upper - fmaf(margin, row.f, bound_gap<form>(columns + column_errors, row.f, row.q));
+}
+
+template <CollectForm form, int lanes, int chunks>
+__global__ void __launch_bounds__(threads)
+        cast_kernel(const __grid_constant__ CollectCall call, Rows rows, CollectWave wave) {
+    const CollectModel& model = call.model;
+    const int lane = threadIdx.x % lanes, d = model.d, width = model.padded_width;
+    const int row = (blockIdx.x * threads + threadIdx.x) / lanes;
+    const bool there = row < wave.rows;
+    const int64_t i = wave.first + (there ? row : 0);
+    const bool with_hint = call.input.hint != nullptr && call.input.rank == 1;
+    const uint32_t hint = with_hint ? min(static_cast<uint32_t>(call.input.hint[i]),
+                                          static_cast<uint32_t>(model.K - 1))
+                                    : 0;
+    const int second = squares_offset(d);
+    const auto dimension = [&](int c) { return 4 * (lanes * c + lane); };
+
+    float y[chunks][4];
+    rows.visit([&](auto* elements) {
+#pragma unroll
+        for (int c = 0; c < chunks; ++c) {
+            load_four(elements + i * d, dimension(c), d, rows.aligned, y[c]);
+        }
+    });
+    const __half* hinted =
+            reinterpret_cast<const __half*>(model.operand) + static_cast<size_t>(hint) * width;
+    const bool origin_aligned = d % 4 == 0 && reinterpret_cast<uintptr_t>(model.origin) % 16 == 0;
+    const ModelScale model_scale(model.scale);
+    float squares = 0, fourths = 0, product = 0;
+#pragma unroll
+    for (int c = 0; c < chunks; ++c) {
+        const int at = dimension(c);
+        float origin[4], w[4] = {0, 0, 0, 0}, w2[4] = {0, 0, 0, 0};
+        load_four(model.origin, at, d, origin_aligned, origin);
+        if (with_hint && at < d) {
+            split_halves(*reinterpret_cast<const uint2*>(hinted + at), w);
+            if (form == CollectForm::squares) {
+                split_halves(*reinterpret_cast<const uint2*>(hinted + second + at), w2);
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const float v = y[c][j] - origin[j]; // zero from d on
+            y[c][j] = v;
+            squares = fmaf(v, v, squares);
+            product = fmaf(v, w[j], product);
+            if (form == CollectForm::squares) {
+                product = fmaf(v * v * model_scale.ratio, w2[j], product);
+                fourths = fmaf(v * v, v * v, fourths);
+            }
+        }
+    }
+    squares = sum_over<lanes>(squares);
+    product = sum_over<lanes>(product);
+    if (form == CollectForm::squares) {
+        fourths = sum_over<lanes>(fourths);
+    }
+    const RowScale scale = row_scale<form>(squares, fourths, model_scale);
+    if (!there) {
+        return;
+    }
+    if (lane == 0) {
+        const float threshold =
+                with_hint ? hinted_threshold<form>(model, hint, product, scale, call.input.margin)
+                          : open;
+        const bool of_use = scale.f != 0;
+        wave.f[row] = of_use ? scale.f : 1.0f;
+        wave.q[row] = scale.q;
+        // A hint of weight zero gives -infinity.
+        wave.threshold[row] = of_use ? fmaxf(open, threshold) : closed;
+    }
+    __half* out = reinterpret_cast<__half*>(wave.operand) + static_cast<size_t>(row) * width;
+    const bool of_use = scale.F != 0; // others may hold NaN: zeros instead
+    const uint2 nothing = make_uint2(0, 0);
+#pragma unroll
+    for (int c = 0; c < chunks; ++c) {
+        const int at = dimension(c);
+        if (at < (form == CollectForm::squares ? second : width)) {
+            *reinterpret_cast<uint2*>(out + at) = of_use ? four_halves(y[c], scale.F) : nothing;
+        }
+        if (form == CollectForm::squares && second + at < width) {
+            const float squared[4] = {
+                    y[c][0] * y[c][0], y[c][1] * y[c][1], y[c][2] * y[c][2], y[c][3] * y[c][3]};
+            *reinterpret_cast<uint2*>(out + second + at) =
+                    of_use ? four_halves(squared, scale.F2) : nothing;
+        }
+    }
+}
+
+template <CollectForm form, int lanes, int chunks>
 void launch(const CollectCall& call, const CollectWave& wave, Stream stream) {
-    constexpr int block_rows = warps * batch;
-    cast_kernel<form, batch><<<(wave.rows + block_rows - 1) / block_rows, 32 * warps, 0, stream>>>(
-            call, rows_of(call), wave);
+    constexpr int block_rows = threads / lanes;
+    cast_kernel<form, lanes, chunks>
+            <<<(wave.rows + block_rows - 1) / block_rows, threads, 0, stream>>>(
+                    call, rows_of(call), wave);
 }
 
 template <CollectForm form>
 void launch(const CollectCall& call, const CollectWave& wave, Stream stream) {
-    if (call.model.d <= 128) {
-        launch<form, 8>(call, wave, stream);
+    const int d = call.model.d;
+    if (d <= 128) {
+        launch<form, 8, 4>(call, wave, stream);
+    } else if (d <= 256) {
+        launch<form, 16, 4>(call, wave, stream);
+    } else if (d <= 512) {
+        launch<form, 32, 4>(call, wave, stream);
+    } else if (d <= 1024) {
+        launch<form, 32, 8>(call, wave, stream);
     } else {
-        launch<form, 4>(call, wave, stream);
+        launch<form, 32, 16>(call, wave, stream);
     }
 }
 

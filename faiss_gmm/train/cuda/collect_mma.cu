@@ -38,6 +38,7 @@ template <bool resident> struct Shared {
     alignas(128) unsigned char stage[stages<resident>][stage_bytes]; ///< components, then rows
     alignas(128) unsigned char rows[resident ? resident_slices * slice_bytes : 16];
     int count[tile_rows];
+    uint32_t best[tile_rows];
 };
 
 struct Arguments {
@@ -146,10 +147,16 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
     const int width = model.padded_width, slices = arguments.slices;
     const int lane = threadIdx.x % 32, own_rows = threadIdx.x / 32 * warp_rows;
     const int all_slices = arguments.tiles * slices;
-    int* count = shared.count + own_rows;
-    uint2* entries =
-            wave.entries + (static_cast<size_t>(blockIdx.x) * tile_rows + own_rows) * list_places;
-    count[lane] = 0;
+    WarpLists own_lists[strips];
+#pragma unroll
+    for (int m = 0; m < strips; ++m) {
+        const int strip = own_rows + 16 * m;
+        own_lists[m] = {
+                shared.count + strip,
+                shared.best + strip,
+                wave.entries + (static_cast<size_t>(blockIdx.x) * tile_rows + strip) * list_places};
+        own_lists[m].clear();
+    }
     for (int row_tile = blockIdx.x; row_tile < arguments.row_tiles; row_tile += gridDim.x) {
         const size_t tile_first = static_cast<size_t>(row_tile) * tile_rows;
         const int first = row_tile * tile_rows + own_rows;
@@ -206,10 +213,7 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
             for (int m = 0; m < strips; ++m) {
                 if (lists) {
                     list_candidates(
-                            score[m],
-                            static_cast<uint32_t>(tile) * collect_tile,
-                            count + 16 * m,
-                            entries + 16 * m * list_places);
+                            score[m], static_cast<uint32_t>(tile) * collect_tile, own_lists[m]);
                 } else {
                     survey[m].template see<form>(score[m], columns + column_errors, rows[m]);
                 }
@@ -218,8 +222,7 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
 #pragma unroll
         for (int m = 0; m < strips; ++m) {
             if (lists) {
-                write_lists<form>(
-                        call, wave, first + 16 * m, count + 16 * m, entries + 16 * m * list_places);
+                write_lists<form>(call, wave, first + 16 * m, own_lists[m]);
             } else {
                 survey[m].raise(wave, first + 16 * m + lane / 4, call.input, rows[m]);
             }

@@ -60,6 +60,7 @@ template <RowsIn place> struct Shared {
     alignas(1024) unsigned char rows[S::row_slots][S::row_slot_bytes];
     alignas(16) float columns[S::stages][collect_columns]; ///< with a tile's first slice
     int count[tile_rows];
+    uint32_t best[tile_rows];
     uint64_t full[S::stages], empty[S::stages];
     uint64_t rows_full[S::row_slots], rows_empty[S::row_slots];
 };
@@ -161,18 +162,18 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
     const CollectCall& call = arguments.call;
     const CollectWave& wave = arguments.wave;
     const int lane = threadIdx.x % 32, strip = group * 4 + threadIdx.x % 128 / 32;
-    int* count = shared.count + 16 * strip;
-    uint2* entries =
-            wave.entries + (static_cast<size_t>(blockIdx.x) * tile_rows + 16 * strip) * list_places;
+    const WarpLists own_lists{
+            shared.count + 16 * strip,
+            shared.best + 16 * strip,
+            wave.entries +
+                    (static_cast<size_t>(blockIdx.x) * tile_rows + 16 * strip) * list_places};
     const auto release = [&](uint64_t* barrier) {
         __syncwarp();
         if (lane == 0) {
             hopper::arrive(barrier);
         }
     };
-    if (lane < 16) {
-        count[lane] = 0;
-    }
+    own_lists.clear();
     Ring<S::stages> ring;
     Ring<S::row_slots> slots; // of the row tile's first slice
     float score[64];
@@ -236,13 +237,13 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
             }
             hold(score);
             if (lists) {
-                list_candidates(score, static_cast<uint32_t>(tile) * collect_tile, count, entries);
+                list_candidates(score, static_cast<uint32_t>(tile) * collect_tile, own_lists);
             } else {
                 survey.template see<form>(score, errors, rows);
             }
         }
         if (lists) {
-            write_lists<form>(call, wave, first, count, entries);
+            write_lists<form>(call, wave, first, own_lists);
         } else {
             survey.raise(wave, first + lane / 4, call.input, rows);
         }

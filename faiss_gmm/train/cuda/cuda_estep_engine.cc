@@ -16,7 +16,8 @@
 // Rows of host memory come through two buffers of a wave each, copied on a stream of their own while
 // the wave before is worked on; what fits stays for the next pass over the same source.
 // Memory beside parameters, sums (5 K d fp64) and rows: 16 capacity + 30 bytes a row of a wave, 24 a
-// pair, d / 16 (diagonal d / 8) for segments; nothing of size n.
+// pair, d / 16 (diagonal d / 8) for segments; of size n only 2 bytes a row of a source, up to 2^26 rows:
+// its provisional home, from which the next pass over that source starts.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc.
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
 
@@ -51,7 +52,8 @@ constexpr int most_wave_blocks = 32; ///< at d = 2,048
 constexpr size_t exact_bytes = size_t{64} << 20;
 constexpr size_t bounce_bytes = size_t{32} << 20; ///< of pageable rows that are pinned at once
 constexpr size_t bounce_slice = size_t{1} << 20;
-constexpr int pass_capacity = 32; ///< candidates that a row's list holds
+constexpr size_t most_hints = size_t{1} << 26; ///< rows whose homes are kept for the next pass
+constexpr int pass_capacity = 32;              ///< candidates that a row's list holds
 constexpr int top_capacity = pass_capacity;
 constexpr double negligible_share =
         1e-8; ///< of a row in one component: may be left out of variances
@@ -277,7 +279,7 @@ private:
     void start_pass(Assignment assignment);
     PairRule rule_for(Assignment assignment) const;
     void prepare_collecting();
-    void reserve_wave(bool from_host);
+    void reserve_wave(bool from_host, size_t rows_to_come);
     void reserve_for(size_t blocks, bool from_host);
     size_t wave_rows() const {
         return wave_blocks_ * block_rows_;
@@ -288,7 +290,16 @@ private:
     void flush();
     void start_wave(const float* x, size_t rows, size_t first_row);
     void end_wave();
-    RowLists collect(const float* x, size_t rows, int capacity, float margin, int rank);
+    RowLists
+    collect(const float* x,
+            size_t rows,
+            int capacity,
+            float margin,
+            int rank,
+            uint16_t* home,
+            bool home_is_hint);
+    void reserve_homes(size_t rows);
+    void choose_hints(const Chunk& chunk);
     void sum_other_pairs(
             const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs);
     void sum_left_rows(const int* left);
@@ -327,6 +338,12 @@ private:
     size_t block_rows_ = 0, wave_blocks_ = 0;
     int capacity_ = 0; ///< for which the lists were reserved
     DeviceArray<uint16_t> component_, home_;
+    /// Provisional homes of the first rows of source hinted_source_: the next pass's hints.
+    DeviceArray<uint16_t> homes_;
+    uint64_t hinted_source_ = 0;
+    size_t homes_room_ = 0;  ///< rows
+    size_t homes_known_ = 0; ///< of them, from passes before
+    size_t homes_seen_ = 0;  ///< of them, in this pass
     DeviceArray<uint8_t> count_, kept_;
     DeviceArray<float> share_;
     DeviceArray<uint32_t> row_keys_, row_numbers_, pair_keys_;
@@ -405,6 +422,7 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
     before_is_current_ = true;
     if (K_ != mixture.K || d_ != mixture.d || covariance_ != mixture.covariance) {
         wave_blocks_ = 0; // what fitted says nothing of this shape
+        homes_seen_ = 0;
     }
     K_ = mixture.K;
     d_ = mixture.d;
@@ -494,12 +512,13 @@ void Engine::prepare_collecting() {
 }
 
 /// Buffers for a wave: as many blocks as memory allows, any number of them gives the same bits.
-void Engine::reserve_wave(bool from_host) {
+void Engine::reserve_wave(bool from_host, size_t rows_to_come) {
     size_t blocks =
             wave_blocks_ == 0 ? wave_blocks_for(options_, covariance_, K_, d_) : wave_blocks_;
     while (true) {
         try {
             reserve_for(blocks, from_host);
+            reserve_homes(rows_ + rows_to_come);
             wave_blocks_ = blocks;
             return;
         } catch (const OutOfMemory&) {
@@ -577,7 +596,8 @@ void Engine::accumulate(const Chunk& chunk) {
     }
     const DeviceGuard guard(options_.device);
     const bool on_device = chunk.memory == Chunk::Memory::device;
-    reserve_wave(!on_device);
+    choose_hints(chunk);
+    reserve_wave(!on_device, chunk.n);
     if (on_device) {
         consumed_.record(static_cast<cudaStream_t>(chunk.stream));
         consumed_.block(stream_.get());
@@ -721,7 +741,14 @@ void Engine::flush() {
 }
 
 /// Phase 1.
-RowLists Engine::collect(const float* x, size_t rows, int capacity, float margin, int rank) {
+RowLists Engine::collect(
+        const float* x,
+        size_t rows,
+        int capacity,
+        float margin,
+        int rank,
+        uint16_t* home,
+        bool home_is_hint) {
     RowLists lists;
     lists.x = x;
     lists.x_aligned = aligned(x, d_);
@@ -729,7 +756,7 @@ RowLists Engine::collect(const float* x, size_t rows, int capacity, float margin
     lists.capacity = capacity;
     lists.component = component_.data();
     lists.count = count_.data();
-    lists.home = home_.data();
+    lists.home = home;
     lists.share = share_.data();
     if (options_.tier != CudaTier::automatic) {
         check(cudaMemsetAsync(lists.count, 0, rows, stream_.get()), "clearing lists");
@@ -741,6 +768,7 @@ RowLists Engine::collect(const float* x, size_t rows, int capacity, float margin
     // The bounds know nothing of the rounding of the margin itself.
     input.margin = margin * 1.0001f + 1e-4f;
     input.rank = rank;
+    input.hint = home_is_hint ? home : nullptr;
     CollectOutput output;
     output.component = lists.component;
     output.count = lists.count;
@@ -749,6 +777,40 @@ RowLists Engine::collect(const float* x, size_t rows, int capacity, float margin
     collect_candidates(
             collect_model_, input, output, path_, collect_workspace_.data(), stream_.get());
     return lists;
+}
+
+/// Room for the homes of the source's first rows.
+void Engine::reserve_homes(size_t rows) {
+    const size_t needed = hinted_source_ == 0 ? 0 : std::min(rows, most_hints);
+    if (needed <= homes_room_) {
+        return;
+    }
+    DeviceArray<uint16_t> more;
+    const size_t room = std::min(most_hints, std::max(needed, 2 * homes_room_));
+    more.reserve(room);
+    check(cudaMemcpyAsync(
+                  more.data(),
+                  homes_.data(),
+                  homes_room_ * sizeof(uint16_t),
+                  cudaMemcpyDeviceToDevice,
+                  stream_.get()),
+          "keeping homes");
+    stream_.synchronize(); // the old ones are freed
+    homes_ = std::move(more);
+    homes_room_ = room;
+}
+
+/// Hints are those of the pass before over the same source.
+void Engine::choose_hints(const Chunk& chunk) {
+    if (rows_ > 0) {
+        return;
+    }
+    if (chunk.source != hinted_source_) {
+        hinted_source_ = chunk.source;
+        homes_seen_ = 0;
+    }
+    homes_known_ = homes_seen_;
+    homes_seen_ = 0;
 }
 
 /// Phases 1 to 3 of a wave; all waves but the last one of a pass are whole blocks. The rows must stay
@@ -761,7 +823,16 @@ void Engine::start_wave(const float* x, size_t rows, size_t first_row) {
     grouping.K = static_cast<int>(K_);
     grouping.block_rows = static_cast<int>(block_rows_);
     grouping.blocks = static_cast<int>((rows + block_rows_ - 1) / block_rows_);
-    wave_.lists = collect(x, rows, pass_capacity, rule_.margin, 1);
+    const bool homes_stay = hinted_source_ != 0 && processed_ + rows <= homes_room_;
+    wave_.lists =
+            collect(x,
+                    rows,
+                    pass_capacity,
+                    rule_.margin,
+                    1,
+                    homes_stay ? homes_.data() + processed_ : home_.data(),
+                    homes_stay && processed_ + rows <= homes_known_);
+    homes_seen_ = homes_stay ? processed_ + rows : homes_seen_;
     classify_left_rows(
             mixture_.view(),
             mixture_.origin(),
@@ -1102,7 +1173,14 @@ void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const
     RowLists lists;
     if (listed <= collect_max_rank) {
         const int capacity = top_capacity;
-        lists = collect(x, rows, capacity, listed == 1 ? rule.margin : 0, static_cast<int>(listed));
+        lists =
+                collect(x,
+                        rows,
+                        capacity,
+                        listed == 1 ? rule.margin : 0,
+                        static_cast<int>(listed),
+                        home_.data(),
+                        false);
     } else {
         lists.x = x;
         lists.x_aligned = aligned(x, d_);
@@ -1154,7 +1232,7 @@ void Engine::rank_on_device(
     require_ready();
     const DeviceGuard guard(options_.device);
     end_wave(); // its lists are in the buffers that are used here
-    reserve_wave(false);
+    reserve_wave(false, 0);
     for (size_t first = 0; first < chunk.n; first += wave_rows()) {
         const size_t rows = std::min(wave_rows(), chunk.n - first);
         const TopOutput out{
@@ -1175,7 +1253,7 @@ void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilit
     }
     const DeviceGuard guard(options_.device);
     end_wave(); // its lists are in the buffers that are used here
-    reserve_wave(false);
+    reserve_wave(false, 0);
     const bool on_device = chunk.memory == Chunk::Memory::device;
     DeviceArray<int32_t> component;
     DeviceArray<float> log_responsibility, squared_distance, staging;

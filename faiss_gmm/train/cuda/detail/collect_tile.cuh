@@ -133,9 +133,36 @@ __device__ inline float pick(const float (&score)[64], int h, int c) {
     return value[0];
 }
 
-/// (2). `count` [16] in shared memory and `entries` [16, list_places] are the warp's.
+/// What the lanes of a warp find for its 16 rows; shared memory, but for the entries.
+struct WarpLists {
+    int* count;     ///< [16]
+    uint32_t* best; ///< [16] largest score to 16 bits, then 65,535 - component
+    uint2* entries; ///< [16, list_places] {score, component}, in any order; in L2
+
+    __device__ void clear() const {
+        const int lane = threadIdx.x % 32;
+        if (lane < 16) {
+            count[lane] = 0;
+            best[lane] = 0;
+        }
+        __syncwarp();
+    }
+    __device__ void add(int row, float score, uint32_t k) const {
+        const uint32_t bits = __float_as_uint(score); // not below zero
+        atomicMax(best + row, (bits & 0xffff0000u) | (0xffffu - k));
+        const int place = atomicAdd(count + row, 1);
+        if (place < list_places) {
+            entries[row * list_places + place] = make_uint2(bits, k);
+        }
+    }
+    __device__ uint32_t best_component(int row) const {
+        return 0xffffu - (best[row] & 0xffffu);
+    }
+};
+
+/// (2).
 __device__ inline void
-list_candidates(const float (&score)[64], uint32_t first_component, int* count, uint2* entries) {
+list_candidates(const float (&score)[64], uint32_t first_component, const WarpLists& lists) {
     const uint32_t below[2] = {signs(score, 0), signs(score, 1)};
     if ((below[0] & below[1]) != ~0u) {
         const int row = threadIdx.x % 32 / 4;
@@ -147,11 +174,7 @@ list_candidates(const float (&score)[64], uint32_t first_component, int* count, 
             while (left != 0) {
                 const int c = __clz(static_cast<int>(left));
                 left &= ~(0x80000000u >> c);
-                const int place = atomicAdd(count + row + 8 * h, 1);
-                if (place < list_places) {
-                    entries[(row + 8 * h) * list_places + place] = make_uint2(
-                            __float_as_uint(pick(score, h, c)), column + c / 2 * 8 + c % 2);
-                }
+                lists.add(row + 8 * h, pick(score, h, c), column + c / 2 * 8 + c % 2);
             }
         }
     }
@@ -185,112 +208,110 @@ __device__ inline float largest_of_rank(const float (&value)[2], int rank) {
     return found;
 }
 
-/// (3) for row i of the output by a whole warp; `listed` entries, kept within `below` of the rank-th.
-__device__ inline void write_list(
+/// (3) for row i of the output by a whole warp: what is kept of `listed` entries lies within `below`
+/// of the rank-th. Returns how many, capacity + 1 for too many; `best`: the component of the largest.
+__device__ inline int write_list(
         const CollectOutput& output,
         int64_t i,
         const uint2* entries,
         int listed,
         int rank,
-        float below) {
+        float below,
+        uint32_t& best) {
     const int lane = threadIdx.x % 32, capacity = output.capacity;
-    int kept = capacity + 1;
-    uint32_t best = 0;
-    if (listed <= list_places) {
-        float value[2];
-        uint32_t k[2];
+    float value[2];
+    uint32_t k[2];
 #pragma unroll
-        for (int o = 0; o < 2; ++o) {
-            const int place = 32 * o + lane;
-            const uint2 entry = place < listed ? entries[place]
-                                               : make_uint2(__float_as_uint(-CUDART_INF_F), ~0u);
-            value[o] = __uint_as_float(entry.x);
-            k[o] = entry.y;
-        }
-        float top = fmaxf(value[0], value[1]);
+    for (int o = 0; o < 2; ++o) {
+        const int place = 32 * o + lane;
+        const uint2 entry =
+                place < listed ? entries[place] : make_uint2(__float_as_uint(-CUDART_INF_F), ~0u);
+        value[o] = __uint_as_float(entry.x);
+        k[o] = entry.y;
+    }
+    float top = fmaxf(value[0], value[1]);
 #pragma unroll
-        for (int step = 16; step > 0; step /= 2) {
-            top = fmaxf(top, __shfl_xor_sync(all_lanes, top, step));
-        }
-        best = __reduce_min_sync(
-                all_lanes, min(value[0] == top ? k[0] : ~0u, value[1] == top ? k[1] : ~0u));
-        const float threshold = (rank > 1 ? largest_of_rank(value, rank) : top) - below;
-        uint32_t keeps[2];
-        int smaller[2] = {0, 0};
+    for (int step = 16; step > 0; step /= 2) {
+        top = fmaxf(top, __shfl_xor_sync(all_lanes, top, step));
+    }
+    best = __reduce_min_sync(
+            all_lanes, min(value[0] == top ? k[0] : ~0u, value[1] == top ? k[1] : ~0u));
+    const float threshold = (rank > 1 ? largest_of_rank(value, rank) : top) - below;
+    uint32_t keeps[2];
+    int smaller[2] = {0, 0};
 #pragma unroll
-        for (int o = 0; o < 2; ++o) {
-            keeps[o] = __ballot_sync(all_lanes, 32 * o + lane < listed && value[o] >= threshold);
-        }
+    for (int o = 0; o < 2; ++o) {
+        keeps[o] = __ballot_sync(all_lanes, 32 * o + lane < listed && value[o] >= threshold);
+    }
+    const int kept = __popc(keeps[0]) + __popc(keeps[1]);
+    if (kept > capacity) {
+        return capacity + 1;
+    }
 #pragma unroll
-        for (int o = 0; o < 2; ++o) {
-            for (uint32_t left = keeps[o]; left != 0; left &= left - 1) {
-                const uint32_t other =
-                        __shfl_sync(all_lanes, k[o], __ffs(static_cast<int>(left)) - 1);
-                smaller[0] += other < k[0];
-                smaller[1] += other < k[1];
-            }
-        }
-        kept = min(__popc(keeps[0]) + __popc(keeps[1]), capacity + 1);
-#pragma unroll
-        for (int o = 0; o < 2; ++o) {
-            if (kept <= capacity && (keeps[o] >> lane & 1) != 0) {
-                output.component[i * capacity + smaller[o]] = static_cast<uint16_t>(k[o]);
-            }
+    for (int o = 0; o < 2; ++o) {
+        for (uint32_t left = keeps[o]; left != 0; left &= left - 1) {
+            const uint32_t other = __shfl_sync(all_lanes, k[o], __ffs(static_cast<int>(left)) - 1);
+            smaller[0] += other < k[0];
+            smaller[1] += other < k[1];
         }
     }
-    if (lane == 0) {
-        output.count[i] = static_cast<uint8_t>(kept);
-        if (output.best != nullptr) {
-            output.best[i] = static_cast<uint16_t>(best);
+#pragma unroll
+    for (int o = 0; o < 2; ++o) {
+        if ((keeps[o] >> lane & 1) != 0) {
+            output.component[i * capacity + smaller[o]] = static_cast<uint16_t>(k[o]);
         }
     }
+    return kept;
 }
 
-/// (3) for a warp's 16 rows, `first` of the wave and after; empties the counters.
+/// (3) for a warp's 16 rows, `first` of the wave and after; clears the lists.
 template <CollectForm form>
-__device__ inline void write_lists(
-        const CollectCall& call,
-        const CollectWave& wave,
-        int first,
-        int* count,
-        const uint2* entries) {
+__device__ inline void
+write_lists(const CollectCall& call, const CollectWave& wave, int first, const WarpLists& lists) {
+    const CollectOutput& output = call.output;
     const int lane = threadIdx.x % 32, row = first + lane, rank = call.input.rank;
     const bool there = lane < 16 && row < wave.rows;
     const bool of_use = there && wave.threshold[row] != closed;
-    const int listed = there ? count[lane] : 0;
-    const bool alone = of_use && listed == 1;
-    if (alone) { // most rows where components lie apart
-        const int64_t i = wave.first + row;
-        const uint16_t k = static_cast<uint16_t>(entries[lane * list_places].y);
-        call.output.component[i * call.output.capacity] = k;
-        call.output.count[i] = 1;
-        if (call.output.best != nullptr) {
-            call.output.best[i] = k;
-        }
+    const int listed = there ? lists.count[lane] : 0;
+    int kept = output.capacity + 1;
+    uint32_t best = listed > 0 ? lists.best_component(lane) : 0;
+    if (of_use && listed == 1) { // most rows where components lie apart
+        kept = 1;
+        output.component[(wave.first + row) * output.capacity] = static_cast<uint16_t>(best);
     }
+    const bool several = of_use && listed != 1 && listed <= list_places;
     float below = 0;
-    if (of_use && !alone) {
+    if (several) {
         below = fmaf(
                 call.input.margin,
                 wave.f[row],
                 bound_gap<form>(call.model.scale + scale_largest_errors, wave.f[row], wave.q[row]));
     }
-    const int certain = of_use ? listed : list_places + 1;
-    for (uint32_t left = __ballot_sync(all_lanes, there && !alone); left != 0; left &= left - 1) {
+    for (uint32_t left = __ballot_sync(all_lanes, several); left != 0; left &= left - 1) {
         const int r = __ffs(static_cast<int>(left)) - 1;
-        write_list(
-                call.output,
+        uint32_t best_of_row = 0;
+        const int kept_of_row = write_list(
+                output,
                 wave.first + first + r,
-                entries + r * list_places,
-                __shfl_sync(all_lanes, certain, r),
+                lists.entries + r * list_places,
+                __shfl_sync(all_lanes, listed, r),
                 rank,
-                __shfl_sync(all_lanes, below, r));
+                __shfl_sync(all_lanes, below, r),
+                best_of_row);
+        if (lane == r) {
+            kept = kept_of_row;
+            best = best_of_row;
+        }
+    }
+    if (there) {
+        output.count[wave.first + row] = static_cast<uint8_t>(kept);
+        if (output.best != nullptr) {
+            output.best[wave.first + row] =
+                    static_cast<uint16_t>(min(best, static_cast<uint32_t>(call.model.K - 1)));
+        }
     }
     __syncwarp();
-    if (lane < 16) {
-        count[lane] = 0;
-    }
-    __syncwarp();
+    lists.clear();
 }
 
 /// (4) What a survey has seen of two rows: lower bounds L.
