@@ -73,7 +73,6 @@ enum CollectScale : int32_t {
     scale_norm_bits, ///< largest |2 h c|, |h| and |b|, as bits of floats while they are being found
     scale_squares_norm_bits,
     scale_base_bits,
-    scale_largest_errors, ///< [3] of all tiles
 };
 
 /// Where y^2 starts in an operand of the form `squares`.

@@ -42,13 +42,15 @@ template <int lanes> __device__ inline float sum_over(float value) {
     return value;
 }
 
-/// L of component k less the margin; `product` is y . w and y^2 . w2 (E / E2).
+/// At most the product's L of component k, less the margin; `product` is y . w and y^2 . w2 (E / E2).
+/// Both U hold the score and lie within the gap above it, so they are at most a gap apart.
 template <CollectForm form>
 __device__ inline float hinted_threshold(
         const CollectModel& model, uint32_t k, float product, const RowScale& row, float margin) {
     const float* columns = model.columns + k / collect_tile * collect_columns;
     const float upper = fmaf(row.F, product, start_value<form>(columns, k % collect_tile, row));
-    return upper - fmaf(margin, row.f, bound_gap<form>(columns + column_errors, row.f, row.q));
+    const float gap = bound_gap<form>(columns + column_errors, row.f, row.q);
+    return upper - fmaf(margin, row.f, 2 * gap);
 }
 
 template <CollectForm form, int lanes, int chunks>

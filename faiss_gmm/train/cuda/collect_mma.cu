@@ -182,12 +182,7 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
 #pragma unroll
         for (int m = 0; m < strips; ++m) {
             rows[m].load(wave, first + 16 * m + lane / 4);
-            if (lists) {
-                rows[m].threshold[0] = lowered(rows[m].threshold[0], width);
-                rows[m].threshold[1] = lowered(rows[m].threshold[1], width);
-            } else {
-                survey[m].begin();
-            }
+            survey[m].begin();
         }
         int number = 0;
         for (int tile = 0; tile < arguments.tiles; ++tile) {
@@ -195,7 +190,7 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
             float score[strips][64];
 #pragma unroll
             for (int m = 0; m < strips; ++m) {
-                start_scores<form, lists>(columns, rows[m], score[m]);
+                start_scores<form>(columns, rows[m], score[m]);
             }
             for (int s = 0; s < slices; ++s, ++number) {
                 wait_for_copies_but<all_stages - 2>();
@@ -213,7 +208,10 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
             for (int m = 0; m < strips; ++m) {
                 if (lists) {
                     list_candidates(
-                            score[m], static_cast<uint32_t>(tile) * collect_tile, own_lists[m]);
+                            score[m],
+                            static_cast<uint32_t>(tile) * collect_tile,
+                            rows[m],
+                            own_lists[m]);
                 } else {
                     survey[m].template see<form>(score[m], columns + column_errors, rows[m]);
                 }

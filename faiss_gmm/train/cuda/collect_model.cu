@@ -161,16 +161,12 @@ __global__ void __launch_bounds__(threads) write_components(ModelArrays model) {
     columns[column_base + column_place(place)] =
             __double2float_ru(base + 1.01 * gamma * fabs(base));
     raise(columns + column_bound + place / 8, bound);
-    float* largest_errors = model.scale + scale_largest_errors;
     raise(columns + column_error_bound, 2 * bound);
-    raise(largest_errors, 2 * bound);
     raise(columns + column_error_base, 2.1 * gamma * fabs(base));
-    raise(largest_errors + 1, 2.1 * gamma * fabs(base));
     if (source.form == CollectForm::quadratic) {
         const double h = source.half_precision[k];
         columns[column_quadratic + column_place(place)] = __double2float_rd(h * (1 - 1.01 * gamma));
         raise(columns + column_error_quadratic, 2.1 * gamma * h);
-        raise(largest_errors + 2, 2.1 * gamma * h);
     }
 }
 

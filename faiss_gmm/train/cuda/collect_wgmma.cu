@@ -182,16 +182,11 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
         TwoRows rows;
         rows.load(wave, first + lane / 4);
         Survey<step == CollectStep::survey_many> survey;
-        if (lists) {
-            rows.threshold[0] = lowered(rows.threshold[0], call.model.padded_width);
-            rows.threshold[1] = lowered(rows.threshold[1], call.model.padded_width);
-        } else {
-            survey.begin();
-        }
+        survey.begin();
         for (int tile = 0; tile < arguments.tiles; ++tile) {
             hopper::wait(&shared.full[ring.place], ring.parity);
             const float* columns = shared.columns[ring.place];
-            start_scores<form, lists>(columns, rows, score);
+            start_scores<form>(columns, rows, score);
             float errors[3];
             if (!lists) {
 #pragma unroll
@@ -237,7 +232,7 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
             }
             hold(score);
             if (lists) {
-                list_candidates(score, static_cast<uint32_t>(tile) * collect_tile, own_lists);
+                list_candidates(score, static_cast<uint32_t>(tile) * collect_tile, rows, own_lists);
             } else {
                 survey.template see<form>(score, errors, rows);
             }

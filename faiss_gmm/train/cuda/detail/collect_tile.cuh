@@ -6,11 +6,12 @@
 // tensor-core products, whose accumulators have one layout: lane l holds
 //   score[4 j + 2 h + i] = (row l / 4 + 8 h, column 8 j + 2 (l % 4) + i), so four lanes, a quad, share a row.
 //
-// (1) start_scores: what the accumulators begin with, so that the product leaves U there, less the
-//     row's threshold where candidates are listed.
-// (2) list_candidates: a sign a score. No maxima, no branch but where something is listed; a row's
-//     places are given out by a counter in shared memory, so entries come in any order.
-// (3) write_lists: what lies within the margin of the largest, ascending.
+// (1) start_scores: what the accumulators begin with, so that the product leaves U there.
+// (2) list_candidates: the sign of each score's distance to the row's threshold. No maxima, no branch
+//     but where something is listed; a row's places are given out by a counter in shared memory, so
+//     entries come in any order. A row with too many only looks for its best from then on.
+// (3) write_lists: what lies within the margin of the largest L, ascending. So a threshold that is too
+//     low (the hint's) costs places on the way, but changes no list that fits.
 // (4) Survey: thresholds, where no hint gives one or rank > 1. For rank > 1 each lane keeps the four
 //     largest of its groups' maxima: the smallest of a quad's ceil(rank / 4)-th ones is a bound, for
 //     each stands for a component of its own.
@@ -28,6 +29,19 @@ namespace faiss_gmm::cuda {
 constexpr int survey_largest = 4; ///< group maxima that a lane keeps: rank up to 16
 static_assert(4 * survey_largest == collect_max_rank, "");
 static_assert(list_places == 64, "two entries a lane");
+
+/// What a U must reach where the rank-th largest L is such; rounded one way wherever it is used.
+__device__ inline float threshold_under(float lower, float margin, float f) {
+    return __fsub_rn(lower, __fmul_rn(margin, f));
+}
+
+__device__ inline float warp_max(float value) {
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+        value = fmaxf(value, __shfl_xor_sync(all_lanes, value, step));
+    }
+    return value;
+}
 
 __device__ inline float quad_max(float value) {
     value = fmaxf(value, __shfl_xor_sync(all_lanes, value, 1));
@@ -55,14 +69,8 @@ struct TwoRows {
     }
 };
 
-/// The threshold below which the product's roundings cannot bring a score that reaches it: it is part of
-/// what the product starts from, (2) in collect_bound.h.
-__device__ inline float lowered(float threshold, int width) {
-    return threshold - 1.01f * static_cast<float>(accumulation_error(width)) * fabsf(threshold);
-}
-
 /// (1). `columns` is aligned to 16 bytes.
-template <CollectForm form, bool less_threshold>
+template <CollectForm form>
 __device__ inline void start_scores(const float* columns, const TwoRows& rows, float (&score)[64]) {
     const int own = threadIdx.x % 4 * column_pitch;
     const auto four = [](const float* from) { return *reinterpret_cast<const float4*>(from); };
@@ -88,11 +96,9 @@ __device__ inline void start_scores(const float* columns, const TwoRows& rows, f
                 const int j = 4 * j4 + 2 * pair + one;
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
-                    const float above =
-                            bound[2 * pair + one] - (less_threshold ? rows.threshold[h] : 0.0f);
 #pragma unroll
                     for (int i = 0; i < 2; ++i) {
-                        float start = fmaf(base[2 * one + i], rows.f[h], above);
+                        float start = fmaf(base[2 * one + i], rows.f[h], bound[2 * pair + one]);
                         if (form == CollectForm::quadratic) {
                             start = fmaf(-quadratic[2 * one + i], rows.q[h], start);
                         }
@@ -104,12 +110,13 @@ __device__ inline void start_scores(const float* columns, const TwoRows& rows, f
     }
 }
 
-/// Signs of row h's scores: bit 31 - c for column number c = 2 j + i of the lane; 1: below zero.
-__device__ inline uint32_t signs(const float (&score)[64], int h) {
+/// Which of row h's scores are below `threshold`: bit 31 - c for column number c = 2 j + i of the lane.
+__device__ inline uint32_t scores_below(const float (&score)[64], int h, float threshold) {
     uint32_t mask = 0;
 #pragma unroll
     for (int c = 0; c < 32; ++c) {
-        mask = __funnelshift_l(__float_as_uint(score[c / 2 * 4 + 2 * h + c % 2]), mask, 1);
+        const float above = score[c / 2 * 4 + 2 * h + c % 2] - threshold;
+        mask = __funnelshift_l(__float_as_uint(above), mask, 1);
     }
     return mask;
 }
@@ -135,8 +142,9 @@ __device__ inline float pick(const float (&score)[64], int h, int c) {
 
 /// What the lanes of a warp find for its 16 rows; shared memory, but for the entries.
 struct WarpLists {
-    int* count;     ///< [16]
-    uint32_t* best; ///< [16] largest score to 16 bits, then 65,535 - component
+    int* count; ///< [16]
+    /// [16] the largest distance to the row's threshold, to 16 bits, then 65,535 - component.
+    uint32_t* best;
     uint2* entries; ///< [16, list_places] {score, component}, in any order; in L2
 
     __device__ void clear() const {
@@ -147,25 +155,38 @@ struct WarpLists {
         }
         __syncwarp();
     }
-    __device__ void add(int row, float score, uint32_t k) const {
-        const uint32_t bits = __float_as_uint(score); // not below zero
-        atomicMax(best + row, (bits & 0xffff0000u) | (0xffffu - k));
+    __device__ void add(int row, float score, float threshold, uint32_t k) const {
+        const uint32_t above = __float_as_uint(score - threshold); // not below zero
+        atomicMax(best + row, (above & 0xffff0000u) | (0xffffu - k));
         const int place = atomicAdd(count + row, 1);
         if (place < list_places) {
-            entries[row * list_places + place] = make_uint2(bits, k);
+            entries[row * list_places + place] = make_uint2(__float_as_uint(score), k);
         }
     }
     __device__ uint32_t best_component(int row) const {
         return 0xffffu - (best[row] & 0xffffu);
     }
+    /// What a component of the row must reach to be of interest still.
+    __device__ float bar(int row, float threshold) const {
+        const float above = __uint_as_float(best[row] & 0xffff0000u);
+        return count[row] > list_places ? threshold + above : threshold;
+    }
 };
 
 /// (2).
-__device__ inline void
-list_candidates(const float (&score)[64], uint32_t first_component, const WarpLists& lists) {
-    const uint32_t below[2] = {signs(score, 0), signs(score, 1)};
+__device__ inline void list_candidates(
+        const float (&score)[64],
+        uint32_t first_component,
+        const TwoRows& rows,
+        const WarpLists& lists) {
+    const int row = threadIdx.x % 32 / 4;
+    uint32_t below[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        below[h] = scores_below(score, h, lists.bar(row + 8 * h, rows.threshold[h]));
+    }
+    __syncwarp();
     if ((below[0] & below[1]) != ~0u) {
-        const int row = threadIdx.x % 32 / 4;
         const uint32_t column = first_component + 2 * (threadIdx.x % 4);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
@@ -174,7 +195,11 @@ list_candidates(const float (&score)[64], uint32_t first_component, const WarpLi
             while (left != 0) {
                 const int c = __clz(static_cast<int>(left));
                 left &= ~(0x80000000u >> c);
-                lists.add(row + 8 * h, pick(score, h, c), column + c / 2 * 8 + c % 2);
+                lists.add(
+                        row + 8 * h,
+                        pick(score, h, c),
+                        rows.threshold[h],
+                        column + c / 2 * 8 + c % 2);
             }
         }
     }
@@ -201,47 +226,48 @@ __device__ inline float largest_of_rank(const float (&value)[2], int rank) {
     for (int p = 0; p < 2; ++p) {
         found = larger[p] == rank - 1 ? value[p] : found;
     }
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-        found = fmaxf(found, __shfl_xor_sync(all_lanes, found, step));
-    }
-    return found;
+    return warp_max(found);
 }
 
-/// (3) for row i of the output by a whole warp: what is kept of `listed` entries lies within `below`
-/// of the rank-th. Returns how many, capacity + 1 for too many; `best`: the component of the largest.
+/// (3) for row i of the output by a whole warp: of `listed` entries those are kept whose U reaches the
+/// rank-th L less the margin. Returns how many, capacity + 1 for too many; `best`: the component of the
+/// largest U.
+template <CollectForm form>
 __device__ inline int write_list(
-        const CollectOutput& output,
+        const CollectCall& call,
         int64_t i,
         const uint2* entries,
         int listed,
-        int rank,
-        float below,
+        float f,
+        float q,
         uint32_t& best) {
-    const int lane = threadIdx.x % 32, capacity = output.capacity;
-    float value[2];
+    const int lane = threadIdx.x % 32, capacity = call.output.capacity, rank = call.input.rank;
+    float upper[2], lower[2];
     uint32_t k[2];
 #pragma unroll
     for (int o = 0; o < 2; ++o) {
-        const int place = 32 * o + lane;
-        const uint2 entry =
-                place < listed ? entries[place] : make_uint2(__float_as_uint(-CUDART_INF_F), ~0u);
-        value[o] = __uint_as_float(entry.x);
-        k[o] = entry.y;
+        upper[o] = lower[o] = -CUDART_INF_F;
+        k[o] = ~0u;
+        if (32 * o + lane < listed) {
+            const uint2 entry = entries[32 * o + lane];
+            k[o] = entry.y;
+            upper[o] = __uint_as_float(entry.x);
+            const float* errors =
+                    call.model.columns + k[o] / collect_tile * collect_columns + column_errors;
+            lower[o] = upper[o] - bound_gap<form>(errors, f, q);
+        }
     }
-    float top = fmaxf(value[0], value[1]);
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-        top = fmaxf(top, __shfl_xor_sync(all_lanes, top, step));
-    }
+    const float top = warp_max(fmaxf(upper[0], upper[1]));
     best = __reduce_min_sync(
-            all_lanes, min(value[0] == top ? k[0] : ~0u, value[1] == top ? k[1] : ~0u));
-    const float threshold = (rank > 1 ? largest_of_rank(value, rank) : top) - below;
+            all_lanes, min(upper[0] == top ? k[0] : ~0u, upper[1] == top ? k[1] : ~0u));
+    const float at_rank =
+            rank > 1 ? largest_of_rank(lower, rank) : warp_max(fmaxf(lower[0], lower[1]));
+    const float threshold = threshold_under(at_rank, call.input.margin, f);
     uint32_t keeps[2];
     int smaller[2] = {0, 0};
 #pragma unroll
     for (int o = 0; o < 2; ++o) {
-        keeps[o] = __ballot_sync(all_lanes, 32 * o + lane < listed && value[o] >= threshold);
+        keeps[o] = __ballot_sync(all_lanes, 32 * o + lane < listed && upper[o] >= threshold);
     }
     const int kept = __popc(keeps[0]) + __popc(keeps[1]);
     if (kept > capacity) {
@@ -258,7 +284,7 @@ __device__ inline int write_list(
 #pragma unroll
     for (int o = 0; o < 2; ++o) {
         if ((keeps[o] >> lane & 1) != 0) {
-            output.component[i * capacity + smaller[o]] = static_cast<uint16_t>(k[o]);
+            call.output.component[i * capacity + smaller[o]] = static_cast<uint16_t>(k[o]);
         }
     }
     return kept;
@@ -269,7 +295,7 @@ template <CollectForm form>
 __device__ inline void
 write_lists(const CollectCall& call, const CollectWave& wave, int first, const WarpLists& lists) {
     const CollectOutput& output = call.output;
-    const int lane = threadIdx.x % 32, row = first + lane, rank = call.input.rank;
+    const int lane = threadIdx.x % 32, row = first + lane;
     const bool there = lane < 16 && row < wave.rows;
     const bool of_use = there && wave.threshold[row] != closed;
     const int listed = there ? lists.count[lane] : 0;
@@ -280,23 +306,17 @@ write_lists(const CollectCall& call, const CollectWave& wave, int first, const W
         output.component[(wave.first + row) * output.capacity] = static_cast<uint16_t>(best);
     }
     const bool several = of_use && listed != 1 && listed <= list_places;
-    float below = 0;
-    if (several) {
-        below = fmaf(
-                call.input.margin,
-                wave.f[row],
-                bound_gap<form>(call.model.scale + scale_largest_errors, wave.f[row], wave.q[row]));
-    }
+    const float f = several ? wave.f[row] : 0, q = several ? wave.q[row] : 0;
     for (uint32_t left = __ballot_sync(all_lanes, several); left != 0; left &= left - 1) {
         const int r = __ffs(static_cast<int>(left)) - 1;
         uint32_t best_of_row = 0;
-        const int kept_of_row = write_list(
-                output,
+        const int kept_of_row = write_list<form>(
+                call,
                 wave.first + first + r,
                 lists.entries + r * list_places,
                 __shfl_sync(all_lanes, listed, r),
-                rank,
-                __shfl_sync(all_lanes, below, r),
+                __shfl_sync(all_lanes, f, r),
+                __shfl_sync(all_lanes, q, r),
                 best_of_row);
         if (lane == r) {
             kept = kept_of_row;
@@ -383,7 +403,7 @@ template <bool many> struct Survey {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             const int row = first + 8 * h;
-            const float threshold = bound(h, input.rank) - input.margin * rows.f[h];
+            const float threshold = threshold_under(bound(h, input.rank), input.margin, rows.f[h]);
             if (threadIdx.x % 4 == 0 && row < wave.rows && rows.threshold[h] != closed) {
                 wave.threshold[row] = fmaxf(rows.threshold[h], threshold);
             }
