@@ -154,7 +154,8 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
         own_lists[m] = {
                 shared.count + strip,
                 shared.best + strip,
-                wave.entries + (static_cast<size_t>(blockIdx.x) * tile_rows + strip) * list_places};
+                wave.entries + (static_cast<size_t>(blockIdx.x) * tile_rows + strip) * list_places,
+                true};
         own_lists[m].clear();
     }
     for (int row_tile = blockIdx.x; row_tile < arguments.row_tiles; row_tile += gridDim.x) {
@@ -222,7 +223,9 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
             if (lists) {
                 write_lists<form>(call, wave, first + 16 * m, own_lists[m]);
             } else {
-                survey[m].raise(wave, first + 16 * m + lane / 4, call.input, rows[m]);
+                const float bound[2] = {
+                        survey[m].bound(0, call.input.rank), survey[m].bound(1, call.input.rank)};
+                raise_thresholds(wave, first + 16 * m + lane / 4, call.input, rows[m], bound);
             }
         }
         __syncthreads(); // no warp still reads stages that the next tile's requests fill

@@ -4,15 +4,17 @@
 // The collecting products (collect.h) on Hopper: one persistent block a multiprocessor, one thread
 // that starts bulk copies, four warpgroups that multiply. Formulas and bounds: collect_bound.h;
 // reference: collect_plain.cu; test: tests/train/cuda/collect_test.cu.
-// A row tile is 256 rows, 64 a warpgroup; its slices of 64 columns stay in shared memory where at most
-//   row_slots fill them (two tiles' up to 128 columns, so that the next tile comes while this one is
-//   multiplied), or come again with every tile of 128 components. Components come slice by slice
-//   through a ring of stages, the tile's start values with its first slice.
+// Operands come in slices of 64 columns. Components come slice by slice through a ring of stages, a
+//   tile's start values with its first slice. Two shapes:
+//   slots   up to 256 columns: 256 rows, 64 a warpgroup, times 128 components; the rows' slices stay in
+//           shared memory (two tiles' up to 128 columns: the next one comes while this one is multiplied)
+//   stages  wider: 128 rows times 256 components, two warpgroups a half of either; the rows' slices
+//           come again with every tile. (256 rows a block, 65 MB of them at d = 960, leave L2: 5.3 ms.)
 // Each warpgroup by itself, for each component tile: start values, 64 x 128 products, what
 //   detail/collect_tile.cuh does with the scores. Four of them share the tensor cores: while one looks
 //   at its scores the others multiply, and nothing orders their turns.
 // Cost: 2 n K width flops, 2 n width bytes read once, the operand n / 256 times through L2 (wide rows:
-//   the rows K / 128 times too).
+//   n / 128 times, and the rows K / 256 times).
 // Determinism: gpu_to_gpu for one path; a row's list depends on the row, its threshold and the model.
 // Lost: rows brought, cast and their lists taken away by warps of this kernel (three of them could not
 //   keep up: half of the time was waiting for rows; 1.58 ms for (1M, 1024, 128)); two warpgroups of 128
@@ -33,12 +35,10 @@ namespace {
 
 constexpr int groups = 4;                   // warpgroups that multiply
 constexpr int threads = 128 * (1 + groups); // the first one's first thread copies
-constexpr int tile_rows = 64 * groups;
-static_assert(tile_rows == wave_tile_rows, "");
-constexpr int slice = 64; // columns of the operands: 128 bytes a row
-constexpr int row_slice_bytes = tile_rows * slice * 2;
-constexpr int component_slice_bytes = collect_tile * slice * 2;
+constexpr int slice = 64;                   // columns of the operands
+constexpr int slice_row_bytes = 2 * slice;
 constexpr int column_bytes = collect_columns * sizeof(float);
+constexpr int consumers_barrier = 1;
 constexpr int consumer_warps = 4 * groups;
 // A block starts with 96 a thread, the most that 640 threads can have, and hands over no more than that.
 constexpr int producer_registers = 24, consumer_registers = 112;
@@ -48,19 +48,28 @@ enum class RowsIn { slots, stages };
 
 template <RowsIn place> struct Shape {
     static constexpr bool resident = place == RowsIn::slots;
+    static constexpr int component_groups = resident ? 1 : 2; ///< of warpgroups, a tile each
+    static constexpr int row_groups = groups / component_groups;
+    static constexpr int tile_rows = 64 * row_groups;
+    static constexpr int components = collect_tile * component_groups;
+    static constexpr int row_slice_bytes = tile_rows * slice_row_bytes;
+    static constexpr int component_slice_bytes = components * slice_row_bytes;
     static constexpr int row_slots = resident ? 4 : 1;
     static constexpr int row_slot_bytes = resident ? row_slice_bytes : 1024;
     static constexpr int stages = resident ? 5 : 4;
     static constexpr int stage_bytes = component_slice_bytes + (resident ? 0 : row_slice_bytes);
+    static_assert(wave_tile_rows % tile_rows == 0, "");
 };
 
 template <RowsIn place> struct Shared {
     using S = Shape<place>;
     alignas(1024) unsigned char stage[S::stages][S::stage_bytes]; ///< components, then rows
     alignas(1024) unsigned char rows[S::row_slots][S::row_slot_bytes];
-    alignas(16) float columns[S::stages][collect_columns]; ///< with a tile's first slice
-    int count[tile_rows];
-    uint32_t best[tile_rows];
+    /// With a tile's first slice.
+    alignas(16) float columns[S::stages][S::component_groups][collect_columns];
+    int count[S::tile_rows];
+    uint32_t best[S::tile_rows];
+    float bound[S::tile_rows]; ///< a survey's, of the second half of the components
     uint64_t full[S::stages], empty[S::stages];
     uint64_t rows_full[S::row_slots], rows_empty[S::row_slots];
 };
@@ -100,33 +109,39 @@ __device__ void copy_operands(
             for (int s = 0; s < arguments.slices; ++s) {
                 hopper::wait(&shared.rows_empty[slots.place], slots.parity ^ 1);
                 uint64_t* full = &shared.rows_full[slots.place];
-                hopper::arrive_expecting(full, row_slice_bytes);
+                hopper::arrive_expecting(full, S::row_slice_bytes);
                 hopper::copy_box(
-                        shared.rows[slots.place], row_map, s * slice, row_tile * tile_rows, full);
+                        shared.rows[slots.place],
+                        row_map,
+                        s * slice,
+                        row_tile * S::tile_rows,
+                        full);
                 slots.advance();
             }
         }
-        for (int tile = 0; tile < arguments.tiles; ++tile) {
+        for (int tile = 0; tile < arguments.tiles; tile += S::component_groups) {
+            const int column_sets = min(S::component_groups, arguments.tiles - tile);
             for (int s = 0; s < arguments.slices; ++s) {
                 hopper::wait(&shared.empty[ring.place], ring.parity ^ 1);
                 uint64_t* full = &shared.full[ring.place];
                 unsigned char* stage = shared.stage[ring.place];
-                hopper::arrive_expecting(full, S::stage_bytes + (s == 0 ? column_bytes : 0));
+                const int with_columns = s == 0 ? column_sets * column_bytes : 0;
+                hopper::arrive_expecting(full, S::stage_bytes + with_columns);
                 hopper::copy_box(stage, component_map, s * slice, tile * collect_tile, full);
                 if (s == 0) {
                     hopper::copy_bytes(
                             shared.columns[ring.place],
                             arguments.call.model.columns +
                                     static_cast<size_t>(tile) * collect_columns,
-                            column_bytes,
+                            with_columns,
                             full);
                 }
                 if (!S::resident) {
                     hopper::copy_box(
-                            stage + component_slice_bytes,
+                            stage + S::component_slice_bytes,
                             row_map,
                             s * slice,
-                            row_tile * tile_rows,
+                            row_tile * S::tile_rows,
                             full);
                 }
                 ring.advance();
@@ -161,31 +176,43 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
     constexpr bool lists = step == CollectStep::list;
     const CollectCall& call = arguments.call;
     const CollectWave& wave = arguments.wave;
-    const int lane = threadIdx.x % 32, strip = group * 4 + threadIdx.x % 128 / 32;
+    const int lane = threadIdx.x % 32, row_group = group % S::row_groups;
+    const int component_group = group / S::row_groups;
+    const int strip = row_group * 4 + threadIdx.x % 128 / 32;
     const WarpLists own_lists{
             shared.count + 16 * strip,
             shared.best + 16 * strip,
             wave.entries +
-                    (static_cast<size_t>(blockIdx.x) * tile_rows + 16 * strip) * list_places};
+                    (static_cast<size_t>(blockIdx.x) * S::tile_rows + 16 * strip) * list_places,
+            S::component_groups == 1};
+    const auto meet = [&] { // the other half of the components
+        if (S::component_groups > 1) {
+            hopper::meet<consumers_barrier, 128 * groups>();
+        }
+    };
     const auto release = [&](uint64_t* barrier) {
         __syncwarp();
         if (lane == 0) {
             hopper::arrive(barrier);
         }
     };
-    own_lists.clear();
+    if (component_group == 0) {
+        own_lists.clear();
+    }
+    meet();
     Ring<S::stages> ring;
     Ring<S::row_slots> slots; // of the row tile's first slice
     float score[64];
     for (int row_tile = blockIdx.x; row_tile < arguments.row_tiles; row_tile += gridDim.x) {
-        const int first = row_tile * tile_rows + 16 * strip;
+        const int first = row_tile * S::tile_rows + 16 * strip;
         TwoRows rows;
         rows.load(wave, first + lane / 4);
         Survey<step == CollectStep::survey_many> survey;
         survey.begin();
-        for (int tile = 0; tile < arguments.tiles; ++tile) {
+        for (int tile = component_group; tile < arguments.tiles + component_group;
+             tile += S::component_groups) {
             hopper::wait(&shared.full[ring.place], ring.parity);
-            const float* columns = shared.columns[ring.place];
+            const float* columns = shared.columns[ring.place][component_group];
             start_scores<form>(columns, rows, score);
             float errors[3];
             if (!lists) {
@@ -205,10 +232,11 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
                     hopper::wait(&shared.rows_full[slot.place], slot.parity);
                 }
                 const unsigned char* rows_at =
-                        (S::resident ? shared.rows[slot.place] : stage + component_slice_bytes) +
-                        group * 64 * slice * 2;
+                        (S::resident ? shared.rows[slot.place] : stage + S::component_slice_bytes) +
+                        row_group * 64 * slice_row_bytes;
                 const uint64_t a = hopper::operand_descriptor(rows_at);
-                const uint64_t b = hopper::operand_descriptor(stage);
+                const uint64_t b = hopper::operand_descriptor(
+                        stage + component_group * collect_tile * slice_row_bytes);
                 if (arguments.half_slice && s + 1 == arguments.slices) {
                     multiply_slice<2>(score, a, b);
                 } else {
@@ -231,17 +259,38 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
                 }
             }
             hold(score);
+            if (S::component_groups > 1 && tile >= arguments.tiles) {
+                break; // the last half tile, beyond the components
+            }
             if (lists) {
                 list_candidates(score, static_cast<uint32_t>(tile) * collect_tile, rows, own_lists);
             } else {
                 survey.template see<form>(score, errors, rows);
             }
         }
-        if (lists) {
-            write_lists<form>(call, wave, first, own_lists);
-        } else {
-            survey.raise(wave, first + lane / 4, call.input, rows);
+        if (!lists) {
+            float bound[2] = {survey.bound(0, call.input.rank), survey.bound(1, call.input.rank)};
+            if (S::component_groups > 1) {
+                float* other = shared.bound + 16 * strip + lane / 4;
+                if (component_group == 1 && lane % 4 == 0) {
+                    other[0] = bound[0];
+                    other[8] = bound[1];
+                }
+                meet();
+                bound[0] = fmaxf(bound[0], other[0]);
+                bound[1] = fmaxf(bound[1], other[8]);
+                meet();
+            }
+            if (component_group == 0) {
+                raise_thresholds(wave, first + lane / 4, call.input, rows, bound);
+            }
+            continue;
         }
+        meet();
+        if (component_group == 0) {
+            write_lists<form>(call, wave, first, own_lists);
+        }
+        meet();
     }
 }
 
@@ -319,13 +368,15 @@ CUtensorMap tensor_map(const void* data, uint64_t columns, uint64_t rows, uint32
 }
 
 template <CollectForm form, CollectStep step, RowsIn place>
-void launch(const Arguments& arguments, Stream stream) {
+void launch(Arguments arguments, Stream stream) {
+    using S = Shape<place>;
     const CollectModel& model = arguments.call.model;
-    const uint64_t rows = static_cast<uint64_t>(arguments.row_tiles) * tile_rows;
+    arguments.row_tiles = (arguments.wave.rows + S::tile_rows - 1) / S::tile_rows;
+    const uint64_t rows = static_cast<uint64_t>(arguments.row_tiles) * S::tile_rows;
     const CUtensorMap component_map =
-            tensor_map(model.operand, model.padded_width, model.padded_K, collect_tile);
+            tensor_map(model.operand, model.padded_width, model.padded_K, S::components);
     const CUtensorMap row_map =
-            tensor_map(arguments.wave.operand, model.padded_width, rows, tile_rows);
+            tensor_map(arguments.wave.operand, model.padded_width, rows, S::tile_rows);
     const auto kernel = multiply_by_warpgroups<form, step, place>;
     constexpr int bytes = sizeof(Shared<place>);
     static_assert(bytes <= 227 * 1024, "a block's shared memory on compute capability 9.0");
@@ -343,7 +394,6 @@ void multiply_hopper(
     Arguments arguments{};
     arguments.call = call;
     arguments.wave = wave;
-    arguments.row_tiles = (wave.rows + tile_rows - 1) / tile_rows;
     arguments.tiles = call.model.padded_K / collect_tile;
     arguments.slices = (call.model.padded_width + slice - 1) / slice;
     const int last = call.model.padded_width - (arguments.slices - 1) * slice;

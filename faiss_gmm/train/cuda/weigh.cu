@@ -110,7 +110,19 @@ __device__ double exact_joint(
     return mine;
 }
 
-/// (2), or (1) relative to c, in fp32 for every candidate; difference = x - mu_c.
+__device__ inline float sum_of_eight_lanes(float value) {
+#pragma unroll
+    for (int step = 4; step > 0; step /= 2) {
+        value += __shfl_xor_sync(whole_warp, value, step);
+    }
+    return value;
+}
+
+/// Candidates that a warp compares at once, eight lanes each.
+constexpr int compared_at_once = 4;
+
+/// (2), or (1) relative to c, in fp32 for every candidate, four at a time: one after the other each
+/// would wait for its mean.
 template <Covariance form, int chunks>
 __device__ Candidate
 compare(const MixtureView& mixture,
@@ -118,62 +130,71 @@ compare(const MixtureView& mixture,
         const Component<form, chunks>& c,
         const float* x,
         bool x_aligned,
-        const float (&difference)[4 * chunks],
         const AgainstC& against,
         int count,
         int component,
         int lane) {
     constexpr float epsilon = (4 * chunks + 8) * unit_roundoff;
+    constexpr int lanes = 32 / compared_at_once, parts = chunk_width / (4 * lanes);
     const int d = mixture.d;
+    const unsigned at_c = __ballot_sync(whole_warp, component == c.k);
+    const int place_of_c = at_c != 0 ? __ffs(at_c) - 1 : 32;
+    const int others = count - (at_c != 0);
+    const int my_number = lane - (lane > place_of_c); // among the others
     Candidate mine{component, lane < count ? 0.0f : -infinity, 0.0f};
-    for (int l = 0; l < count; ++l) {
-        const int k = __shfl_sync(whole_warp, component, l);
-        if (k == c.k) {
-            continue;
-        }
+    for (int l0 = 0; l0 < others; l0 += compared_at_once) {
+        const int number = min(l0 + lane / lanes, others - 1);
+        const int k = __shfl_sync(whole_warp, component, number + (number >= place_of_c));
         const Component<form, chunks> other(mixture, k);
-        float relative, error;
-        float a = 0, b = 0;
-#pragma unroll
+        float a[parts] = {}, b[parts] = {};
+#pragma unroll 1
         for (int i = 0; i < chunks; ++i) {
-            const int at = chunk_width * i + 4 * lane;
-            float mu[4],
-                    near[4]; // near: mu_c, or x (again from the cache) where distances are compared
-            load_four(other.mean, at, d, means_aligned, mu);
-            if constexpr (form == Covariance::tied_spherical) {
-                load_four(c.mean, at, d, means_aligned, near);
 #pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    const float t = mu[j] - near[j];
-                    a = fmaf(t, fmaf(-0.5f, t, difference[4 * i + j]), a);
-                    b = fmaf(t, t, b);
-                }
-            } else {
-                float p[4] = {1, 1, 1, 1};
+            for (int part = 0; part < parts; ++part) {
+                const int at = chunk_width * i + 4 * (lanes * part + lane % lanes);
+                float mu[4], near[4];
+                load_four(other.mean, at, d, means_aligned, mu);
                 load_four(x, at, d, x_aligned, near);
-                if constexpr (form == Covariance::diagonal) {
-                    load_four(other.precision, at, d, means_aligned, p);
-                }
+                if constexpr (form == Covariance::tied_spherical) {
+                    float mu_c[4];
+                    load_four(c.mean, at, d, means_aligned, mu_c);
 #pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    const float e = near[j] - mu[j];
-                    a = fmaf(p[j] * e, e, a);
+                    for (int j = 0; j < 4; ++j) {
+                        const float t = mu[j] - mu_c[j];
+                        a[part] = fmaf(t, fmaf(-0.5f, t, near[j] - mu_c[j]), a[part]);
+                        b[part] = fmaf(t, t, b[part]);
+                    }
+                } else {
+                    float p[4] = {1, 1, 1, 1};
+                    if constexpr (form == Covariance::diagonal) {
+                        load_four(other.precision, at, d, means_aligned, p);
+                    }
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) {
+                        const float e = near[j] - mu[j];
+                        a[part] = fmaf(p[j] * e, e, a[part]);
+                    }
                 }
             }
         }
-        a = warp_sum(a);
+        const float sum = sum_of_eight_lanes((a[0] + a[1]) + (a[2] + a[3]));
         const float constants = static_cast<float>(other.constant - c.constant);
+        float relative, error;
         if (form == Covariance::tied_spherical) {
-            b = warp_sum(b);
-            relative = 2 * c.half_precision * a + constants;
-            error = epsilon * 2 * c.half_precision * (sqrtf(b * against.square) + 0.5f * b);
+            const float apart = sum_of_eight_lanes((b[0] + b[1]) + (b[2] + b[3]));
+            relative = 2 * c.half_precision * sum + constants;
+            error = epsilon * 2 * c.half_precision * (sqrtf(apart * against.square) + 0.5f * apart);
         } else {
-            const float weighted = form == Covariance::spherical ? other.half_precision * a : a;
+            const float weighted = form == Covariance::spherical ? other.half_precision * sum : sum;
             relative = against.weighted - weighted + constants;
             error = epsilon * (against.weighted + weighted);
         }
         error += unit_roundoff * 4 * fabsf(relative);
-        if (lane == l) {
+        const int from = my_number - l0;
+        const bool is_here = from >= 0 && from < compared_at_once && lane != place_of_c;
+        relative = __shfl_sync(whole_warp, relative, lanes * (is_here ? from : 0));
+        error = __shfl_sync(whole_warp, error, lanes * (is_here ? from : 0));
+        if (is_here && lane < count) {
             mine.relative = relative;
             mine.error = error;
         }
@@ -292,7 +313,7 @@ __device__ AgainstC against_c(
 }
 
 template <Covariance form, int chunks>
-__global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
+__global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 4 : 1) weigh_kernel(
         MixtureView mixture,
         PairRule rule,
         RowLists lists,
@@ -380,7 +401,6 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
                             c,
                             lists.x + static_cast<size_t>(row) * d,
                             lists.x_aligned,
-                            difference,
                             against,
                             count,
                             component,
@@ -577,16 +597,7 @@ __global__ void __launch_bounds__(32 * warps_a_block) rank_kernel(
     bool fine = false;
     if (against.weighted <= far_row / 2 * d) {
         mine = compare<form, chunks>(
-                mixture,
-                d % 4 == 0,
-                c,
-                x,
-                lists.x_aligned,
-                difference,
-                against,
-                count,
-                component,
-                lane);
+                mixture, d % 4 == 0, c, x, lists.x_aligned, against, count, component, lane);
         shares = normalise(mine, rule.margin);
         fine = settled(mine, shares, lane);
     }

@@ -146,6 +146,7 @@ struct WarpLists {
     /// [16] the largest distance to the row's threshold, to 16 bits, then 65,535 - component.
     uint32_t* best;
     uint2* entries; ///< [16, list_places] {score, component}, in any order; in L2
+    bool alone;     ///< no other warp lists for these rows
 
     __device__ void clear() const {
         const int lane = threadIdx.x % 32;
@@ -166,10 +167,11 @@ struct WarpLists {
     __device__ uint32_t best_component(int row) const {
         return 0xffffu - (best[row] & 0xffffu);
     }
-    /// What a component of the row must reach to be of interest still.
+    /// What a component of the row must reach to be of interest still. (Where others list too, how many
+    /// they have depends on the run.)
     __device__ float bar(int row, float threshold) const {
         const float above = __uint_as_float(best[row] & 0xffff0000u);
-        return count[row] > list_places ? threshold + above : threshold;
+        return alone && count[row] > list_places ? threshold + above : threshold;
     }
 };
 
@@ -394,21 +396,23 @@ template <bool many> struct Survey {
         }
         return quad_min(own);
     }
-    /// Thresholds of the lane's rows, `first` and first + 8 of the wave.
-    __device__ void
-    raise(const CollectWave& wave,
-          int first,
-          const CollectInput& input,
-          const TwoRows& rows) const {
+};
+
+/// (4) Thresholds of a lane's rows, `first` and first + 8 of the wave.
+__device__ inline void raise_thresholds(
+        const CollectWave& wave,
+        int first,
+        const CollectInput& input,
+        const TwoRows& rows,
+        const float (&bound)[2]) {
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const int row = first + 8 * h;
-            const float threshold = threshold_under(bound(h, input.rank), input.margin, rows.f[h]);
-            if (threadIdx.x % 4 == 0 && row < wave.rows && rows.threshold[h] != closed) {
-                wave.threshold[row] = fmaxf(rows.threshold[h], threshold);
-            }
+    for (int h = 0; h < 2; ++h) {
+        const int row = first + 8 * h;
+        const float threshold = threshold_under(bound[h], input.margin, rows.f[h]);
+        if (threadIdx.x % 4 == 0 && row < wave.rows && rows.threshold[h] != closed) {
+            wave.threshold[row] = fmaxf(rows.threshold[h], threshold);
         }
     }
-};
+}
 
 } // namespace faiss_gmm::cuda
