@@ -110,19 +110,11 @@ __device__ double exact_joint(
     return mine;
 }
 
-__device__ inline float sum_of_eight_lanes(float value) {
-#pragma unroll
-    for (int step = 4; step > 0; step /= 2) {
-        value += __shfl_xor_sync(whole_warp, value, step);
-    }
-    return value;
-}
-
-/// Candidates that a warp compares at once, eight lanes each.
+/// Candidates whose means are under way at once.
 constexpr int compared_at_once = 4;
 
-/// (2), or (1) relative to c, in fp32 for every candidate, four at a time: one after the other each
-/// would wait for its mean.
+/// (2), or (1) relative to c, in fp32 for every candidate; difference = x - mu_c. A few at a time, for
+/// one after the other each would wait for its mean.
 template <Covariance form, int chunks>
 __device__ Candidate
 compare(const MixtureView& mixture,
@@ -130,74 +122,90 @@ compare(const MixtureView& mixture,
         const Component<form, chunks>& c,
         const float* x,
         bool x_aligned,
+        const float (&difference)[4 * chunks],
         const AgainstC& against,
         int count,
         int component,
         int lane) {
     constexpr float epsilon = (4 * chunks + 8) * unit_roundoff;
-    constexpr int lanes = 32 / compared_at_once, parts = chunk_width / (4 * lanes);
     const int d = mixture.d;
     const unsigned at_c = __ballot_sync(whole_warp, component == c.k);
     const int place_of_c = at_c != 0 ? __ffs(at_c) - 1 : 32;
     const int others = count - (at_c != 0);
+    const bool mine_is_other = lane < count && lane != place_of_c;
     const int my_number = lane - (lane > place_of_c); // among the others
+    float constants = 0, half_precision = c.half_precision;
+    if (mine_is_other) {
+        constants = static_cast<float>(mixture.constant[component] - c.constant);
+        if (form == Covariance::spherical) {
+            half_precision = mixture.half_precision32[component];
+        }
+    }
     Candidate mine{component, lane < count ? 0.0f : -infinity, 0.0f};
     for (int l0 = 0; l0 < others; l0 += compared_at_once) {
-        const int number = min(l0 + lane / lanes, others - 1);
-        const int k = __shfl_sync(whole_warp, component, number + (number >= place_of_c));
-        const Component<form, chunks> other(mixture, k);
-        float a[parts] = {}, b[parts] = {};
+        size_t row[compared_at_once]; // of the means; the last one again where there are fewer
+        float sums[2 * compared_at_once] = {};
+#pragma unroll
+        for (int o = 0; o < compared_at_once; ++o) {
+            const int number = min(l0 + o, others - 1);
+            const int k = __shfl_sync(whole_warp, component, number + (number >= place_of_c));
+            row[o] = static_cast<size_t>(k) * d;
+        }
 #pragma unroll 1
         for (int i = 0; i < chunks; ++i) {
+            const int at = chunk_width * i + 4 * lane;
+            float mu[compared_at_once][4], mu_c[4] = {0, 0, 0, 0}, near[4] = {0, 0, 0, 0};
 #pragma unroll
-            for (int part = 0; part < parts; ++part) {
-                const int at = chunk_width * i + 4 * (lanes * part + lane % lanes);
-                float mu[4], near[4];
-                load_four(other.mean, at, d, means_aligned, mu);
+            for (int o = 0; o < compared_at_once; ++o) {
+                load_four(mixture.means + row[o], at, d, means_aligned, mu[o]);
+            }
+            if (form == Covariance::tied_spherical) {
+                load_four(c.mean, at, d, means_aligned, mu_c);
+            }
+            if (form != Covariance::tied_spherical || chunks > 1) {
                 load_four(x, at, d, x_aligned, near);
-                if constexpr (form == Covariance::tied_spherical) {
-                    float mu_c[4];
-                    load_four(c.mean, at, d, means_aligned, mu_c);
+            }
 #pragma unroll
-                    for (int j = 0; j < 4; ++j) {
-                        const float t = mu[j] - mu_c[j];
-                        a[part] = fmaf(t, fmaf(-0.5f, t, near[j] - mu_c[j]), a[part]);
-                        b[part] = fmaf(t, t, b[part]);
-                    }
-                } else {
-                    float p[4] = {1, 1, 1, 1};
-                    if constexpr (form == Covariance::diagonal) {
-                        load_four(other.precision, at, d, means_aligned, p);
-                    }
+            for (int o = 0; o < compared_at_once; ++o) {
+                if (l0 + o >= others) {
+                    break;
+                }
+                float p[4] = {1, 1, 1, 1};
+                if (form == Covariance::diagonal) {
+                    load_four(mixture.half_precision32 + row[o], at, d, means_aligned, p);
+                }
 #pragma unroll
-                    for (int j = 0; j < 4; ++j) {
-                        const float e = near[j] - mu[j];
-                        a[part] = fmaf(p[j] * e, e, a[part]);
+                for (int j = 0; j < 4; ++j) {
+                    if (form == Covariance::tied_spherical) {
+                        const float t = mu[o][j] - mu_c[j];
+                        const float own = chunks == 1 ? difference[j] : near[j] - mu_c[j];
+                        sums[o] = fmaf(t, fmaf(-0.5f, t, own), sums[o]);
+                        sums[compared_at_once + o] = fmaf(t, t, sums[compared_at_once + o]);
+                    } else {
+                        const float e = near[j] - mu[o][j];
+                        sums[o] = fmaf(p[j] * e, e, sums[o]);
                     }
                 }
             }
         }
-        const float sum = sum_of_eight_lanes((a[0] + a[1]) + (a[2] + a[3]));
-        const float constants = static_cast<float>(other.constant - c.constant);
-        float relative, error;
-        if (form == Covariance::tied_spherical) {
-            const float apart = sum_of_eight_lanes((b[0] + b[1]) + (b[2] + b[3]));
-            relative = 2 * c.half_precision * sum + constants;
-            error = epsilon * 2 * c.half_precision * (sqrtf(apart * against.square) + 0.5f * apart);
-        } else {
-            const float weighted = form == Covariance::spherical ? other.half_precision * sum : sum;
-            relative = against.weighted - weighted + constants;
-            error = epsilon * (against.weighted + weighted);
-        }
-        error += unit_roundoff * 4 * fabsf(relative);
+        const float both = warp_sums(sums); // lane l has number l / 4
         const int from = my_number - l0;
-        const bool is_here = from >= 0 && from < compared_at_once && lane != place_of_c;
-        relative = __shfl_sync(whole_warp, relative, lanes * (is_here ? from : 0));
-        error = __shfl_sync(whole_warp, error, lanes * (is_here ? from : 0));
-        if (is_here && lane < count) {
-            mine.relative = relative;
-            mine.error = error;
+        const bool is_here = mine_is_other && from >= 0 && from < compared_at_once;
+        const float sum = __shfl_sync(whole_warp, both, is_here ? 4 * from : 0);
+        const float apart = __shfl_sync(whole_warp, both, is_here ? 16 + 4 * from : 0);
+        if (!is_here) {
+            continue;
         }
+        if (form == Covariance::tied_spherical) {
+            mine.relative = 2 * half_precision * sum + constants;
+            mine.error =
+                    epsilon * 2 * half_precision * (sqrtf(apart * against.square) + 0.5f * apart);
+        } else {
+            const float weighted = form == Covariance::spherical ? half_precision * sum : sum;
+            mine.relative = against.weighted - weighted + constants;
+            mine.error = epsilon * (against.weighted + weighted);
+        }
+        mine.error += unit_roundoff * 4 * fabsf(mine.relative);
     }
     return mine;
 }
@@ -210,13 +218,31 @@ struct Shares {
     float log_sum; ///< L - best
 };
 
-__device__ Shares normalise(const Candidate& mine, float margin) {
+/// Of the first lanes alone, as many as a row has candidates or a few more.
+template <class T> __device__ inline T sum_of_first(T value, int lanes) {
+    for (int step = lanes / 2; step > 0; step /= 2) {
+        value += __shfl_xor_sync(whole_warp, value, step);
+    }
+    return __shfl_sync(whole_warp, value, 0);
+}
+__device__ inline float max_of_first(float value, int lanes) {
+    for (int step = lanes / 2; step > 0; step /= 2) {
+        value = fmaxf(value, __shfl_xor_sync(whole_warp, value, step));
+    }
+    return __shfl_sync(whole_warp, value, 0);
+}
+/// The power of two that holds so many candidates.
+__device__ inline int lanes_for(int count) {
+    return count <= 1 ? 1 : 1 << (32 - __clz(count - 1));
+}
+
+__device__ Shares normalise(const Candidate& mine, float margin, int lanes) {
     Shares shares;
-    shares.best = warp_max(mine.relative);
+    shares.best = max_of_first(mine.relative, lanes);
     shares.home = __ffs(__ballot_sync(whole_warp, mine.relative == shares.best)) - 1;
     const float e =
             mine.relative >= shares.best - margin ? expf(mine.relative - shares.best) : 0.0f;
-    const float sum = warp_sum(e);
+    const float sum = sum_of_first(e, lanes);
     shares.r = e / sum;
     shares.log_sum = logf(sum);
     return shares;
@@ -312,8 +338,147 @@ __device__ AgainstC against_c(
     }
 }
 
+/// values - mu_c, mu_c from registers where it fits there.
+template <Covariance form, int chunks> class CentredAtC {
+public:
+    __device__ CentredAtC(const MixtureView& mixture, const Component<form, chunks>& c, int lane)
+            : mean_(c.mean), d_(mixture.d), lane_(lane) {
+        if constexpr (held) {
+            load_row<chunks>(mean_, d_, d_ % 4 == 0, lane, held_);
+        }
+    }
+    __device__ void centre(float (&values)[4 * chunks]) const {
+#pragma unroll
+        for (int i = 0; i < chunks; ++i) {
+            float mu[4];
+            if constexpr (!held) {
+                load_four(mean_, chunk_width * i + 4 * lane_, d_, d_ % 4 == 0, mu);
+            }
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                values[4 * i + j] -= held ? held_[held ? 4 * i + j : 0] : mu[j];
+            }
+        }
+    }
+
+private:
+    static constexpr bool held = chunks <= most_held_chunks;
+    const float* mean_;
+    int d_, lane_;
+    float held_[held ? 4 * chunks : 1];
+};
+
+/// Rows whose first candidates a warp has loaded, a row a lane.
+struct FirstCandidates {
+    uint4 words; ///< the first eight
+
+    __device__ void load(const RowLists& lists, uint32_t row, int count) {
+        words = count > 1 && count <= lists.capacity
+                        ? *reinterpret_cast<const uint4*>(
+                                  lists.component + static_cast<size_t>(row) * lists.capacity)
+                        : make_uint4(0, 0, 0, 0);
+    }
+    /// Lane l's candidate of the row that lane `from` has, -1 past `count`.
+    __device__ int
+    of_row(const RowLists& lists, uint32_t row, int from, int count, int lane) const {
+        if (count > 8) {
+            return lane < count ? lists.component[static_cast<size_t>(row) * lists.capacity + lane]
+                                : -1;
+        }
+        const uint32_t word[4] = {
+                __shfl_sync(whole_warp, words.x, from),
+                __shfl_sync(whole_warp, words.y, from),
+                __shfl_sync(whole_warp, words.z, from),
+                __shfl_sync(whole_warp, words.w, from)};
+        const uint32_t low = lane & 2 ? word[1] : word[0], high = lane & 2 ? word[3] : word[2];
+        const uint32_t two = lane & 4 ? high : low;
+        return lane < count ? static_cast<int>(lane & 1 ? two >> 16 : two & 0xffff) : -1;
+    }
+};
+
+/// Phases 2 to 4 of a row that is not its home's alone. Returns how many shares it leaves to sum_pairs.
 template <Covariance form, int chunks>
-__global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 4 : 1) weigh_kernel(
+__device__ int weigh_row(
+        const MixtureView& mixture,
+        const PairRule& rule,
+        const RowLists& lists,
+        const Component<form, chunks>& c,
+        uint32_t row,
+        const float (&difference)[4 * chunks],
+        int count,
+        int component,
+        unsigned long long number,
+        unsigned long long* bad_row,
+        Sums<form, chunks>& sums,
+        unsigned& shared) {
+    const int d = mixture.d, lane = threadIdx.x % 32, lanes = lanes_for(count);
+    const float* x = lists.x + static_cast<size_t>(row) * d;
+    const AgainstC against = against_c<form, chunks>(mixture, c, difference, lane);
+    Candidate mine;
+    Shares shares;
+    double square = against.square;                   // |x - mu_c|^2
+    double reference = c.constant - against.weighted; // l of relative 0
+    bool fine = false;
+    if (against.weighted <= far_row / 2 * d) { // false for NaN
+        mine = compare<form, chunks>(
+                mixture,
+                d % 4 == 0,
+                c,
+                x,
+                lists.x_aligned,
+                difference,
+                against,
+                count,
+                component,
+                lane);
+        shares = normalise(mine, rule.margin, lanes);
+        fine = settled(mine, shares, lane);
+    }
+    const unsigned at_c = __ballot_sync(whole_warp, component == c.k);
+    const int place_of_c = at_c != 0 ? __ffs(at_c) - 1 : 0;
+    if (!fine) {
+        double my_square = 0;
+        const double joint = exact_joint<form>(mixture, x, count, component, lane, my_square);
+        reference = warp_max(joint);
+        mine = {component, static_cast<float>(joint - reference), 0.0f};
+        if (!isfinite(reference)) {
+            if (!all_finite_row(x, d, lane)) {
+                if (lane == 0) {
+                    atomicMin(bad_row, number);
+                }
+                return 0;
+            }
+            mine.relative = lane < count ? 0.0f : -infinity;
+        }
+        shares = normalise(mine, rule.margin, lanes);
+        square = __shfl_sync(whole_warp, my_square, place_of_c);
+    }
+    const bool is_home = lane == shares.home;
+    const float r = rule.hard ? 0.0f : shares.r;
+    const bool keeps = !is_home && r >= rule.threshold && r > 0;
+    const double others = sum_of_first(keeps ? static_cast<double>(r) : 0.0, lanes);
+    const double weight = is_home ? 1.0 - others : keeps ? static_cast<double>(r) : 0.0;
+    if (at_c != 0) {
+        const double weight_c = __shfl_sync(whole_warp, weight, place_of_c);
+        if (weight_c > 0) {
+            sums.add(difference, weight_c, square);
+        }
+    }
+    sums.log_likelihood += reference + shares.best + (rule.hard ? 0.0f : shares.log_sum);
+    shared += __any_sync(whole_warp, !is_home && r > 1.0f / mixture.K) != 0;
+    const bool emits = (is_home || keeps) && component != c.k;
+    const unsigned emitted = __ballot_sync(whole_warp, emits);
+    if (emits) {
+        const size_t at =
+                static_cast<size_t>(row) * lists.capacity + __popc(emitted & ((1u << lane) - 1));
+        lists.component[at] = static_cast<uint16_t>(component);
+        lists.share[at] = static_cast<float>(weight);
+    }
+    return __popc(emitted);
+}
+
+template <Covariance form, int chunks>
+__global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 5 : 1) weigh_kernel(
         MixtureView mixture,
         PairRule rule,
         RowLists lists,
@@ -327,132 +492,71 @@ __global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 4 : 1) weigh
         return;
     }
     const int d = mixture.d;
-    const bool means_aligned = d % 4 == 0;
     const Segment segment = find_segment(table, s);
     const Component<form, chunks> c(mixture, segment.group % mixture.K);
-    float held[chunks <= most_held_chunks ? 4 * chunks : 1];
-    if constexpr (chunks <= most_held_chunks) {
-        load_row<chunks>(c.mean, d, means_aligned, lane, held);
-    }
+    const CentredAtC<form, chunks> at_c(mixture, c, lane);
     constexpr int ahead = rows_ahead(chunks);
     const float far = far_row / 2 * d;
     Sums<form, chunks> sums;
     unsigned shared = 0;
-
+    const auto load = [&](uint32_t row, float(&values)[4 * chunks]) {
+        load_row<chunks>(lists.x + static_cast<size_t>(row) * d, d, lists.x_aligned, lane, values);
+    };
     for (int begin = segment.begin; begin < segment.end; begin += 32) {
         const int here = min(32, segment.end - begin);
         const uint32_t my_row = lane < here ? order[begin + lane] : 0;
         const int my_count = lane < here ? lists.count[my_row] : 0;
+        FirstCandidates candidates;
+        candidates.load(lists, my_row, my_count);
         int my_kept = 0;
         for (int i0 = 0; i0 < here; i0 += ahead) {
             float values[ahead][4 * chunks];
 #pragma unroll
             for (int i = 0; i < ahead; ++i) {
-                const uint32_t row = __shfl_sync(whole_warp, my_row, min(i0 + i, here - 1));
-                load_row<chunks>(
-                        lists.x + static_cast<size_t>(row) * d,
-                        d,
-                        lists.x_aligned,
-                        lane,
-                        values[i]);
+                load(__shfl_sync(whole_warp, my_row, min(i0 + i, here - 1)), values[i]);
             }
+            // Rows of one candidate first, straight ahead; the others by one piece of code.
+            unsigned left = 0;
 #pragma unroll
             for (int i = 0; i < ahead; ++i) {
                 if (i0 + i >= here) {
                     break;
                 }
-                const uint32_t row = __shfl_sync(whole_warp, my_row, i0 + i);
                 const int count = __shfl_sync(whole_warp, my_count, i0 + i);
-                float(&difference)[4 * chunks] = values[i];
-                if constexpr (chunks <= most_held_chunks) {
-#pragma unroll
-                    for (int j = 0; j < 4 * chunks; ++j) {
-                        difference[j] -= held[j];
-                    }
-                } else {
-#pragma unroll
-                    for (int j = 0; j < chunks; ++j) {
-                        float mu[4];
-                        load_four(c.mean, chunk_width * j + 4 * lane, d, means_aligned, mu);
-#pragma unroll
-                        for (int q = 0; q < 4; ++q) {
-                            difference[4 * j + q] -= mu[q];
-                        }
-                    }
-                }
-                const AgainstC against = against_c<form, chunks>(mixture, c, difference, lane);
-                const bool near = against.weighted <= far; // false for NaN
-                if (count == 1 && near) {
-                    sums.add(difference, 1.0, against.square);
+                at_c.centre(values[i]);
+                const AgainstC against = against_c<form, chunks>(mixture, c, values[i], lane);
+                if (count == 1 && against.weighted <= far) { // false for NaN
+                    sums.add(values[i], 1.0, against.square);
                     sums.log_likelihood += c.constant - static_cast<double>(against.weighted);
-                    continue;
+                } else {
+                    left |= 1u << i;
                 }
-                const size_t list = static_cast<size_t>(row) * lists.capacity;
-                const int component = lane < count ? lists.component[list + lane] : -1;
-                Candidate mine;
-                Shares shares;
-                double square = against.square;                   // |x - mu_c|^2
-                double reference = c.constant - against.weighted; // l of relative 0
-                bool fine = false;
-                if (near) {
-                    mine = compare<form, chunks>(
-                            mixture,
-                            means_aligned,
-                            c,
-                            lists.x + static_cast<size_t>(row) * d,
-                            lists.x_aligned,
-                            against,
-                            count,
-                            component,
-                            lane);
-                    shares = normalise(mine, rule.margin);
-                    fine = settled(mine, shares, lane);
+            }
+#pragma unroll 1
+            for (; left != 0; left &= left - 1) {
+                const int i = i0 + __ffs(static_cast<int>(left)) - 1;
+                const uint32_t row = __shfl_sync(whole_warp, my_row, i);
+                const int count = __shfl_sync(whole_warp, my_count, i);
+                int component = candidates.of_row(lists, row, i, count, lane);
+                if (count == 1) { // far off, or not finite
+                    component = lane == 0 ? c.k : -1;
                 }
-                if (!fine) {
-                    const float* x = lists.x + static_cast<size_t>(row) * d;
-                    double my_square = 0;
-                    const double joint =
-                            exact_joint<form>(mixture, x, count, component, lane, my_square);
-                    reference = warp_max(joint);
-                    mine = {component, static_cast<float>(joint - reference), 0.0f};
-                    if (!isfinite(reference)) {
-                        if (!all_finite_row(x, d, lane)) {
-                            if (lane == 0) {
-                                atomicMin(out.bad_row, first_row + row);
-                            }
-                            continue;
-                        }
-                        mine.relative = lane < count ? 0.0f : -infinity;
-                    }
-                    shares = normalise(mine, rule.margin);
-                    const unsigned at_c = __ballot_sync(whole_warp, component == c.k);
-                    square = __shfl_sync(whole_warp, my_square, at_c != 0 ? __ffs(at_c) - 1 : 0);
-                }
-                const bool is_home = lane == shares.home;
-                const float r = rule.hard ? 0.0f : shares.r;
-                const bool keeps = !is_home && r >= rule.threshold && r > 0;
-                const double rest = 1.0 - warp_sum(keeps ? static_cast<double>(r) : 0.0);
-                const double weight = is_home ? rest : keeps ? static_cast<double>(r) : 0.0;
-                const unsigned at_c = __ballot_sync(whole_warp, component == c.k);
-                if (at_c != 0) {
-                    const double weight_c = __shfl_sync(whole_warp, weight, __ffs(at_c) - 1);
-                    if (weight_c > 0) {
-                        sums.add(difference, weight_c, square);
-                    }
-                }
-                sums.log_likelihood +=
-                        reference + shares.best + (rule.hard ? 0.0f : shares.log_sum);
-                shared += warp_max(is_home ? 0.0f : r) > 1.0f / mixture.K;
-                const bool emits = (is_home || keeps) && component != c.k;
-                const unsigned emitted = __ballot_sync(whole_warp, emits);
-                if (emits) {
-                    const int at = __popc(emitted & ((1u << lane) - 1));
-                    lists.component[list + at] = static_cast<uint16_t>(component);
-                    lists.share[list + at] = static_cast<float>(weight);
-                }
-                if (lane == i0 + i) {
-                    my_kept = __popc(emitted);
-                }
+                load(row, values[0]); // from L1
+                at_c.centre(values[0]);
+                const int kept = weigh_row<form, chunks>(
+                        mixture,
+                        rule,
+                        lists,
+                        c,
+                        row,
+                        values[0],
+                        count,
+                        component,
+                        first_row + row,
+                        out.bad_row,
+                        sums,
+                        shared);
+                my_kept = lane == i ? kept : my_kept;
             }
         }
         if (lane < here) {
@@ -597,8 +701,17 @@ __global__ void __launch_bounds__(32 * warps_a_block) rank_kernel(
     bool fine = false;
     if (against.weighted <= far_row / 2 * d) {
         mine = compare<form, chunks>(
-                mixture, d % 4 == 0, c, x, lists.x_aligned, against, count, component, lane);
-        shares = normalise(mine, rule.margin);
+                mixture,
+                d % 4 == 0,
+                c,
+                x,
+                lists.x_aligned,
+                difference,
+                against,
+                count,
+                component,
+                lane);
+        shares = normalise(mine, rule.margin, lanes_for(count));
         fine = settled(mine, shares, lane);
     }
     float square = against.square;
@@ -617,7 +730,7 @@ __global__ void __launch_bounds__(32 * warps_a_block) rank_kernel(
             }
             mine.relative = lane < count ? 0.0f : -infinity;
         }
-        shares = normalise(mine, rule.margin);
+        shares = normalise(mine, rule.margin, lanes_for(count));
     } else if (count > 1 || form == Covariance::diagonal) {
         square = squared_distance(mixture, x, count, component, lane);
     }

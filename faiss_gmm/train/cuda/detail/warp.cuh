@@ -29,6 +29,25 @@ template <class T> __device__ inline T warp_max(T value) {
     return value;
 }
 
+/// Sums of eight numbers over a warp; lane l gets that of number l / 4.
+__device__ inline float warp_sums(float (&value)[8]) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 4; half > 0; half /= 2) {
+        const bool upper = (lane & half * 4) != 0;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if (i < half) {
+                const float sent = upper ? value[i] : value[i + half];
+                const float kept = upper ? value[i + half] : value[i];
+                value[i] = kept + __shfl_xor_sync(whole_warp, sent, half * 4);
+            }
+        }
+    }
+    value[0] += __shfl_xor_sync(whole_warp, value[0], 2);
+    return value[0] + __shfl_xor_sync(whole_warp, value[0], 1);
+}
+
 /// Four numbers of a row from dimension `at` on, zeros past d. `aligned`: 16-byte loads are allowed.
 template <class T>
 __device__ inline void load_four(const T* row, int at, int d, bool aligned, float* out) {
