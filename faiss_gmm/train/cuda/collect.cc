@@ -41,7 +41,7 @@ CollectPath best_collect_path() {
 
 namespace {
 
-constexpr size_t wave_bytes = size_t{64} << 20; ///< of rows in the operand's form
+constexpr size_t wave_bytes = size_t{96} << 20; ///< of rows in the operand's form
 constexpr int lists_a_multiprocessor = 256;     ///< rows whose lists are on their way there
 
 /// A wave's arrays, one after the other in the workspace.
