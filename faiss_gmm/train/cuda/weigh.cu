@@ -338,7 +338,21 @@ __device__ AgainstC against_c(
     }
 }
 
-/// values - mu_c, mu_c from registers where it fits there.
+template <int chunks>
+__device__ inline void
+subtract_mean(const float* mean, int d, int lane, float (&values)[4 * chunks]) {
+#pragma unroll
+    for (int i = 0; i < chunks; ++i) {
+        float mu[4];
+        load_four(mean, chunk_width * i + 4 * lane, d, d % 4 == 0, mu);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            values[4 * i + j] -= mu[j];
+        }
+    }
+}
+
+/// Subtracts mu_c, from registers where it fits there.
 template <Covariance form, int chunks> class CentredAtC {
 public:
     __device__ CentredAtC(const MixtureView& mixture, const Component<form, chunks>& c, int lane)
@@ -348,16 +362,13 @@ public:
         }
     }
     __device__ void centre(float (&values)[4 * chunks]) const {
+        if constexpr (held) {
 #pragma unroll
-        for (int i = 0; i < chunks; ++i) {
-            float mu[4];
-            if constexpr (!held) {
-                load_four(mean_, chunk_width * i + 4 * lane_, d_, d_ % 4 == 0, mu);
+            for (int j = 0; j < 4 * chunks; ++j) {
+                values[j] -= held_[j];
             }
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                values[4 * i + j] -= held ? held_[held ? 4 * i + j : 0] : mu[j];
-            }
+        } else {
+            subtract_mean<chunks>(mean_, d_, lane_, values);
         }
     }
 
@@ -396,6 +407,60 @@ struct FirstCandidates {
     }
 };
 
+/// A row and its candidates, one a lane.
+struct Judged {
+    Candidate mine;
+    Shares shares;
+    double reference; ///< l of relative 0
+    bool in_fp32;     ///< otherwise square is of this lane's candidate
+    double square;    ///< |x - mu|^2, of c in fp32
+};
+
+/// Phases 2 and 3: in fp32 where that settles the row, or else in fp64. False for a row with NaN or
+/// Inf, which bad_row is told of.
+template <Covariance form, int chunks>
+__device__ bool
+judge(const MixtureView& mixture,
+      float margin,
+      const Component<form, chunks>& c,
+      const float* x,
+      bool x_aligned,
+      const float (&difference)[4 * chunks],
+      int count,
+      int component,
+      unsigned long long number,
+      unsigned long long* bad_row,
+      Judged& row) {
+    const int d = mixture.d, lane = threadIdx.x % 32, lanes = lanes_for(count);
+    const AgainstC against = against_c<form, chunks>(mixture, c, difference, lane);
+    row.reference = c.constant - against.weighted;
+    row.square = against.square;
+    row.in_fp32 = false;
+    if (against.weighted <= far_row / 2 * d) { // false for NaN
+        row.mine = compare<form, chunks>(
+                mixture, d % 4 == 0, c, x, x_aligned, difference, against, count, component, lane);
+        row.shares = normalise(row.mine, margin, lanes);
+        row.in_fp32 = settled(row.mine, row.shares, lane);
+    }
+    if (row.in_fp32) {
+        return true;
+    }
+    const double joint = exact_joint<form>(mixture, x, count, component, lane, row.square);
+    row.reference = warp_max(joint);
+    row.mine = {component, static_cast<float>(joint - row.reference), 0.0f};
+    if (!isfinite(row.reference)) {
+        if (!all_finite_row(x, d, lane)) {
+            if (lane == 0) {
+                atomicMin(bad_row, number);
+            }
+            return false;
+        }
+        row.mine.relative = lane < count ? 0.0f : -infinity;
+    }
+    row.shares = normalise(row.mine, margin, lanes);
+    return true;
+}
+
 /// Phases 2 to 4 of a row that is not its home's alone. Returns how many shares it leaves to sum_pairs.
 template <Covariance form, int chunks>
 __device__ int weigh_row(
@@ -411,60 +476,41 @@ __device__ int weigh_row(
         unsigned long long* bad_row,
         Sums<form, chunks>& sums,
         unsigned& shared) {
-    const int d = mixture.d, lane = threadIdx.x % 32, lanes = lanes_for(count);
-    const float* x = lists.x + static_cast<size_t>(row) * d;
-    const AgainstC against = against_c<form, chunks>(mixture, c, difference, lane);
-    Candidate mine;
-    Shares shares;
-    double square = against.square;                   // |x - mu_c|^2
-    double reference = c.constant - against.weighted; // l of relative 0
-    bool fine = false;
-    if (against.weighted <= far_row / 2 * d) { // false for NaN
-        mine = compare<form, chunks>(
+    const int lane = threadIdx.x % 32;
+    const float* x = lists.x + static_cast<size_t>(row) * mixture.d;
+    Judged judged;
+    if (!judge<form, chunks>(
                 mixture,
-                d % 4 == 0,
+                rule.margin,
                 c,
                 x,
                 lists.x_aligned,
                 difference,
-                against,
                 count,
                 component,
-                lane);
-        shares = normalise(mine, rule.margin, lanes);
-        fine = settled(mine, shares, lane);
+                number,
+                bad_row,
+                judged)) {
+        return 0;
     }
+    const Shares& shares = judged.shares;
     const unsigned at_c = __ballot_sync(whole_warp, component == c.k);
     const int place_of_c = at_c != 0 ? __ffs(at_c) - 1 : 0;
-    if (!fine) {
-        double my_square = 0;
-        const double joint = exact_joint<form>(mixture, x, count, component, lane, my_square);
-        reference = warp_max(joint);
-        mine = {component, static_cast<float>(joint - reference), 0.0f};
-        if (!isfinite(reference)) {
-            if (!all_finite_row(x, d, lane)) {
-                if (lane == 0) {
-                    atomicMin(bad_row, number);
-                }
-                return 0;
-            }
-            mine.relative = lane < count ? 0.0f : -infinity;
-        }
-        shares = normalise(mine, rule.margin, lanes);
-        square = __shfl_sync(whole_warp, my_square, place_of_c);
-    }
     const bool is_home = lane == shares.home;
     const float r = rule.hard ? 0.0f : shares.r;
     const bool keeps = !is_home && r >= rule.threshold && r > 0;
-    const double others = sum_of_first(keeps ? static_cast<double>(r) : 0.0, lanes);
+    const double others = sum_of_first(keeps ? static_cast<double>(r) : 0.0, lanes_for(count));
     const double weight = is_home ? 1.0 - others : keeps ? static_cast<double>(r) : 0.0;
     if (at_c != 0) {
         const double weight_c = __shfl_sync(whole_warp, weight, place_of_c);
         if (weight_c > 0) {
+            const double square = judged.in_fp32
+                                          ? judged.square
+                                          : __shfl_sync(whole_warp, judged.square, place_of_c);
             sums.add(difference, weight_c, square);
         }
     }
-    sums.log_likelihood += reference + shares.best + (rule.hard ? 0.0f : shares.log_sum);
+    sums.log_likelihood += judged.reference + shares.best + (rule.hard ? 0.0f : shares.log_sum);
     shared += __any_sync(whole_warp, !is_home && r > 1.0f / mixture.K) != 0;
     const bool emits = (is_home || keeps) && component != c.k;
     const unsigned emitted = __ballot_sync(whole_warp, emits);
@@ -659,79 +705,46 @@ __device__ void leave(const RowsLeft& left, int row, int lane) {
     }
 }
 
+/// The best m components of a row whose list has more than one.
 template <Covariance form, int chunks>
-__global__ void __launch_bounds__(32 * warps_a_block) rank_kernel(
-        MixtureView mixture,
-        PairRule rule,
-        RowLists lists,
+__device__ void rank_row(
+        const MixtureView& mixture,
+        const PairRule& rule,
+        const RowLists& lists,
         int m,
-        unsigned long long first_row,
+        int row,
+        int count,
+        unsigned long long number,
         unsigned long long* bad_row,
-        RowsLeft left,
-        TopOutput out) {
-    const int row = blockIdx.x * warps_a_block + threadIdx.x / 32;
-    const int lane = threadIdx.x % 32;
-    if (row >= lists.rows) {
-        return;
-    }
-    const int count = lists.count[row];
-    if (count == 0 || count > lists.capacity || (count < m && count < mixture.K)) {
-        leave(left, row, lane);
-        return;
-    }
-    const int d = mixture.d;
+        const RowsLeft& left,
+        const TopOutput& out) {
+    const int d = mixture.d, lane = threadIdx.x % 32;
     const float* x = lists.x + static_cast<size_t>(row) * d;
     const int component =
             lane < count ? lists.component[static_cast<size_t>(row) * lists.capacity + lane] : -1;
     const Component<form, chunks> c(mixture, lists.home[row]);
     float difference[4 * chunks];
     load_row<chunks>(x, d, lists.x_aligned, lane, difference);
-#pragma unroll
-    for (int j = 0; j < chunks; ++j) {
-        float mu[4];
-        load_four(c.mean, chunk_width * j + 4 * lane, d, d % 4 == 0, mu);
-#pragma unroll
-        for (int q = 0; q < 4; ++q) {
-            difference[4 * j + q] -= mu[q];
-        }
-    }
-    const AgainstC against = against_c<form, chunks>(mixture, c, difference, lane);
-    Candidate mine;
-    Shares shares;
-    bool fine = false;
-    if (against.weighted <= far_row / 2 * d) {
-        mine = compare<form, chunks>(
+    subtract_mean<chunks>(c.mean, d, lane, difference);
+    Judged judged;
+    if (!judge<form, chunks>(
                 mixture,
-                d % 4 == 0,
+                rule.margin,
                 c,
                 x,
                 lists.x_aligned,
                 difference,
-                against,
                 count,
                 component,
-                lane);
-        shares = normalise(mine, rule.margin, lanes_for(count));
-        fine = settled(mine, shares, lane);
+                number,
+                bad_row,
+                judged)) {
+        return;
     }
-    float square = against.square;
-    if (!fine) {
-        double exact_square = infinity;
-        const double joint = exact_joint<form>(mixture, x, count, component, lane, exact_square);
-        square = static_cast<float>(exact_square);
-        const double reference = warp_max(joint);
-        mine = {component, static_cast<float>(joint - reference), 0.0f};
-        if (!isfinite(reference)) {
-            if (!all_finite_row(x, d, lane)) {
-                if (lane == 0) {
-                    atomicMin(bad_row, first_row + row);
-                }
-                return;
-            }
-            mine.relative = lane < count ? 0.0f : -infinity;
-        }
-        shares = normalise(mine, rule.margin, lanes_for(count));
-    } else if (count > 1 || form == Covariance::diagonal) {
+    const Candidate& mine = judged.mine;
+    const Shares& shares = judged.shares;
+    float square = static_cast<float>(judged.square);
+    if (judged.in_fp32 && (count > 1 || form == Covariance::diagonal)) {
         square = squared_distance(mixture, x, count, component, lane);
     }
     // A lane's place: how many are better, the lower component of equals first.
@@ -752,6 +765,72 @@ __global__ void __launch_bounds__(32 * warps_a_block) rank_kernel(
         out.component[at] = component;
         out.log_responsibility[at] = mine.relative - shares.best - shares.log_sum;
         out.squared_distance[at] = square;
+    }
+}
+
+/// A warp takes 32 rows: those of one candidate straight ahead, a few at a time, where one is asked for.
+template <Covariance form, int chunks>
+__global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 5 : 1) rank_kernel(
+        MixtureView mixture,
+        PairRule rule,
+        RowLists lists,
+        int m,
+        unsigned long long first_row,
+        unsigned long long* bad_row,
+        RowsLeft left,
+        TopOutput out) {
+    const int first = (blockIdx.x * warps_a_block + threadIdx.x / 32) * 32;
+    const int lane = threadIdx.x % 32, here = min(32, lists.rows - first);
+    if (here <= 0) {
+        return;
+    }
+    constexpr int ahead = form == Covariance::diagonal ? 1 : rows_ahead(chunks);
+    const int d = mixture.d, my_row = first + lane;
+    const int my_count = lane < here ? lists.count[my_row] : 0;
+    const int my_home = lane < here ? lists.home[my_row] : 0;
+    const float far = far_row / 2 * d;
+    float my_square = -1; // of a row that is done straight ahead
+    unsigned several = 0;
+    if (m > 1 || form == Covariance::diagonal) {
+        several = here == 32 ? ~0u : (1u << here) - 1;
+    }
+    for (int i0 = 0; i0 < here && several == 0; i0 += ahead) {
+        float values[ahead][4 * chunks];
+#pragma unroll
+        for (int i = 0; i < ahead; ++i) {
+            const size_t row = first + min(i0 + i, here - 1);
+            load_row<chunks>(lists.x + row * d, d, lists.x_aligned, lane, values[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < ahead; ++i) {
+            const int home = __shfl_sync(whole_warp, my_home, min(i0 + i, here - 1));
+            const Component<form, chunks> c(mixture, home);
+            subtract_mean<chunks>(c.mean, d, lane, values[i]);
+            const AgainstC against = against_c<form, chunks>(mixture, c, values[i], lane);
+            const bool is_near = against.weighted <= far; // false for NaN
+            if (lane == i0 + i && my_count == 1 && is_near) {
+                my_square = against.square;
+            }
+        }
+    }
+    if (several == 0) {
+        several = __ballot_sync(whole_warp, lane < here && my_square < 0);
+    }
+    if (my_square >= 0) {
+        out.component[my_row] = my_home;
+        out.log_responsibility[my_row] = 0;
+        out.squared_distance[my_row] = my_square;
+    }
+#pragma unroll 1
+    for (; several != 0; several &= several - 1) {
+        const int i = __ffs(static_cast<int>(several)) - 1, row = first + i;
+        const int count = __shfl_sync(whole_warp, my_count, i);
+        if (count == 0 || count > lists.capacity || (count < m && count < mixture.K)) {
+            leave(left, row, lane);
+        } else {
+            rank_row<form, chunks>(
+                    mixture, rule, lists, m, row, count, first_row + row, bad_row, left, out);
+        }
     }
 }
 
@@ -835,8 +914,9 @@ template <Covariance form, int chunks> struct Rank {
        const RowsLeft& left,
        const TopOutput& out,
        cudaStream_t stream) {
-        rank_kernel<form, chunks><<<blocks_of(lists.rows), 32 * warps_a_block, 0, stream>>>(
-                mixture, rule, lists, m, first_row, bad_row, left, out);
+        rank_kernel<form, chunks>
+                <<<blocks_of((lists.rows + 31) / 32), 32 * warps_a_block, 0, stream>>>(
+                        mixture, rule, lists, m, first_row, bad_row, left, out);
     }
 };
 
