@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <vector>
@@ -253,25 +254,14 @@ CudaPath path_of(const std::string& name) {
                               : CudaPath::automatic;
 }
 
-nlohmann::json run(const Case& c, const std::vector<size_t>& top, int repeats) {
-    const bool isotropic = c.data == "isotropic";
-    const double sigma = c.data == "separate" ? 1.2
-                         : isotropic          ? 1.0
-                                              : overlapping_sigma(double(c.K), double(c.d));
-    DeviceArray<float> means, x;
-    means.reserve(c.K * c.d);
-    x.reserve(c.n * c.d);
-    const auto blocks = [](size_t items) { return static_cast<unsigned>((items + 255) / 256); };
-    draw<<<blocks(c.K * c.d), 256>>>(
-            c.K, int(c.d), 1, nullptr, isotropic ? 0.25f : 1.0f, 1, means.data());
-    draw<<<blocks(c.n * c.d), 256>>>(
-            c.n,
-            int(c.d),
-            int(c.K),
-            isotropic ? nullptr : means.data(),
-            static_cast<float>(sigma),
-            2,
-            x.data());
+/// Rows on the device, and a mixture to begin with.
+struct Problem {
+    DeviceArray<float> x;
+    GaussianMixture mixture;
+    double sigma = 0; ///< of drawn rows
+};
+
+GaussianMixture uniform_mixture(const Case& c, const float* device_means, double variance) {
     GaussianMixture mixture;
     mixture.K = c.K;
     mixture.d = c.d;
@@ -281,26 +271,105 @@ nlohmann::json run(const Case& c, const std::vector<size_t>& top, int repeats) {
     mixture.means.resize(c.K * c.d);
     check(cudaMemcpy(
                   mixture.means.data(),
-                  means.data(),
+                  device_means,
                   c.K * c.d * sizeof(float),
                   cudaMemcpyDeviceToHost),
           "reading means");
     mixture.log_weights.assign(c.K, -std::log(double(c.K)));
     mixture.covariances.assign(
-            GaussianMixture::covariance_size(mixture.covariance, c.K, c.d), sigma * sigma);
+            GaussianMixture::covariance_size(mixture.covariance, c.K, c.d), variance);
+    return mixture;
+}
+
+void drawn_problem(const Case& c, Problem& problem) {
+    const bool isotropic = c.data == "isotropic";
+    problem.sigma = c.data == "separate" ? 1.2
+                    : isotropic          ? 1.0
+                                         : overlapping_sigma(double(c.K), double(c.d));
+    DeviceArray<float> means;
+    means.reserve(c.K * c.d);
+    problem.x.reserve(c.n * c.d);
+    const auto blocks = [](size_t items) { return static_cast<unsigned>((items + 255) / 256); };
+    draw<<<blocks(c.K * c.d), 256>>>(
+            c.K, int(c.d), 1, nullptr, isotropic ? 0.25f : 1.0f, 1, means.data());
+    draw<<<blocks(c.n * c.d), 256>>>(
+            c.n,
+            int(c.d),
+            int(c.K),
+            isotropic ? nullptr : means.data(),
+            static_cast<float>(problem.sigma),
+            2,
+            problem.x.data());
+    problem.mixture = uniform_mixture(c, means.data(), problem.sigma * problem.sigma);
+}
+
+/// The rows of a .u8bin file, at most c.n of them; n and d as read. The mixture's means are rows: Lloyd
+/// steps come before what is timed.
+void read_problem(Case& c, Problem& problem) {
+    std::ifstream file(c.data, std::ios::binary);
+    uint32_t shape[2] = {0, 0};
+    file.read(reinterpret_cast<char*>(shape), sizeof shape);
+    if (!file || shape[0] < c.K) {
+        throw std::runtime_error(c.data + " is not a .u8bin file of at least K rows");
+    }
+    c.n = std::min<size_t>(c.n, shape[0]);
+    c.d = shape[1];
+    std::vector<uint8_t> bytes(c.n * c.d);
+    file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    if (!file) {
+        throw std::runtime_error(c.data + " ends before its last row");
+    }
+    const std::vector<float> x(bytes.begin(), bytes.end());
+    problem.x.reserve(x.size());
+    check(cudaMemcpy(problem.x.data(), x.data(), x.size() * sizeof(float), cudaMemcpyHostToDevice),
+          "copying rows");
+    DeviceArray<float> means;
+    means.reserve(c.K * c.d);
+    check(cudaMemcpy2D(
+                  means.data(),
+                  c.d * sizeof(float),
+                  problem.x.data(),
+                  c.n / c.K * c.d * sizeof(float),
+                  c.d * sizeof(float),
+                  c.K,
+                  cudaMemcpyDeviceToDevice),
+          "choosing means");
+    problem.mixture = uniform_mixture(c, means.data(), 1.0);
+}
+
+constexpr int lloyd_steps = 10;
+
+nlohmann::json run(Case c, const std::vector<size_t>& top, int repeats) {
+    Problem problem;
+    const bool from_file = c.data.find('.') != std::string::npos;
+    if (from_file) {
+        read_problem(c, problem);
+    } else {
+        drawn_problem(c, problem);
+    }
+    const GaussianMixture& mixture = problem.mixture;
     CudaOptions options;
     options.path = path_of(c.path);
     options.pair_threshold = c.threshold;
     options.time_phases = false;
     const auto engine = make_cuda_engine(options);
     Chunk chunk;
-    chunk.x = x.data();
+    chunk.x = problem.x.data();
     chunk.n = c.n;
     chunk.memory = Chunk::Memory::device;
     chunk.stream = engine->stream();
     chunk.last = true;
     chunk.source = VectorSource::new_number();
-    engine->begin(mixture);
+    const auto begin = [&](CudaEStepEngine& with) {
+        chunk.stream = with.stream();
+        with.begin(mixture, from_file ? Assignment::hard : Assignment::soft);
+        for (int step = 0; from_file && step < lloyd_steps; ++step) {
+            with.accumulate(chunk);
+            with.maximize_in_place(1e-6);
+            with.begin_again(step + 1 < lloyd_steps ? Assignment::hard : Assignment::soft);
+        }
+    };
+    begin(*engine);
     Timer timer(static_cast<cudaStream_t>(engine->stream()));
     CudaPassCounts counts;
     const auto iterate = [&] {
@@ -318,7 +387,7 @@ nlohmann::json run(const Case& c, const std::vector<size_t>& top, int repeats) {
             {"d", c.d},
             {"covariance", c.covariance},
             {"path", c.path},
-            {"sigma", sigma},
+            {"sigma", problem.sigma},
             {"iteration_ms", median(times)},
             {"fastest_ms", times.front()},
             {"slowest_ms", times.back()},
@@ -329,8 +398,7 @@ nlohmann::json run(const Case& c, const std::vector<size_t>& top, int repeats) {
     CudaOptions timed = options;
     timed.time_phases = true;
     const auto observed = make_cuda_engine(timed);
-    chunk.stream = observed->stream();
-    observed->begin(mixture);
+    begin(*observed);
     for (int r = 0; r < 3; ++r) {
         observed->accumulate(chunk);
         observed->maximize_in_place(1e-6);
@@ -339,8 +407,7 @@ nlohmann::json run(const Case& c, const std::vector<size_t>& top, int repeats) {
     for (const auto& [phase, ms] : observed->phase_milliseconds()) {
         line["phases_ms"][phase] = ms;
     }
-    chunk.stream = engine->stream();
-    engine->begin(mixture);
+    begin(*engine);
     for (const size_t m : top) {
         DeviceArray<int32_t> component;
         DeviceArray<float> log_responsibility, distance;
@@ -368,7 +435,8 @@ int main(int argc, char** argv) {
     std::vector<size_t> top;
     int repeats = 10;
     bool with_rates = true;
-    app.add_option("--data", data, "separate, overlap, isotropic")->capture_default_str();
+    app.add_option("--data", data, "separate, overlap, isotropic, or a .u8bin file")
+            ->capture_default_str();
     app.add_option("--n", c.n, "Rows")->capture_default_str();
     app.add_option("--K", c.K, "Components")->capture_default_str();
     app.add_option("--d", c.d, "Dimensions")->capture_default_str();
