@@ -69,6 +69,7 @@ struct Candidate {
     int component;
     float relative; ///< l_k - l_c, or against any other reference; -inf: none
     float error;    ///< bound of it
+    float square;   ///< |x - mu_k|^2; not diagonal
 };
 
 /// A row against the component c of its segment.
@@ -141,7 +142,7 @@ compare(const MixtureView& mixture,
             half_precision = mixture.half_precision32[component];
         }
     }
-    Candidate mine{component, lane < count ? 0.0f : -infinity, 0.0f};
+    Candidate mine{component, lane < count ? 0.0f : -infinity, 0.0f, against.square};
     for (int l0 = 0; l0 < others; l0 += compared_at_once) {
         size_t row[compared_at_once]; // of the means; the last one again where there are fewer
         float sums[2 * compared_at_once] = {};
@@ -198,10 +199,12 @@ compare(const MixtureView& mixture,
         }
         if (form == Covariance::tied_spherical) {
             mine.relative = 2 * half_precision * sum + constants;
+            mine.square = fmaxf(0.0f, fmaf(-2.0f, sum, against.square));
             mine.error =
                     epsilon * 2 * half_precision * (sqrtf(apart * against.square) + 0.5f * apart);
         } else {
             const float weighted = form == Covariance::spherical ? half_precision * sum : sum;
+            mine.square = sum;
             mine.relative = against.weighted - weighted + constants;
             mine.error = epsilon * (against.weighted + weighted);
         }
@@ -447,7 +450,11 @@ judge(const MixtureView& mixture,
     }
     const double joint = exact_joint<form>(mixture, x, count, component, lane, row.square);
     row.reference = warp_max(joint);
-    row.mine = {component, static_cast<float>(joint - row.reference), 0.0f};
+    row.mine = {
+            component,
+            static_cast<float>(joint - row.reference),
+            0.0f,
+            static_cast<float>(row.square)};
     if (!isfinite(row.reference)) {
         if (!all_finite_row(x, d, lane)) {
             if (lane == 0) {
@@ -568,14 +575,16 @@ __global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 5 : 1) weigh
                 if (i0 + i >= here) {
                     break;
                 }
-                const int count = __shfl_sync(whole_warp, my_count, i0 + i);
+                left |= 1u << i;
+                if (__shfl_sync(whole_warp, my_count, i0 + i) != 1) {
+                    continue;
+                }
                 at_c.centre(values[i]);
                 const AgainstC against = against_c<form, chunks>(mixture, c, values[i], lane);
-                if (count == 1 && against.weighted <= far) { // false for NaN
+                if (against.weighted <= far) { // false for NaN
                     sums.add(values[i], 1.0, against.square);
                     sums.log_likelihood += c.constant - static_cast<double>(against.weighted);
-                } else {
-                    left |= 1u << i;
+                    left &= ~(1u << i);
                 }
             }
 #pragma unroll 1
@@ -743,10 +752,9 @@ __device__ void rank_row(
     }
     const Candidate& mine = judged.mine;
     const Shares& shares = judged.shares;
-    float square = static_cast<float>(judged.square);
-    if (judged.in_fp32 && (count > 1 || form == Covariance::diagonal)) {
-        square = squared_distance(mixture, x, count, component, lane);
-    }
+    const float square = form == Covariance::diagonal && judged.in_fp32
+                                 ? squared_distance(mixture, x, count, component, lane)
+                                 : mine.square;
     // A lane's place: how many are better, the lower component of equals first.
     int place = 0;
     for (int l = 0; l < count; ++l) {

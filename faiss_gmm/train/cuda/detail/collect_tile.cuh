@@ -208,88 +208,98 @@ __device__ inline void list_candidates(
     __syncwarp();
 }
 
-/// The rank-th largest of a row's values, two a lane; -infinity where there are fewer.
-__device__ inline float largest_of_rank(const float (&value)[2], int rank) {
+/// The rank-th largest of a row's values; -infinity where there are fewer.
+template <int places>
+__device__ inline float largest_of_rank(const float (&value)[places], int rank) {
     const int lane = threadIdx.x % 32;
-    int larger[2] = {0, 0}; // or equal and before: what comes to stand at rank - 1 is one of equals
+    int larger[places] =
+            {}; // or equal and before: what comes to stand at rank - 1 is one of equals
 #pragma unroll
-    for (int o = 0; o < 2; ++o) {
-#pragma unroll 4
+    for (int o = 0; o < places; ++o) {
+#pragma unroll 8
         for (int l = 0; l < 32; ++l) {
             const float other = __shfl_sync(all_lanes, value[o], l);
 #pragma unroll
-            for (int p = 0; p < 2; ++p) {
+            for (int p = 0; p < places; ++p) {
                 larger[p] += other > value[p] || (other == value[p] && 32 * o + l < 32 * p + lane);
             }
         }
     }
     float found = -CUDART_INF_F;
 #pragma unroll
-    for (int p = 0; p < 2; ++p) {
+    for (int p = 0; p < places; ++p) {
         found = larger[p] == rank - 1 ? value[p] : found;
     }
     return warp_max(found);
 }
 
-/// (3) for row i of the output by a whole warp: of `listed` entries those are kept whose U reaches the
-/// rank-th L less the margin. Returns how many, capacity + 1 for too many; `best`: the component of the
-/// largest U.
-template <CollectForm form>
-__device__ inline int write_list(
-        const CollectCall& call,
-        int64_t i,
-        const uint2* entries,
-        int listed,
-        float f,
-        float q,
-        uint32_t& best) {
+/// An entry that is none.
+__device__ inline uint2 no_entry() {
+    return make_uint2(__float_as_uint(-CUDART_INF_F), ~0u);
+}
+
+/// What of a row's list stays.
+struct Kept {
+    int count;     ///< capacity + 1: too many
+    uint32_t best; ///< the component of the largest U
+};
+
+/// (3) for row i of the output by a whole warp, `places` entries a lane: those are kept whose U reaches
+/// the rank-th L less the margin.
+template <CollectForm form, int places>
+__device__ inline Kept
+write_list(const CollectCall& call, int64_t i, const uint2 (&entry)[places], float f, float q) {
     const int lane = threadIdx.x % 32, capacity = call.output.capacity, rank = call.input.rank;
-    float upper[2], lower[2];
-    uint32_t k[2];
+    float upper[places], lower[places], top = -CUDART_INF_F, largest_lower = -CUDART_INF_F;
+    uint32_t k[places];
 #pragma unroll
-    for (int o = 0; o < 2; ++o) {
-        upper[o] = lower[o] = -CUDART_INF_F;
-        k[o] = ~0u;
-        if (32 * o + lane < listed) {
-            const uint2 entry = entries[32 * o + lane];
-            k[o] = entry.y;
-            upper[o] = __uint_as_float(entry.x);
+    for (int o = 0; o < places; ++o) {
+        k[o] = entry[o].y;
+        upper[o] = lower[o] = __uint_as_float(entry[o].x);
+        if (k[o] != ~0u) {
             const float* errors =
                     call.model.columns + k[o] / collect_tile * collect_columns + column_errors;
             lower[o] = upper[o] - bound_gap<form>(errors, f, q);
         }
+        top = fmaxf(top, upper[o]);
+        largest_lower = fmaxf(largest_lower, lower[o]);
     }
-    const float top = warp_max(fmaxf(upper[0], upper[1]));
-    best = __reduce_min_sync(
-            all_lanes, min(upper[0] == top ? k[0] : ~0u, upper[1] == top ? k[1] : ~0u));
-    const float at_rank =
-            rank > 1 ? largest_of_rank(lower, rank) : warp_max(fmaxf(lower[0], lower[1]));
+    top = warp_max(top);
+    uint32_t first_of_top = ~0u;
+#pragma unroll
+    for (int o = 0; o < places; ++o) {
+        first_of_top = upper[o] == top ? min(first_of_top, k[o]) : first_of_top;
+    }
+    const uint32_t best = __reduce_min_sync(all_lanes, first_of_top);
+    const float at_rank = rank > 1 ? largest_of_rank<places>(lower, rank) : warp_max(largest_lower);
     const float threshold = threshold_under(at_rank, call.input.margin, f);
-    uint32_t keeps[2];
-    int smaller[2] = {0, 0};
+    uint32_t keeps[places];
+    int smaller[places] = {}, kept = 0;
 #pragma unroll
-    for (int o = 0; o < 2; ++o) {
-        keeps[o] = __ballot_sync(all_lanes, 32 * o + lane < listed && upper[o] >= threshold);
+    for (int o = 0; o < places; ++o) {
+        keeps[o] = __ballot_sync(all_lanes, k[o] != ~0u && upper[o] >= threshold);
+        kept += __popc(keeps[o]);
     }
-    const int kept = __popc(keeps[0]) + __popc(keeps[1]);
     if (kept > capacity) {
-        return capacity + 1;
+        return {capacity + 1, best};
     }
 #pragma unroll
-    for (int o = 0; o < 2; ++o) {
+    for (int o = 0; o < places; ++o) {
         for (uint32_t left = keeps[o]; left != 0; left &= left - 1) {
             const uint32_t other = __shfl_sync(all_lanes, k[o], __ffs(static_cast<int>(left)) - 1);
-            smaller[0] += other < k[0];
-            smaller[1] += other < k[1];
+#pragma unroll
+            for (int p = 0; p < places; ++p) {
+                smaller[p] += other < k[p];
+            }
         }
     }
 #pragma unroll
-    for (int o = 0; o < 2; ++o) {
+    for (int o = 0; o < places; ++o) {
         if ((keeps[o] >> lane & 1) != 0) {
             call.output.component[i * capacity + smaller[o]] = static_cast<uint16_t>(k[o]);
         }
     }
-    return kept;
+    return {kept, best};
 }
 
 /// (3) for a warp's 16 rows, `first` of the wave and after; clears the lists.
@@ -301,35 +311,40 @@ write_lists(const CollectCall& call, const CollectWave& wave, int first, const W
     const bool there = lane < 16 && row < wave.rows;
     const bool of_use = there && wave.threshold[row] != closed;
     const int listed = there ? lists.count[lane] : 0;
-    int kept = output.capacity + 1;
-    uint32_t best = listed > 0 ? lists.best_component(lane) : 0;
+    Kept mine{output.capacity + 1, listed > 0 ? lists.best_component(lane) : 0};
     if (of_use && listed == 1) { // most rows where components lie apart
-        kept = 1;
-        output.component[(wave.first + row) * output.capacity] = static_cast<uint16_t>(best);
+        mine.count = 1;
+        output.component[(wave.first + row) * output.capacity] = static_cast<uint16_t>(mine.best);
     }
     const bool several = of_use && listed != 1 && listed <= list_places;
     const float f = several ? wave.f[row] : 0, q = several ? wave.q[row] : 0;
-    for (uint32_t left = __ballot_sync(all_lanes, several); left != 0; left &= left - 1) {
+    uint32_t left = __ballot_sync(all_lanes, several);
+    const auto entry_of = [&](uint32_t rows, int place) { // of the first of `rows`
+        const int r = rows != 0 ? __ffs(static_cast<int>(rows)) - 1 : 0;
+        const bool exists = rows != 0 && place < __shfl_sync(all_lanes, listed, r);
+        return exists ? lists.entries[r * list_places + place] : no_entry();
+    };
+    uint2 next = entry_of(left, lane);
+    while (left != 0) {
         const int r = __ffs(static_cast<int>(left)) - 1;
-        uint32_t best_of_row = 0;
-        const int kept_of_row = write_list<form>(
-                call,
-                wave.first + first + r,
-                lists.entries + r * list_places,
-                __shfl_sync(all_lanes, listed, r),
-                __shfl_sync(all_lanes, f, r),
-                __shfl_sync(all_lanes, q, r),
-                best_of_row);
-        if (lane == r) {
-            kept = kept_of_row;
-            best = best_of_row;
+        const uint2 here = next;
+        next = entry_of(left & (left - 1), lane); // on its way while this row is judged
+        const int64_t i = wave.first + first + r;
+        const float own_f = __shfl_sync(all_lanes, f, r), own_q = __shfl_sync(all_lanes, q, r);
+        Kept kept;
+        if (__shfl_sync(all_lanes, listed, r) <= 32) {
+            kept = write_list<form, 1>(call, i, {here}, own_f, own_q);
+        } else {
+            kept = write_list<form, 2>(call, i, {here, entry_of(left, 32 + lane)}, own_f, own_q);
         }
+        mine = lane == r ? kept : mine;
+        left &= left - 1;
     }
     if (there) {
-        output.count[wave.first + row] = static_cast<uint8_t>(kept);
+        output.count[wave.first + row] = static_cast<uint8_t>(mine.count);
         if (output.best != nullptr) {
             output.best[wave.first + row] =
-                    static_cast<uint16_t>(min(best, static_cast<uint32_t>(call.model.K - 1)));
+                    static_cast<uint16_t>(min(mine.best, static_cast<uint32_t>(call.model.K - 1)));
         }
     }
     __syncwarp();
