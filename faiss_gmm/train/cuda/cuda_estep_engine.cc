@@ -13,6 +13,8 @@
 //              in fp64                                     (exact.cu)
 // The host waits once a wave, for the number of pairs and of rows left to 5, while the device adds up
 // the homes. Four sets of fp64 sums (3, 4, both of 5), each in the order of the blocks, become one in finish().
+// tied: rows are whitened as a wave begins, and all else sees a tied_spherical mixture; full: all rows go
+// to the exact tier (matrices.cu). Their factors and M-step are the host's work, once a pass.
 // Rows of host memory come through two buffers of a wave each, copied on a stream of their own while
 // the wave before is worked on; what fits stays for the next pass over the same source.
 // Memory beside parameters, sums (5 K d fp64) and rows: 16 capacity + 30 bytes a row of a wave, 24 a
@@ -35,6 +37,7 @@
 #include "faiss_gmm/train/cuda/detail/dense.h"
 #include "faiss_gmm/train/cuda/detail/device.h"
 #include "faiss_gmm/train/cuda/detail/exact.h"
+#include "faiss_gmm/train/cuda/detail/matrices.h"
 #include "faiss_gmm/train/cuda/detail/model.h"
 #include "faiss_gmm/train/cuda/detail/order.h"
 #include "faiss_gmm/train/cuda/detail/weigh.h"
@@ -52,10 +55,10 @@ constexpr size_t exact_bytes = size_t{64} << 20;
 constexpr size_t bounce_bytes = size_t{32} << 20; ///< of pageable rows that are pinned at once
 constexpr size_t bounce_slice = size_t{1} << 20;
 constexpr int pass_capacity = 32; ///< candidates that a row's list holds
-constexpr int top_capacity = pass_capacity;
 constexpr double negligible_share =
         1e-8; ///< of a row in one component: may be left out of variances
 constexpr double negligible_rest = 1e-5; ///< of a row in all components left out
+constexpr float least_full_share = 1e-12f;
 constexpr size_t most_components = 65536, most_dimensions = 2048;
 
 /// Rows of a block: a function of d alone, a power of two.
@@ -70,13 +73,35 @@ size_t block_rows_for(size_t d) {
 constexpr size_t list_bytes = 6 * pass_capacity + 40; ///< a row, all of its lists' parts
 constexpr size_t pair_bytes = 24;
 
+/// Bytes of a row that is made ready for scoring: whitened, for tied.
+size_t white_bytes(Covariance covariance, size_t d) {
+    return covariance == Covariance::tied ? 2 * sizeof(float) * d : 0;
+}
+
+/// Rows that the exact tier takes at once: a power of two, so that parts of blocks begin where they do.
+size_t exact_rows_for(size_t K) {
+    size_t rows = 32768;
+    while (rows > 32 && rows * 2 * sizeof(double) * K > exact_bytes) {
+        rows /= 2;
+    }
+    return rows;
+}
+
+/// Sums of outer products: none where covariances are not matrices.
+Scatter scatter_for(Covariance covariance, size_t K, size_t d) {
+    return covariance == Covariance::tied   ? tied_scatter(block_rows_for(d))
+           : covariance == Covariance::full ? full_scatter(K, d, exact_rows_for(K))
+                                            : Scatter();
+}
+
 /// Blocks of a wave within options.gpu_memory (three pairs a row, two buffers of rows); at least one.
 size_t wave_blocks_for(const CudaOptions& options, Covariance covariance, size_t K, size_t d) {
     const size_t block = block_rows_for(d), vectors = covariance == Covariance::diagonal ? 2 : 1;
     size_t blocks = std::max<size_t>(1, most_wave_rows / block);
     const auto bytes = [&] {
         const size_t rows = blocks * block, segments = rows / segment_rows + blocks * K;
-        return rows * (list_bytes + 3 * pair_bytes + 8 * d) + segments * (vectors * 4 * d + 24);
+        return rows * (list_bytes + 3 * pair_bytes + 8 * d + white_bytes(covariance, d)) +
+               segments * (vectors * 4 * d + 24);
     };
     while (options.gpu_memory > 0 && blocks > 1 && bytes() > options.gpu_memory) {
         blocks /= 2;
@@ -121,10 +146,6 @@ std::optional<CollectPath> path_of(CudaPath path) {
              "FAISS_GMM_CUDA_PATH=" + name,
              "portable, hopper, plain",
              "unset it"});
-}
-
-bool aligned(const void* pointer, size_t d) {
-    return d % 4 == 0 && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
 }
 
 /// One set of sums in one array.
@@ -286,9 +307,12 @@ private:
     void stage(const Chunk& chunk, size_t from, size_t count);
     void copy_from_host(float* to, const float* from, size_t bytes, cudaStream_t stream);
     void flush();
-    void start_wave(const float* x, size_t rows, size_t first_row);
+    void start_wave(const Rows& given, size_t rows, size_t first_row);
     void end_wave();
-    RowLists collect(const float* x, size_t rows, int capacity, float margin, int rank);
+    Rows whiten(const Rows& x, size_t rows);
+    void sum_scatter(const Rows& x, size_t rows);
+    RowLists row_lists(const Rows& x, size_t rows) const;
+    RowLists collect(const Rows& x, size_t rows, float margin, int rank);
     void sum_other_pairs(
             const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs);
     void sum_left_rows(const int* left);
@@ -298,7 +322,8 @@ private:
     ExactBuffers exact_buffers();
     void combine();
     void check_counters(PassCounters& counters);
-    void rank(const float* x, size_t rows, size_t first_row, size_t m, const TopOutput& out);
+    std::vector<double> fetch_scatter();
+    void rank(const Rows& given, size_t rows, size_t first_row, size_t m, const TopOutput& out);
     Scratch scratch() const {
         return {scratch_.data(), scratch_.bytes()};
     }
@@ -310,7 +335,7 @@ private:
     OwnedStream stream_;
     Event counted_, consumed_;
     bool ready_ = false;
-    GaussianMixture before_; ///< the parameters of the pass; void after begin_again()
+    GaussianMixture before_; ///< the parameters of the pass, if before_is_current_
     bool before_is_current_ = false;
     size_t K_ = 0, d_ = 0;
     Covariance covariance_ = Covariance::tied_spherical;
@@ -336,6 +361,7 @@ private:
     size_t scratch_items_ = 0;
     DeviceArray<float> segment_vectors_;
     DeviceArray<double> segment_numbers_, log_likelihood_, likelihood_tiles_;
+    DeviceArray<float> white_high_, white_low_;
     DeviceArray<double> exact_joint_, exact_share_, dense_moment_;
     DeviceArray<uint16_t> dense_halves_;
     DeviceArray<float> dense_floats_, dense_scale_;
@@ -380,6 +406,8 @@ private:
     size_t rows_ = 0, processed_ = 0;
     CudaPassCounts counts_;
     Sums home_sums_, pair_sums_, dense_sums_, exact_sums_, total_;
+    DeviceArray<double> scatter_sums_;
+    Scatter scatter_;
     DeviceArray<PassCounters> counters_;
 };
 
@@ -417,7 +445,6 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
 void Engine::begin_again(Assignment assignment) {
     require_ready();
     const DeviceGuard guard(options_.device);
-    before_is_current_ = false;
     start_pass(assignment);
 }
 
@@ -449,6 +476,14 @@ void Engine::start_pass(Assignment assignment) {
     const bool diagonal = covariance_ == Covariance::diagonal;
     home_sums_.clear(K_, d_, diagonal, stream_.get());
     pair_sums_.clear(K_, d_, diagonal, stream_.get());
+    scatter_ = scatter_for(covariance_, K_, d_);
+    const size_t outer = scatter_.numbers(d_);
+    if (outer > 0) {
+        scatter_sums_.reserve(outer);
+        scatter_.sums = scatter_sums_.data();
+        check(cudaMemsetAsync(scatter_.sums, 0, outer * sizeof(double), stream_.get()),
+              "clearing sums");
+    }
     exact_sums_.forget();
     dense_sums_.forget();
     dense_is_prepared_ = false;
@@ -457,7 +492,9 @@ void Engine::start_pass(Assignment assignment) {
           "clearing counters");
     check(cudaMemsetAsync(&counters_.data()->bad_row, 0xff, sizeof(no_row), stream_.get()),
           "clearing counters");
-    prepare_collecting();
+    if (covariance_ != Covariance::full) {
+        prepare_collecting();
+    }
     if (dense_applies()) {
         dense_scale_.reserve(dense_scales);
         find_dense_scales(
@@ -510,6 +547,8 @@ void Engine::reserve_wave(bool from_host) {
             turns_[1].rows.release();
             component_.release();
             share_.release();
+            white_high_.release();
+            white_low_.release();
             cache_.clear();
             complete_waves_ = 0;
             segment_vectors_.release();
@@ -531,6 +570,10 @@ void Engine::reserve_for(size_t blocks, bool from_host) {
     if (from_host) {
         turns_[0].rows.reserve(rows * d_);
         turns_[1].rows.reserve(rows * d_);
+    }
+    if (covariance_ == Covariance::tied) {
+        white_high_.reserve(rows * d_);
+        white_low_.reserve(rows * d_);
     }
     group_offset_.reserve(groups + blocks + 2);
     group_first_.reserve(groups + 1);
@@ -561,8 +604,7 @@ SegmentSums Engine::segment_sums(size_t segments, bool with_likelihood) {
 
 ExactBuffers Engine::exact_buffers() {
     ExactBuffers buffers;
-    buffers.rows = static_cast<int>(
-            std::clamp<size_t>(exact_bytes / (2 * sizeof(double) * K_), 32, 32768));
+    buffers.rows = static_cast<int>(exact_rows_for(K_));
     exact_joint_.reserve(buffers.rows * K_);
     exact_share_.reserve(buffers.rows * K_);
     buffers.joint = exact_joint_.data();
@@ -591,7 +633,7 @@ void Engine::accumulate(const Chunk& chunk) {
             if (!(chunk.last && take == left)) {
                 take = take / block_rows_ * block_rows_;
             }
-            start_wave(chunk.x + from * d_, take, chunk.first + from);
+            start_wave(Rows(chunk.x + from * d_, ElementType::f32, d_), take, chunk.first + from);
         } else {
             // Rows of device memory only fill up a block, then go on in place.
             const size_t room =
@@ -716,27 +758,65 @@ void Engine::flush() {
     if (wave < cache_.size() && cache_[wave].get() == &buffer) {
         complete_waves_ = std::max(complete_waves_, wave + 1);
     }
-    start_wave(buffer.rows.data(), rows, processed_);
+    start_wave(Rows(buffer.rows.data(), ElementType::f32, d_), rows, processed_);
     in_use_ = &buffer;
 }
 
-/// Phase 1.
-RowLists Engine::collect(const float* x, size_t rows, int capacity, float margin, int rank) {
+/// The rows as the view of the mixture scores them.
+Rows Engine::whiten(const Rows& x, size_t rows) {
+    if (covariance_ != Covariance::tied) {
+        return x;
+    }
+    const auto d = static_cast<int>(d_);
+    whiten_rows(
+            x,
+            rows,
+            d,
+            mixture_.given_origin(),
+            mixture_.inverse(),
+            white_high_.data(),
+            white_low_.data(),
+            stream_.get());
+    return Rows(white_high_.data(), ElementType::f32, d_, white_low_.data());
+}
+
+/// Of tied: the outer products of all rows, block by block.
+void Engine::sum_scatter(const Rows& x, size_t rows) {
+    for (size_t first = 0; first < rows; first += block_rows_) {
+        Rows block = x;
+        block.data = static_cast<const char*>(x.data) + first * d_ * element_bytes(x.type);
+        add_scatter(
+                block,
+                static_cast<int>(std::min(block_rows_, rows - first)),
+                static_cast<int>(d_),
+                mixture_.given_origin(),
+                scatter_,
+                stream_.get());
+    }
+}
+
+RowLists Engine::row_lists(const Rows& x, size_t rows) const {
     RowLists lists;
     lists.x = x;
-    lists.x_aligned = aligned(x, d_);
     lists.rows = static_cast<int>(rows);
-    lists.capacity = capacity;
+    lists.capacity = pass_capacity;
     lists.component = component_.data();
     lists.count = count_.data();
     lists.home = home_.data();
     lists.share = share_.data();
-    if (options_.tier != CudaTier::automatic) {
+    return lists;
+}
+
+/// Phase 1.
+RowLists Engine::collect(const Rows& x, size_t rows, float margin, int rank) {
+    const RowLists lists = row_lists(x, rows);
+    if (options_.tier != CudaTier::automatic || covariance_ == Covariance::full) {
         check(cudaMemsetAsync(lists.count, 0, rows, stream_.get()), "clearing lists");
         return lists;
     }
     CollectInput input;
-    input.rows = x;
+    input.rows = x.data;
+    input.type = x.type;
     input.n = static_cast<int64_t>(rows);
     // The bounds know nothing of the rounding of the margin itself.
     input.margin = margin * 1.0001f + 1e-4f;
@@ -745,7 +825,7 @@ RowLists Engine::collect(const float* x, size_t rows, int capacity, float margin
     output.component = lists.component;
     output.count = lists.count;
     output.best = lists.home;
-    output.capacity = capacity;
+    output.capacity = lists.capacity;
     collect_candidates(
             collect_model_, input, output, path_, collect_workspace_.data(), stream_.get());
     return lists;
@@ -753,15 +833,20 @@ RowLists Engine::collect(const float* x, size_t rows, int capacity, float margin
 
 /// Phases 1 to 3 of a wave; all waves but the last one of a pass are whole blocks. The rows must stay
 /// until end_wave().
-void Engine::start_wave(const float* x, size_t rows, size_t first_row) {
+void Engine::start_wave(const Rows& given, size_t rows, size_t first_row) {
     end_wave();
     const cudaStream_t stream = stream_.get();
+    const Rows x = whiten(given, rows);
+    if (covariance_ == Covariance::tied) {
+        sum_scatter(given, rows);
+        clock_.mark("whiten", stream);
+    }
     wave_.first_row = first_row;
     Grouping& grouping = wave_.grouping;
     grouping.K = static_cast<int>(K_);
     grouping.block_rows = static_cast<int>(block_rows_);
     grouping.blocks = static_cast<int>((rows + block_rows_ - 1) / block_rows_);
-    wave_.lists = collect(x, rows, pass_capacity, rule_.margin, 1);
+    wave_.lists = collect(x, rows, rule_.margin, 1);
     classify_left_rows(
             mixture_.view(),
             mixture_.origin(),
@@ -875,13 +960,13 @@ void Engine::sum_other_pairs(
     const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
     const SegmentSums sums = segment_sums(pairs / segment_rows + grouping.groups(), false);
     const int segments = pairs / segment_rows + std::min(grouping.groups(), pairs);
-    sum_pairs(mixture_.view(), lists.x, lists.x_aligned, sorted, table, segments, sums, stream);
+    sum_pairs(mixture_.view(), lists.x, sorted, table, segments, sums, stream);
     add_segments(grouping, static_cast<int>(d_), table, sums, pair_sums_.view(), stream);
 }
 
 bool Engine::dense_applies() const {
-    return covariance_ == Covariance::tied_spherical && assignment_ == Assignment::soft &&
-           options_.tier != CudaTier::exact;
+    return (covariance_ == Covariance::tied_spherical || covariance_ == Covariance::tied) &&
+           assignment_ == Assignment::soft && options_.tier != CudaTier::exact;
 }
 
 DenseBuffers Engine::dense_buffers() {
@@ -956,8 +1041,9 @@ void Engine::sum_left_rows(const int* left) {
         exact.x = lists.x;
         exact.row = wave_.order + left[blocks];
         exact.count = exact_rows;
-        PairRule all = rule_; // nothing is saved by leaving shares out
-        all.threshold = 0;
+        PairRule all = rule_;
+        // A share costs d^2 for full, and for the others nothing is saved by leaving it out.
+        all.threshold = covariance_ == Covariance::full ? least_full_share : 0;
         all.margin = 800; // exp underflows
         sum_exactly(
                 mixture_.view(),
@@ -966,6 +1052,7 @@ void Engine::sum_left_rows(const int* left) {
                 exact_buffers(),
                 wave_.first_row,
                 exact_sums_.view(),
+                scatter_,
                 log_likelihood_.data(),
                 &counters_.data()->shared_rows,
                 &counters_.data()->bad_row,
@@ -1049,6 +1136,9 @@ SufficientStatistics Engine::finish() {
           diagonal ? K_ * d_ : K_);
     fetch(log_likelihood, sums.log_likelihood, K_);
     stream_.synchronize();
+    if (covariance_ == Covariance::tied) {
+        unwhiten(mixture_.factors(), K_, d_, statistics.first_moment);
+    }
     statistics.sum_log_likelihood = counters.log_likelihood;
     for (const double value : log_likelihood) {
         statistics.sum_log_likelihood += value;
@@ -1059,8 +1149,37 @@ SufficientStatistics Engine::finish() {
             total += value;
         }
         statistics.second_moment = {total};
+    } else if (covariance_ == Covariance::tied) {
+        std::vector<float> origin(d_);
+        check(cudaMemcpy(
+                      origin.data(),
+                      mixture_.given_origin(),
+                      d_ * sizeof(float),
+                      cudaMemcpyDeviceToHost),
+              "reading the origin");
+        statistics.second_moment = fetch_scatter();
+        scatter_around_means(
+                before_, origin, statistics.N_k, statistics.first_moment, statistics.second_moment);
+    } else if (covariance_ == Covariance::full) {
+        statistics.second_moment = fetch_scatter();
     }
     return statistics;
+}
+
+/// [matrices, d, d] of the pass.
+std::vector<double> Engine::fetch_scatter() {
+    combine_scatter(scatter_, static_cast<int>(d_), stream_.get());
+    scatter_.slots = 1; // so that it may be asked for again
+    std::vector<double> sums(scatter_.matrices * d_ * d_);
+    check(cudaMemcpyAsync(
+                  sums.data(),
+                  scatter_.sums,
+                  sums.size() * sizeof(double),
+                  cudaMemcpyDeviceToHost,
+                  stream_.get()),
+          "reading the statistics");
+    stream_.synchronize();
+    return sums;
 }
 
 GaussianMixture Engine::maximize(const SufficientStatistics& statistics, double reg_covar) const {
@@ -1077,6 +1196,11 @@ GaussianMixture Engine::maximize(const SufficientStatistics& statistics, double 
 void Engine::maximize_in_place(double reg_covar) {
     require_ready();
     const DeviceGuard guard(options_.device);
+    if (has_matrices(covariance_)) { // factors are the host's work
+        before_ = maximize_on_host(before_, finish(), reg_covar);
+        mixture_.upload(before_, stream_.get());
+        return;
+    }
     combine();
     clock_.mark("combine", stream_.get());
     mixture_.maximize(total_.view(), static_cast<double>(rows_), reg_covar, stream_.get());
@@ -1086,14 +1210,19 @@ void Engine::maximize_in_place(double reg_covar) {
 
 GaussianMixture Engine::mixture() {
     require_ready();
+    if (before_is_current_) {
+        return before_;
+    }
     const DeviceGuard guard(options_.device);
     GaussianMixture current;
     mixture_.download(current, stream_.get());
     return current;
 }
 
-void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const TopOutput& out) {
+void Engine::rank(
+        const Rows& given, size_t rows, size_t first_row, size_t m, const TopOutput& out) {
     const cudaStream_t stream = stream_.get();
+    const Rows x = whiten(given, rows);
     const size_t listed = std::min(m, K_);
     const PairRule rule = rule_for(Assignment::soft);
     left_count_.reserve(1);
@@ -1101,16 +1230,9 @@ void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const
     const RowsLeft left{row_numbers_.data(), left_count_.data()};
     RowLists lists;
     if (listed <= collect_max_rank) {
-        const int capacity = top_capacity;
-        lists = collect(x, rows, capacity, listed == 1 ? rule.margin : 0, static_cast<int>(listed));
+        lists = collect(x, rows, listed == 1 ? rule.margin : 0, static_cast<int>(listed));
     } else {
-        lists.x = x;
-        lists.x_aligned = aligned(x, d_);
-        lists.rows = static_cast<int>(rows);
-        lists.capacity = top_capacity;
-        lists.component = component_.data();
-        lists.count = count_.data();
-        lists.home = home_.data();
+        lists = row_lists(x, rows);
         check(cudaMemsetAsync(lists.count, 0, rows, stream), "clearing lists");
     }
     rank_candidates(
@@ -1143,6 +1265,16 @@ void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const
                 out,
                 stream);
     }
+    if (covariance_ == Covariance::tied) { // not of whitened rows
+        measure_distances(
+                given,
+                static_cast<int>(rows),
+                static_cast<int>(d_),
+                mixture_.given_means(),
+                static_cast<int>(m),
+                out,
+                stream);
+    }
 }
 
 void Engine::rank_on_device(
@@ -1161,7 +1293,7 @@ void Engine::rank_on_device(
                 component + first * m,
                 log_responsibility + first * m,
                 squared_distance + first * m};
-        rank(chunk.x + first * d_, rows, chunk.first + first, m, out);
+        rank(Rows(chunk.x + first * d_, ElementType::f32, d_), rows, chunk.first + first, m, out);
     }
 }
 
@@ -1204,7 +1336,7 @@ void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilit
                   "copying rows to the device");
             x = staging.data();
         }
-        rank(x,
+        rank(Rows(x, ElementType::f32, d_),
              rows,
              chunk.first + first,
              listed,
@@ -1271,7 +1403,12 @@ cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K,
             form_of(covariance), static_cast<int64_t>(K), static_cast<int64_t>(d));
     plan.parameters = K * (4 * d + 28) + (diagonal != 0 ? 20 * K * d : 0) + operands.operand +
                       operands.columns + operands.scale + 4 * 8 * K * (vectors * d + 3);
-    plan.row_buffers = 2 * plan.wave_rows * d * sizeof(float);
+    if (has_matrices(covariance)) { // the factors' inverses, and what is added up
+        const size_t matrices = covariance == Covariance::full ? K : 1;
+        plan.parameters += (matrices * d * d + scatter_for(covariance, K, d).numbers(d)) * 8;
+        plan.parameters += covariance == Covariance::tied ? 8 * K * d : 0;
+    }
+    plan.row_buffers = plan.wave_rows * (2 * d * sizeof(float) + white_bytes(covariance, d));
     plan.lists = plan.wave_rows * (list_bytes + 3 * pair_bytes);
     plan.working = segments * (vectors * 4 * d + 24) + exact_bytes;
     const DeviceGuard guard(options.device);
@@ -1300,9 +1437,7 @@ std::string CudaPlan::text() const {
 }
 
 std::string cuda_refuses(Covariance covariance, size_t K, size_t d) {
-    if (covariance == Covariance::tied || covariance == Covariance::full) {
-        return "a covariance that is a matrix";
-    }
+    static_cast<void>(covariance);
     if (K > cuda::most_components || d > cuda::most_dimensions) {
         return fmt::format("K = {} components, d = {} dimensions", K, d);
     }
@@ -1311,7 +1446,7 @@ std::string cuda_refuses(Covariance covariance, size_t K, size_t d) {
 
 std::string cuda_limits() {
     return fmt::format(
-            "tied_spherical, spherical, diagonal; K up to {}, d up to {}",
+            "all covariances; K up to {}, d up to {}",
             cuda::most_components,
             cuda::most_dimensions);
 }

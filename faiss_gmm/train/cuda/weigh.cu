@@ -5,7 +5,8 @@
 //   (1) l_k = constant_k - sum_j hp_kj (x_j - mu_kj)^2, hp = 1 / (2 s2);  r_k = exp(l_k - L), L = log sum exp l
 //   (2) tied: l_k - l_c = 2 hp ((mu_k - mu_c).(x - mu_c) - |mu_k - mu_c|^2 / 2) + constant_k - constant_c
 //   (3) a segment's sums: r, r (x - mu_c), r |x - mu_c|^2 (diagonal: r (x - mu_c)^2), L
-//   c: the provisional home of the segment's rows. Means [K, d], x [rows, d] fp32 in device memory.
+//   c: the provisional home of the segment's rows. Means [K, d] fp32, x [rows, d] of any element type in
+//   device memory (rows.cuh); whitened rows and means (tied, matrices.cu) have low parts beside them.
 // Phases: a warp takes a segment (at most 64 rows of one block and provisional home, neighbours in
 //   `order`); mu_c stays in its registers. For each row:
 //   1 read x once, x - mu_c, its square   2 candidates: (2), or (1) of each for the other forms
@@ -24,7 +25,7 @@
 #include "faiss_gmm/train/cuda/detail/weigh.h"
 
 #include "faiss_gmm/train/cuda/detail/device.h"
-#include "faiss_gmm/train/cuda/detail/warp.cuh"
+#include "faiss_gmm/train/cuda/detail/rows.cuh"
 
 namespace faiss_gmm::cuda {
 namespace {
@@ -42,12 +43,14 @@ constexpr int most_held_chunks = 4;
 template <Covariance form, int chunks> struct Component {
     int k;
     const float* mean;      ///< [d]
+    const float* mean_low;  ///< [d] where rows have low parts
     const float* precision; ///< [d], diagonal only
     float half_precision;   ///< not diagonal
     double constant;
 
     __device__ Component(const MixtureView& mixture, int component) : k(component) {
         mean = mixture.means + static_cast<size_t>(k) * mixture.d;
+        mean_low = mixture.means_low + static_cast<size_t>(k) * mixture.d;
         precision = mixture.half_precision32 + static_cast<size_t>(k) * mixture.d;
         half_precision = form == Covariance::diagonal    ? 0.0f
                          : form == Covariance::spherical ? mixture.half_precision32[k]
@@ -77,11 +80,29 @@ struct AgainstC {
     float weighted; ///< sum_j hp (x_j - mu_cj)^2
 };
 
-/// l_k in fp64 for lane l's candidate; all lanes take part. `square`: |x - mu_k|^2.
+/// What the low parts add to x - mu.
+template <int chunks>
+__device__ void
+add_low_parts(const float* x, const float* mean, int d, int lane, float (&difference)[4 * chunks]) {
+#pragma unroll
+    for (int i = 0; i < chunks; ++i) {
+        float a[4], b[4];
+        load_four(x, chunk_width * i + 4 * lane, d, d % 4 == 0, a);
+        load_four(mean, chunk_width * i + 4 * lane, d, d % 4 == 0, b);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            difference[4 * i + j] += a[j] - b[j];
+        }
+    }
+}
+
+/// l_k in fp64 for lane l's candidate of the row that begins at number `first`; all lanes take part.
+/// `square`: |x - mu_k|^2.
 template <Covariance form>
 __device__ double exact_joint(
         const MixtureView& mixture,
-        const float* x,
+        const Rows& x,
+        size_t first,
         int count,
         int component,
         int lane,
@@ -90,10 +111,9 @@ __device__ double exact_joint(
     const int d = mixture.d;
     for (int l = 0; l < count; ++l) {
         const int k = __shfl_sync(whole_warp, component, l);
-        const float* mean = mixture.means + static_cast<size_t>(k) * d;
         double weighted = 0, plain = 0;
         for (int j = lane; j < d; j += 32) {
-            const double e = static_cast<double>(x[j]) - mean[j];
+            const double e = number(x, first + j) - mean_number(mixture, k, j);
             plain += e * e;
             if (form == Covariance::diagonal) {
                 weighted += half_precision<form>(mixture, k, j) * e * e;
@@ -116,8 +136,8 @@ __device__ Candidate
 compare(const MixtureView& mixture,
         bool means_aligned,
         const Component<form, chunks>& c,
-        const float* x,
-        bool x_aligned,
+        const Rows& x,
+        size_t first,
         const float (&difference)[4 * chunks],
         const AgainstC& against,
         int count,
@@ -144,13 +164,26 @@ compare(const MixtureView& mixture,
                 load_four(c.mean, at, d, means_aligned, near);
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
-                    const float t = mu[j] - near[j];
+                    mu[j] -= near[j];
+                }
+                if (mixture.means_low != nullptr) {
+                    float low[4];
+                    load_four(other.mean_low, at, d, means_aligned, low);
+                    load_four(c.mean_low, at, d, means_aligned, near);
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) {
+                        mu[j] += low[j] - near[j];
+                    }
+                }
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    const float t = mu[j];
                     a = fmaf(t, fmaf(-0.5f, t, difference[4 * i + j]), a);
                     b = fmaf(t, t, b);
                 }
             } else {
                 float p[4] = {1, 1, 1, 1};
-                load_four(x, at, d, x_aligned, near);
+                load_four(x, first, at, d, near);
                 if constexpr (form == Covariance::diagonal) {
                     load_four(other.precision, at, d, means_aligned, p);
                 }
@@ -213,10 +246,10 @@ __device__ bool settled(const Candidate& mine, const Shares& shares, int lane) {
     return shares.home >= 0 && __all_sync(whole_warp, fine);
 }
 
-__device__ bool all_finite_row(const float* x, int d, int lane) {
+__device__ bool all_finite_row(const Rows& x, size_t first, int d, int lane) {
     bool finite = true;
     for (int j = lane; j < d; j += 32) {
-        finite = finite && isfinite(x[j]);
+        finite = finite && isfinite(high_number(x, first + j));
     }
     return __all_sync(whole_warp, finite);
 }
@@ -325,16 +358,13 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
         int my_kept = 0;
         for (int i0 = 0; i0 < here; i0 += ahead) {
             float values[ahead][4 * chunks];
+            size_t first[ahead];
 #pragma unroll
             for (int i = 0; i < ahead; ++i) {
                 const uint32_t row = __shfl_sync(whole_warp, my_row, min(i0 + i, here - 1));
-                load_row<chunks>(
-                        lists.x + static_cast<size_t>(row) * d,
-                        d,
-                        lists.x_aligned,
-                        lane,
-                        values[i]);
+                first[i] = static_cast<size_t>(row) * d;
             }
+            load_rows<chunks>(lists.x, first, d, lane, values);
 #pragma unroll
             for (int i = 0; i < ahead; ++i) {
                 if (i0 + i >= here) {
@@ -359,6 +389,9 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
                         }
                     }
                 }
+                if (form == Covariance::tied_spherical && lists.x.low != nullptr) {
+                    add_low_parts<chunks>(lists.x.low + first[i], c.mean_low, d, lane, difference);
+                }
                 const AgainstC against = against_c<form, chunks>(mixture, c, difference, lane);
                 const bool near = against.weighted <= far; // false for NaN
                 if (count == 1 && near) {
@@ -378,8 +411,8 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
                             mixture,
                             means_aligned,
                             c,
-                            lists.x + static_cast<size_t>(row) * d,
-                            lists.x_aligned,
+                            lists.x,
+                            first[i],
                             difference,
                             against,
                             count,
@@ -389,14 +422,13 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
                     fine = settled(mine, shares, lane);
                 }
                 if (!fine) {
-                    const float* x = lists.x + static_cast<size_t>(row) * d;
                     double my_square = 0;
-                    const double joint =
-                            exact_joint<form>(mixture, x, count, component, lane, my_square);
+                    const double joint = exact_joint<form>(
+                            mixture, lists.x, first[i], count, component, lane, my_square);
                     reference = warp_max(joint);
                     mine = {component, static_cast<float>(joint - reference), 0.0f};
                     if (!isfinite(reference)) {
-                        if (!all_finite_row(x, d, lane)) {
+                        if (!all_finite_row(lists.x, first[i], d, lane)) {
                             if (lane == 0) {
                                 atomicMin(out.bad_row, first_row + row);
                             }
@@ -448,8 +480,7 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
 template <Covariance form, int chunks>
 __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
         MixtureView mixture,
-        const float* __restrict__ x,
-        bool x_aligned,
+        Rows x,
         const RowShare* __restrict__ pairs,
         SegmentTable table,
         SegmentSums out) {
@@ -461,7 +492,8 @@ __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
     const int d = mixture.d;
     const bool means_aligned = d % 4 == 0;
     const Segment segment = find_segment(table, s);
-    const float* mean = mixture.means + static_cast<size_t>(segment.group % mixture.K) * d;
+    const size_t first_mean = static_cast<size_t>(segment.group % mixture.K) * d;
+    const float* mean = mixture.means + first_mean;
     constexpr int ahead = rows_ahead(chunks);
     Sums<form, chunks> sums;
     float squares = 0; // this lane's part of sum r |x - mu|^2
@@ -470,11 +502,13 @@ __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
         const RowShare mine = lane < here ? pairs[begin + lane] : RowShare{0, 0};
         for (int i0 = 0; i0 < here; i0 += ahead) {
             float values[ahead][4 * chunks];
+            size_t first[ahead];
 #pragma unroll
             for (int i = 0; i < ahead; ++i) {
                 const uint32_t row = __shfl_sync(whole_warp, mine.row, min(i0 + i, here - 1));
-                load_row<chunks>(x + static_cast<size_t>(row) * d, d, x_aligned, lane, values[i]);
+                first[i] = static_cast<size_t>(row) * d;
             }
+            load_rows<chunks>(x, first, d, lane, values);
 #pragma unroll
             for (int j = 0; j < chunks; ++j) {
                 float mu[4];
@@ -492,6 +526,10 @@ __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
                 const float r = __shfl_sync(whole_warp, mine.r, min(i0 + i, here - 1));
                 if (i0 + i >= here) {
                     break;
+                }
+                if (form == Covariance::tied_spherical && x.low != nullptr) {
+                    add_low_parts<chunks>(
+                            x.low + first[i], mixture.means_low + first_mean, d, lane, values[i]);
                 }
                 sums.add(values[i], r, 0.0);
                 if (form != Covariance::diagonal) {
@@ -512,15 +550,20 @@ __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
 }
 
 /// |x - mu_k|^2 in fp32 for lane l's candidate.
-__device__ float
-squared_distance(const MixtureView& mixture, const float* x, int count, int component, int lane) {
+__device__ float squared_distance(
+        const MixtureView& mixture,
+        const Rows& x,
+        size_t first,
+        int count,
+        int component,
+        int lane) {
     float mine = infinity;
     for (int l = 0; l < count; ++l) {
         const int k = __shfl_sync(whole_warp, component, l);
         const float* mean = mixture.means + static_cast<size_t>(k) * mixture.d;
         float square = 0;
         for (int j = lane; j < mixture.d; j += 32) {
-            const float e = x[j] - mean[j];
+            const float e = high_number(x, first + j) - mean[j];
             square = fmaf(e, e, square);
         }
         square = warp_sum(square);
@@ -556,12 +599,13 @@ __global__ void __launch_bounds__(32 * warps_a_block) rank_kernel(
         return;
     }
     const int d = mixture.d;
-    const float* x = lists.x + static_cast<size_t>(row) * d;
+    const size_t first[1] = {static_cast<size_t>(row) * d};
     const int component =
             lane < count ? lists.component[static_cast<size_t>(row) * lists.capacity + lane] : -1;
     const Component<form, chunks> c(mixture, lists.home[row]);
-    float difference[4 * chunks];
-    load_row<chunks>(x, d, lists.x_aligned, lane, difference);
+    float values[1][4 * chunks];
+    float(&difference)[4 * chunks] = values[0];
+    load_rows<chunks>(lists.x, first, d, lane, values);
 #pragma unroll
     for (int j = 0; j < chunks; ++j) {
         float mu[4];
@@ -570,6 +614,9 @@ __global__ void __launch_bounds__(32 * warps_a_block) rank_kernel(
         for (int q = 0; q < 4; ++q) {
             difference[4 * j + q] -= mu[q];
         }
+    }
+    if (form == Covariance::tied_spherical && lists.x.low != nullptr) {
+        add_low_parts<chunks>(lists.x.low + first[0], c.mean_low, d, lane, difference);
     }
     const AgainstC against = against_c<form, chunks>(mixture, c, difference, lane);
     Candidate mine;
@@ -580,8 +627,8 @@ __global__ void __launch_bounds__(32 * warps_a_block) rank_kernel(
                 mixture,
                 d % 4 == 0,
                 c,
-                x,
-                lists.x_aligned,
+                lists.x,
+                first[0],
                 difference,
                 against,
                 count,
@@ -593,12 +640,13 @@ __global__ void __launch_bounds__(32 * warps_a_block) rank_kernel(
     float square = against.square;
     if (!fine) {
         double exact_square = infinity;
-        const double joint = exact_joint<form>(mixture, x, count, component, lane, exact_square);
+        const double joint =
+                exact_joint<form>(mixture, lists.x, first[0], count, component, lane, exact_square);
         square = static_cast<float>(exact_square);
         const double reference = warp_max(joint);
         mine = {component, static_cast<float>(joint - reference), 0.0f};
         if (!isfinite(reference)) {
-            if (!all_finite_row(x, d, lane)) {
+            if (!all_finite_row(lists.x, first[0], d, lane)) {
                 if (lane == 0) {
                     atomicMin(bad_row, first_row + row);
                 }
@@ -608,7 +656,7 @@ __global__ void __launch_bounds__(32 * warps_a_block) rank_kernel(
         }
         shares = normalise(mine, rule.margin);
     } else if (count > 1 || form == Covariance::diagonal) {
-        square = squared_distance(mixture, x, count, component, lane);
+        square = squared_distance(mixture, lists.x, first[0], count, component, lane);
     }
     // A lane's place: how many are better, the lower component of equals first.
     int place = 0;
@@ -685,8 +733,7 @@ template <Covariance form, int chunks> struct Weigh {
 template <Covariance form, int chunks> struct SumPairs {
     static void
     go(const MixtureView& mixture,
-       const float* x,
-       bool x_aligned,
+       const Rows& x,
        const RowShare* pairs,
        const SegmentTable& table,
        int segments,
@@ -696,7 +743,7 @@ template <Covariance form, int chunks> struct SumPairs {
         constexpr Covariance sums_form =
                 form == Covariance::diagonal ? Covariance::diagonal : Covariance::tied_spherical;
         sum_pairs_kernel<sums_form, chunks><<<blocks_of(segments), 32 * warps_a_block, 0, stream>>>(
-                mixture, x, x_aligned, pairs, table, out);
+                mixture, x, pairs, table, out);
     }
 };
 
@@ -736,15 +783,14 @@ void weigh(
 
 void sum_pairs(
         const MixtureView& mixture,
-        const float* x,
-        bool x_aligned,
+        const Rows& x,
         const RowShare* pairs,
         const SegmentTable& table,
         int segments,
         const SegmentSums& out,
         cudaStream_t stream) {
     if (segments > 0) {
-        launch_for<SumPairs>(mixture, x, x_aligned, pairs, table, segments, out, stream);
+        launch_for<SumPairs>(mixture, x, pairs, table, segments, out, stream);
         check_launch("adding up pairs");
     }
 }
