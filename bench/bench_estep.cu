@@ -277,6 +277,8 @@ nlohmann::json run(const Case& c, const std::vector<size_t>& top, int repeats) {
     mixture.d = c.d;
     mixture.covariance = c.covariance == "diagonal"    ? Covariance::diagonal
                          : c.covariance == "spherical" ? Covariance::spherical
+                         : c.covariance == "tied"      ? Covariance::tied
+                         : c.covariance == "full"      ? Covariance::full
                                                        : Covariance::tied_spherical;
     mixture.means.resize(c.K * c.d);
     check(cudaMemcpy(
@@ -288,6 +290,11 @@ nlohmann::json run(const Case& c, const std::vector<size_t>& top, int repeats) {
     mixture.log_weights.assign(c.K, -std::log(double(c.K)));
     mixture.covariances.assign(
             GaussianMixture::covariance_size(mixture.covariance, c.K, c.d), sigma * sigma);
+    if (mixture.covariance == Covariance::tied || mixture.covariance == Covariance::full) {
+        for (size_t i = 0; i < mixture.covariances.size(); ++i) {
+            mixture.covariances[i] *= i / c.d % c.d == i % c.d ? 1.0 : 0.0;
+        }
+    }
     CudaOptions options;
     options.path = path_of(c.path);
     options.pair_threshold = c.threshold;
@@ -371,7 +378,7 @@ int main(int argc, char** argv) {
     app.add_option("--n", c.n, "Rows")->capture_default_str();
     app.add_option("--K", c.K, "Components")->capture_default_str();
     app.add_option("--d", c.d, "Dimensions")->capture_default_str();
-    app.add_option("--covariance", c.covariance, "tied_spherical, spherical, diagonal")
+    app.add_option("--covariance", c.covariance, "tied_spherical, spherical, diagonal, tied, full")
             ->capture_default_str();
     app.add_option("--path", c.path, "automatic, portable, hopper, plain")->capture_default_str();
     app.add_option("--threshold", c.threshold, "Responsibility from which pairs count; 0: default")

@@ -44,7 +44,7 @@ TEST(MemorySource, HandsOutTheRowsWhereTheyLie) {
     for (size_t first = 0; first <= 7; ++first) {
         for (size_t n = 0; n <= 7 - first; ++n) {
             const Chunk chunk = source.read(first, n);
-            EXPECT_EQ(chunk.x, x.data() + 3 * first); // no copy
+            EXPECT_EQ(chunk.floats(), x.data() + 3 * first); // no copy
             EXPECT_EQ(chunk.n, n);
             EXPECT_EQ(chunk.first, first);
             EXPECT_EQ(chunk.memory, Chunk::Memory::host);
@@ -87,8 +87,8 @@ TEST(SampledSource, GathersItsRowsInTheirOrder) {
             EXPECT_EQ(chunk.first, first);
             EXPECT_EQ(chunk.memory, Chunk::Memory::host);
             for (size_t i = 0; i < n; ++i) {
-                EXPECT_EQ(chunk.x[2 * i], 10.0f * rows[first + i]);
-                EXPECT_EQ(chunk.x[2 * i + 1], 10.0f * rows[first + i] + 1);
+                EXPECT_EQ(chunk.floats()[2 * i], 10.0f * rows[first + i]);
+                EXPECT_EQ(chunk.floats()[2 * i + 1], 10.0f * rows[first + i] + 1);
             }
         }
     }
@@ -118,8 +118,8 @@ TEST(SampledSource, BoundsItsChunksAndGathersLongOnes) {
     EXPECT_NE(message_of(source, 0, 1025).find("at most 1024 rows at once"), std::string::npos);
     const Chunk chunk = source.read(76, 1024);
     for (size_t i = 0; i < 1024; ++i) {
-        ASSERT_EQ(chunk.x[i * d], 10.0f * ((76 + i) % 3)) << i;
-        ASSERT_EQ(chunk.x[i * d + d - 1], 10.0f * ((76 + i) % 3) + (d - 1)) << i;
+        ASSERT_EQ(chunk.floats()[i * d], 10.0f * ((76 + i) % 3)) << i;
+        ASSERT_EQ(chunk.floats()[i * d + d - 1], 10.0f * ((76 + i) % 3) + (d - 1)) << i;
     }
 }
 

@@ -16,7 +16,9 @@
 // tied: rows are whitened as a wave begins, and all else sees a tied_spherical mixture; full: all rows go
 // to the exact tier (matrices.cu). Their factors and M-step are the host's work, once a pass.
 // Rows of host memory come through two buffers of a wave each, copied on a stream of their own while
-// the wave before is worked on; what fits stays for the next pass over the same source.
+// the wave before is worked on; what fits stays for the next pass over the same source. Pinned rows are
+// copied from where they lie, and waited for once a chunk; others through four pinned buffers that all
+// threads fill, and between two of them the host launches phases 4 and 5 if their numbers have come.
 // Memory beside parameters, sums (5 K d fp64) and rows: 16 capacity + 30 bytes a row of a wave, 24 a
 // pair, d / 16 (diagonal d / 8) for segments; nothing of size n.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc.
@@ -52,8 +54,9 @@ constexpr size_t most_block_rows = size_t{1} << 18;
 constexpr size_t most_wave_rows = size_t{1} << 20;
 constexpr int most_wave_blocks = 32; ///< at d = 2,048
 constexpr size_t exact_bytes = size_t{64} << 20;
-constexpr size_t bounce_bytes = size_t{32} << 20; ///< of pageable rows that are pinned at once
-constexpr size_t bounce_slice = size_t{1} << 20;
+constexpr size_t bounce_bytes = size_t{16} << 20; ///< of pageable rows that are pinned at once
+constexpr size_t bounce_slice = size_t{1} << 20;  ///< that a thread copies
+constexpr int bounce_count = 4;
 constexpr int pass_capacity = 32; ///< candidates that a row's list holds
 constexpr double negligible_share =
         1e-8; ///< of a row in one component: may be left out of variances
@@ -72,6 +75,7 @@ size_t block_rows_for(size_t d) {
 
 constexpr size_t list_bytes = 6 * pass_capacity + 40; ///< a row, all of its lists' parts
 constexpr size_t pair_bytes = 24;
+constexpr size_t planned_pairs = 3; ///< of a row, beside its home
 
 /// Bytes of a row that is made ready for scoring: whitened, for tied.
 size_t white_bytes(Covariance covariance, size_t d) {
@@ -100,7 +104,8 @@ size_t wave_blocks_for(const CudaOptions& options, Covariance covariance, size_t
     size_t blocks = std::max<size_t>(1, most_wave_rows / block);
     const auto bytes = [&] {
         const size_t rows = blocks * block, segments = rows / segment_rows + blocks * K;
-        return rows * (list_bytes + 3 * pair_bytes + 8 * d + white_bytes(covariance, d)) +
+        return rows * (list_bytes + planned_pairs * pair_bytes + 8 * d +
+                       white_bytes(covariance, d)) +
                segments * (vectors * 4 * d + 24);
     };
     while (options.gpu_memory > 0 && blocks > 1 && bytes() > options.gpu_memory) {
@@ -146,6 +151,33 @@ std::optional<CollectPath> path_of(CudaPath path) {
              "FAISS_GMM_CUDA_PATH=" + name,
              "portable, hopper, plain",
              "unset it"});
+}
+
+ElementType element_of(RowElement element) {
+    switch (element) {
+    case RowElement::f16:
+        return ElementType::f16;
+    case RowElement::bf16:
+        return ElementType::bf16;
+    case RowElement::u8:
+        return ElementType::u8;
+    case RowElement::i8:
+        return ElementType::i8;
+    default:
+        return ElementType::f32;
+    }
+}
+
+/// Throws Error where rows in device memory do not lie at multiples of their numbers' size.
+void require_aligned(const Chunk& chunk) {
+    const size_t bytes = bytes_of(chunk.element);
+    if (reinterpret_cast<uintptr_t>(chunk.x) % bytes != 0) {
+        throw Error(
+                {"reading rows from the device's memory",
+                 fmt::format("numbers of {} bytes at an address that is no multiple of it", bytes),
+                 fmt::format("addresses that are multiples of {}", bytes),
+                 "copy the rows to such an address"});
+    }
 }
 
 /// One set of sums in one array.
@@ -263,6 +295,11 @@ private:
 
 class Engine : public CudaEStepEngine {
 public:
+    ~Engine() override {
+        // A pass may have been given up: nothing that is still running may lose its memory.
+        cudaStreamSynchronize(copy_stream_.get());
+        cudaStreamSynchronize(stream_.get());
+    }
     /// With options.device current.
     explicit Engine(const CudaOptions& options)
             : options_(options), forced_path_(path_of(options.path)), clock_(options.time_phases) {}
@@ -303,9 +340,17 @@ private:
     size_t wave_rows() const {
         return wave_blocks_ * block_rows_;
     }
+    void accumulate_pieces(const Chunk& chunk);
+    void take_element(const Chunk& chunk);
+    size_t row_bytes() const {
+        return d_ * bytes_of(element_);
+    }
+    Rows rows_at(const void* data) const {
+        return Rows(data, element_of(element_), d_);
+    }
     void choose_row_buffer(const Chunk& chunk);
     void stage(const Chunk& chunk, size_t from, size_t count);
-    void copy_from_host(float* to, const float* from, size_t bytes, cudaStream_t stream);
+    void copy_from_host(void* to, const void* from, size_t bytes, cudaStream_t stream);
     void flush();
     void start_wave(const Rows& given, size_t rows, size_t first_row);
     void end_wave();
@@ -313,6 +358,7 @@ private:
     void sum_scatter(const Rows& x, size_t rows);
     RowLists row_lists(const Rows& x, size_t rows) const;
     RowLists collect(const Rows& x, size_t rows, float margin, int rank);
+    size_t reserve_pairs(size_t pairs);
     void sum_other_pairs(
             const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs);
     void sum_left_rows(const int* left);
@@ -380,7 +426,7 @@ private:
 
     // Rows on their way from the host, or from chunks that end within a block.
     struct RowBuffer {
-        DeviceArray<float> rows;
+        DeviceBytes rows;
         Event filled, used; ///< on the copying stream, on the working stream
     };
     OwnedStream copy_stream_;
@@ -389,7 +435,7 @@ private:
     /// Waves of source cached_source_, from its first row on.
     std::vector<std::unique_ptr<RowBuffer>> cache_;
     uint64_t cached_source_ = 0;
-    size_t cached_wave_size_ = 0;
+    size_t cached_wave_bytes_ = 0;
     size_t complete_waves_ = 0; ///< of cache_ that hold their rows
     RowBuffer* filling_ = nullptr;
     RowBuffer* in_use_ = nullptr;   ///< by the wave under way
@@ -399,10 +445,12 @@ private:
         PinnedBytes memory;
         Event sent;
     };
-    Bounce bounces_[2];
+    Bounce bounces_[bounce_count];
     int bounce_ = 0;
+    bool reads_chunk_ = false; ///< copies from the chunk's own memory may be under way
 
     // Of a pass.
+    RowElement element_ = RowElement::f32; ///< of its rows
     size_t rows_ = 0, processed_ = 0;
     CudaPassCounts counts_;
     Sums home_sums_, pair_sums_, dense_sums_, exact_sums_, total_;
@@ -545,6 +593,8 @@ void Engine::reserve_wave(bool from_host) {
             }
             turns_[0].rows.release();
             turns_[1].rows.release();
+            pair_keys_.release();
+            pairs_.release();
             component_.release();
             share_.release();
             white_high_.release();
@@ -568,13 +618,14 @@ void Engine::reserve_for(size_t blocks, bool from_host) {
     row_numbers_.reserve(2 * rows);
     first_pair_.reserve(rows + 1);
     if (from_host) {
-        turns_[0].rows.reserve(rows * d_);
-        turns_[1].rows.reserve(rows * d_);
+        turns_[0].rows.reserve(rows * row_bytes());
+        turns_[1].rows.reserve(rows * row_bytes());
     }
     if (covariance_ == Covariance::tied) {
         white_high_.reserve(rows * d_);
         white_low_.reserve(rows * d_);
     }
+    reserve_pairs(planned_pairs * rows);
     group_offset_.reserve(groups + blocks + 2);
     group_first_.reserve(groups + 1);
     log_likelihood_.reserve(rows);
@@ -619,11 +670,32 @@ void Engine::accumulate(const Chunk& chunk) {
     }
     const DeviceGuard guard(options_.device);
     const bool on_device = chunk.memory == Chunk::Memory::device;
+    take_element(chunk);
     reserve_wave(!on_device);
     if (on_device) {
         consumed_.record(static_cast<cudaStream_t>(chunk.stream));
         consumed_.block(stream_.get());
     }
+    try {
+        accumulate_pieces(chunk);
+    } catch (...) {
+        cudaStreamSynchronize(copy_stream_.get()); // the caller may give the chunk up
+        reads_chunk_ = false;
+        throw;
+    }
+    rows_ += chunk.n;
+    if (on_device) {
+        end_wave(); // it may read the chunk
+        consumed_.record(stream_.get());
+        consumed_.block(static_cast<cudaStream_t>(chunk.stream));
+    } else if (reads_chunk_) {
+        copy_stream_.synchronize();
+        reads_chunk_ = false;
+    }
+}
+
+void Engine::accumulate_pieces(const Chunk& chunk) {
+    const bool on_device = chunk.memory == Chunk::Memory::device;
     for (size_t from = 0; from < chunk.n;) {
         const size_t left = chunk.n - from;
         size_t take;
@@ -633,7 +705,8 @@ void Engine::accumulate(const Chunk& chunk) {
             if (!(chunk.last && take == left)) {
                 take = take / block_rows_ * block_rows_;
             }
-            start_wave(Rows(chunk.x + from * d_, ElementType::f32, d_), take, chunk.first + from);
+            const char* rows = static_cast<const char*>(chunk.x) + from * row_bytes();
+            start_wave(rows_at(rows), take, chunk.first + from);
         } else {
             // Rows of device memory only fill up a block, then go on in place.
             const size_t room =
@@ -646,35 +719,49 @@ void Engine::accumulate(const Chunk& chunk) {
         }
         from += take;
     }
-    rows_ += chunk.n;
-    if (on_device) {
-        end_wave(); // it may read the chunk
-        consumed_.record(stream_.get());
-        consumed_.block(static_cast<cudaStream_t>(chunk.stream));
+}
+
+/// The element type of the pass is that of its first chunk.
+void Engine::take_element(const Chunk& chunk) {
+    if (chunk.memory == Chunk::Memory::device) {
+        require_aligned(chunk);
+    }
+    if (rows_ == 0) {
+        element_ = chunk.element;
+    }
+    if (chunk.element != element_) {
+        throw Error(
+                {"running the E-step",
+                 fmt::format(
+                         "a chunk of numbers of {} bytes, or of another kind, after numbers of {}",
+                         bytes_of(chunk.element),
+                         bytes_of(element_)),
+                 "one element type in a pass",
+                 "convert the rows, or begin() anew"});
     }
 }
 
 /// Where the rows of the next wave go: to the cache if they are to stay, or else to the buffer whose
 /// turn it is.
 void Engine::choose_row_buffer(const Chunk& chunk) {
-    const size_t wave = processed_ / wave_rows(), size = wave_rows() * d_;
+    const size_t wave = processed_ / wave_rows(), bytes = wave_rows() * row_bytes();
     const bool may_stay = chunk.source != 0 && chunk.memory == Chunk::Memory::host &&
                           options_.gpu_cache > 0 && processed_ % wave_rows() == 0;
-    if (may_stay && wave == 0 && (chunk.source != cached_source_ || cached_wave_size_ != size)) {
+    if (may_stay && wave == 0 && (chunk.source != cached_source_ || cached_wave_bytes_ != bytes)) {
         cache_.clear();
         complete_waves_ = 0;
         cached_source_ = chunk.source;
-        cached_wave_size_ = size;
+        cached_wave_bytes_ = bytes;
     }
     const bool stays = may_stay && chunk.source == cached_source_;
     filling_is_there_ = stays && wave < complete_waves_;
     if (stays && wave == cache_.size()) {
         size_t free = 0, total = 0;
         check(cudaMemGetInfo(&free, &total), "asking for free memory");
-        const size_t bytes = size * sizeof(float); // the two buffers that take turns must fit too
+        // The two buffers that take turns must fit too.
         if (free > total / 8 + 3 * bytes && (wave + 1) * bytes <= options_.gpu_cache) {
             cache_.push_back(std::make_unique<RowBuffer>());
-            cache_.back()->rows.reserve(size);
+            cache_.back()->rows.reserve(bytes);
         }
     }
     if (stays && wave < cache_.size()) {
@@ -683,7 +770,7 @@ void Engine::choose_row_buffer(const Chunk& chunk) {
     }
     turn_ = 1 - turn_;
     filling_ = &turns_[turn_];
-    filling_->rows.reserve(size);
+    filling_->rows.reserve(bytes);
 }
 
 /// Copies rows of the chunk behind those that wait for their block to fill.
@@ -693,9 +780,9 @@ void Engine::stage(const Chunk& chunk, size_t from, size_t count) {
         choose_row_buffer(chunk);
         filling_->used.block(copying);
     }
-    float* to = filling_->rows.data() + staged_ * d_;
-    const float* rows = chunk.x + from * d_;
-    const size_t bytes = count * d_ * sizeof(float);
+    char* to = static_cast<char*>(filling_->rows.data()) + staged_ * row_bytes();
+    const char* rows = static_cast<const char*>(chunk.x) + from * row_bytes();
+    const size_t bytes = count * row_bytes();
     staged_ += count;
     if (filling_is_there_) {
         return;
@@ -710,9 +797,8 @@ void Engine::stage(const Chunk& chunk, size_t from, size_t count) {
     filling_->filled.block(stream_.get()); // and before the chunk may be written again
 }
 
-/// Pinned memory goes directly, the rest by way of two pinned buffers, which several threads fill. The
-/// caller may write to `from` again when this returns.
-void Engine::copy_from_host(float* to, const float* from, size_t bytes, cudaStream_t stream) {
+/// Pinned memory goes directly (accumulate() waits for it), the rest by way of pinned buffers.
+void Engine::copy_from_host(void* to, const void* from, size_t bytes, cudaStream_t stream) {
     cudaPointerAttributes attributes{};
     const bool known = cudaPointerGetAttributes(&attributes, from) == cudaSuccess;
     if (!known) {
@@ -720,16 +806,18 @@ void Engine::copy_from_host(float* to, const float* from, size_t bytes, cudaStre
     }
     if (known && attributes.type == cudaMemoryTypeHost) {
         check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "copying rows");
-        bounces_[0].sent.record(stream);
-        bounces_[0].sent.synchronize();
+        reads_chunk_ = true;
         return;
     }
-    const char* source = reinterpret_cast<const char*>(from);
-    char* target = reinterpret_cast<char*>(to);
+    const char* source = static_cast<const char*>(from);
+    char* target = static_cast<char*>(to);
     for (size_t first = 0; first < bytes; first += bounce_bytes) {
         const size_t here = std::min(bounce_bytes, bytes - first);
+        if (wave_.open && counted_.reached()) {
+            end_wave();
+        }
         Bounce& bounce = bounces_[bounce_];
-        bounce_ = 1 - bounce_;
+        bounce_ = (bounce_ + 1) % bounce_count;
         bounce.memory.reserve(bounce_bytes);
         bounce.sent.synchronize();
         char* pinned = static_cast<char*>(bounce.memory.data());
@@ -758,7 +846,7 @@ void Engine::flush() {
     if (wave < cache_.size() && cache_[wave].get() == &buffer) {
         complete_waves_ = std::max(complete_waves_, wave + 1);
     }
-    start_wave(Rows(buffer.rows.data(), ElementType::f32, d_), rows, processed_);
+    start_wave(rows_at(buffer.rows.data()), rows, processed_);
     in_use_ = &buffer;
 }
 
@@ -930,13 +1018,19 @@ void Engine::end_wave() {
     counts_.dense_rows += rows - listed - exact;
 }
 
+/// Two lists of so many pairs; returns where the second ones begin.
+size_t Engine::reserve_pairs(size_t pairs) {
+    const size_t half = (pairs + 1023) / 1024 * 1024;
+    pair_keys_.reserve(2 * half);
+    pairs_.reserve(2 * half);
+    return half;
+}
+
 /// Phase 4.
 void Engine::sum_other_pairs(
         const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs) {
     const cudaStream_t stream = stream_.get();
-    const size_t half = (static_cast<size_t>(pairs) + 1023) / 1024 * 1024;
-    pair_keys_.reserve(2 * half);
-    pairs_.reserve(2 * half);
+    const size_t half = reserve_pairs(pairs);
     if (scratch_items_ < static_cast<size_t>(pairs)) {
         const size_t groups = grouping.groups();
         scratch_.reserve(order_scratch_bytes(
@@ -1285,15 +1379,19 @@ void Engine::rank_on_device(
         float* squared_distance) {
     require_ready();
     const DeviceGuard guard(options_.device);
+    require_aligned(chunk);
     end_wave(); // its lists are in the buffers that are used here
     reserve_wave(false);
+    const size_t bytes = d_ * bytes_of(chunk.element);
     for (size_t first = 0; first < chunk.n; first += wave_rows()) {
         const size_t rows = std::min(wave_rows(), chunk.n - first);
         const TopOutput out{
                 component + first * m,
                 log_responsibility + first * m,
                 squared_distance + first * m};
-        rank(Rows(chunk.x + first * d_, ElementType::f32, d_), rows, chunk.first + first, m, out);
+        const Rows x(
+                static_cast<const char*>(chunk.x) + first * bytes, element_of(chunk.element), d_);
+        rank(x, rows, chunk.first + first, m, out);
     }
 }
 
@@ -1310,33 +1408,31 @@ void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilit
     reserve_wave(false);
     const bool on_device = chunk.memory == Chunk::Memory::device;
     DeviceArray<int32_t> component;
-    DeviceArray<float> log_responsibility, squared_distance, staging;
+    DeviceArray<float> log_responsibility, squared_distance;
+    DeviceBytes staging;
+    const size_t bytes = d_ * bytes_of(chunk.element);
     const size_t most = std::clamp<size_t>((size_t{1} << 24) / m, 1, wave_rows());
     component.reserve(most * m);
     log_responsibility.reserve(most * m);
     squared_distance.reserve(most * m);
     if (on_device) {
+        require_aligned(chunk);
         consumed_.record(static_cast<cudaStream_t>(chunk.stream));
         consumed_.block(stream_.get());
     } else {
-        staging.reserve(std::min(most, chunk.n) * d_);
+        staging.reserve(std::min(most, chunk.n) * bytes);
     }
     const cudaStream_t stream = stream_.get();
     const size_t listed = std::min(m, K_);
     for (size_t first = 0; first < chunk.n; first += most) {
         const size_t rows = std::min(most, chunk.n - first);
-        const float* x = chunk.x + first * d_;
+        const void* x = static_cast<const char*>(chunk.x) + first * bytes;
         if (!on_device) {
-            check(cudaMemcpyAsync(
-                          staging.data(),
-                          x,
-                          rows * d_ * sizeof(float),
-                          cudaMemcpyHostToDevice,
-                          stream),
+            check(cudaMemcpyAsync(staging.data(), x, rows * bytes, cudaMemcpyHostToDevice, stream),
                   "copying rows to the device");
             x = staging.data();
         }
-        rank(Rows(x, ElementType::f32, d_),
+        rank(Rows(x, element_of(chunk.element), d_),
              rows,
              chunk.first + first,
              listed,
@@ -1409,7 +1505,7 @@ cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K,
         plan.parameters += covariance == Covariance::tied ? 8 * K * d : 0;
     }
     plan.row_buffers = plan.wave_rows * (2 * d * sizeof(float) + white_bytes(covariance, d));
-    plan.lists = plan.wave_rows * (list_bytes + 3 * pair_bytes);
+    plan.lists = plan.wave_rows * (list_bytes + planned_pairs * pair_bytes);
     plan.working = segments * (vectors * 4 * d + 24) + exact_bytes;
     const DeviceGuard guard(options.device);
     size_t free = 0, total = 0;

@@ -7,10 +7,11 @@
 //   (3) tied: sum_ik r (x - mu)(x - mu)^T = T - sum_k (c_k g_k^T + f_k c_k^T),
 //       T = sum_i (x - o)(x - o)^T, c_k = mu_k - o, g_k = f_k + N_k c_k; for sum_k r_ik = 1.
 // Cost: (1) 2 d^3 / 3 flops a matrix, (2) K d^2, (3) 2 K d^2.
-// Numerics: fp64. (3) subtracts what lies between the components from all there is: T is good to 2^-53
-//   and more rows, and the error of f_k, 1e-7 of a component's own spread, is multiplied by |c_k|. So
-//   in units of the covariance (3) is off by 1e-16 |W T W^T| / n + 1e-7 max |W c_k|: 1e-5 for groups 100
-//   sigma apart. In a direction of small variance the error shrinks with it, for f = L f'.
+// Numerics: fp64. (3) subtracts what lies between the components from all there is. It needs shares that
+//   sum to one exactly (weigh.cu rounds them to steps of 2^-24), else 1e-8 |c_k|^2 would stay. Then T is
+//   good to 2^-53 and more rows, and the error of f_k, 1e-7 of a component's own spread, is multiplied by
+//   |c_k|: in units of the covariance (3) is off by 1e-7 max |W c_k| at most, and by far less where many
+//   rows add up. In a direction of small variance the error shrinks with it, for f = L f'.
 // Determinism: gpu_to_gpu; every sum runs in one order.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc.
 #include "faiss_gmm/train/cuda/detail/matrices.h"

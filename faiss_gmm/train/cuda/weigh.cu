@@ -36,6 +36,8 @@ constexpr float tolerable_shift = 5e-5f; ///< of a responsibility, by fp32
 /// Squared distance, in variances a dimension, from which a row's likelihood is left to fp64.
 constexpr float far_row = 64;
 constexpr float infinity = __builtin_huge_valf();
+/// Of whitened rows' shares, in 1: matrices.cc subtracts sum r c c^T from what all rows make without r.
+constexpr float share_steps = 0x1.0p24f;
 
 /// Chunks of 128 dimensions whose means fit in registers beside the sums.
 constexpr int most_held_chunks = 4;
@@ -441,7 +443,11 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
                     square = __shfl_sync(whole_warp, my_square, at_c != 0 ? __ffs(at_c) - 1 : 0);
                 }
                 const bool is_home = lane == shares.home;
-                const float r = rule.hard ? 0.0f : shares.r;
+                // Whitened rows: shares that add up to one exactly, also where home's is stored in fp32.
+                const float given = lists.x.low != nullptr
+                                            ? rintf(shares.r * share_steps) / share_steps
+                                            : shares.r;
+                const float r = rule.hard ? 0.0f : given;
                 const bool keeps = !is_home && r >= rule.threshold && r > 0;
                 const double rest = 1.0 - warp_sum(keeps ? static_cast<double>(r) : 0.0);
                 const double weight = is_home ? rest : keeps ? static_cast<double>(r) : 0.0;
