@@ -93,8 +93,8 @@ size_t exact_rows_for(size_t K) {
 
 /// Sums of outer products: none where covariances are not matrices.
 Scatter scatter_for(Covariance covariance, size_t K, size_t d) {
-    return covariance == Covariance::tied   ? tied_scatter(block_rows_for(d))
-           : covariance == Covariance::full ? full_scatter(K, d, exact_rows_for(K))
+    return covariance == Covariance::tied   ? scatter_shape(1, d, block_rows_for(d))
+           : covariance == Covariance::full ? scatter_shape(K, d, exact_rows_for(K))
                                             : Scatter();
 }
 
@@ -529,6 +529,7 @@ void Engine::start_pass(Assignment assignment) {
     if (outer > 0) {
         scatter_sums_.reserve(outer);
         scatter_.sums = scatter_sums_.data();
+        scatter_.first = scatter_.sums + size_t(scatter_.slots) * scatter_.matrices * d_ * d_;
         check(cudaMemsetAsync(scatter_.sums, 0, outer * sizeof(double), stream_.get()),
               "clearing sums");
     }
@@ -1174,6 +1175,9 @@ void Engine::combine() {
     end_wave();
     const bool diagonal = covariance_ == Covariance::diagonal;
     total_.clear(K_, d_, diagonal, stream_.get());
+    if (covariance_ == Covariance::full && !exact_sums_.empty()) {
+        combine_first_moments(scatter_, static_cast<int>(d_), exact_sums_.view(), stream_.get());
+    }
     add_sums(
             static_cast<int>(K_),
             static_cast<int>(d_),

@@ -454,6 +454,10 @@ void sum_exactly(
                 log_likelihood,
                 shared_rows,
                 bad_row);
+        if (mixture.covariance == Covariance::full) {
+            add_shared_scatter(mixture, part, buffers.share, scatter, stream);
+            return;
+        }
         const dim3 grid(
                 (mixture.K + sum_components - 1) / sum_components,
                 (mixture.d + sum_dimensions - 1) / sum_dimensions);
@@ -463,9 +467,6 @@ void sum_exactly(
         } else {
             moment_kernel<false><<<grid, sum_threads, 0, stream>>>(
                     mixture, part, buffers.joint, buffers.share, sums);
-        }
-        if (mixture.covariance == Covariance::full) {
-            add_shared_scatter(mixture, part, buffers.share, scatter, stream);
         }
         check_launch("adding up rows exactly");
     });

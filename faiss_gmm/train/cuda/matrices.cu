@@ -7,7 +7,8 @@
 //       W (mu_k - o) and one variance of 1 (collect, weigh.cu, dense.cu, exact.cu)
 //   (2) tied, a pass:  T = sum_i (x_i - o)(x_i - o)^T, from which matrices.cc takes the second moment
 //   (3) full, a row and component: l_ik = constant_k - |W_k (x_i - mu_k)|^2 / 2
-//   (4) full, a pass:  M_k = sum_i r_ik (x_i - mu_k)(x_i - mu_k)^T over the rows with r_ik > 0
+//   (4) full, a pass:  M_k = sum_i r_ik (x_i - mu_k)(x_i - mu_k)^T over the rows with r_ik > 0, and
+//       sum_i r_ik (x_i - mu_k), sum_i r_ik from the same tiles
 //   x [n, d] of any element type, means [K, d] fp32, W [.., d, d] fp64; device memory.
 // Phases: blocks of 4 warps, tiles of 64 x 64, 16 deep, fp64 matrix instructions. (2), (4): the tiles on
 //   and below the diagonal, a slot of rows each; a slot's sums go on from what the last block left.
@@ -86,7 +87,10 @@ struct WarpTile {
     }
 };
 
-/// (x - centre) W^T for 64 rows from `first` on and 64 columns from j0 on; W [d, d] lower.
+constexpr int shares = tile * depth / threads; ///< numbers of a tile that a thread brings
+
+/// (x - centre) W^T for 64 rows from `first` on and 64 columns from j0 on; W [d, d] lower. A step's numbers
+/// are loaded while the last one's are multiplied.
 __device__ WarpTile multiply_rows(
         const Rows& x,
         const RowNumbers& numbers,
@@ -99,27 +103,43 @@ __device__ WarpTile multiply_rows(
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const double* e = e_tile + warp / 2 * 32 * deep_pitch;
     const double* w = w_tile + warp % 2 * 32 * deep_pitch;
-    WarpTile sum;
-    for (int l0 = 0; l0 < min(d, j0 + tile); l0 += depth) {
-        __syncthreads();
+    // A thread has one place of the depth and `shares` rows and columns.
+    constexpr int stride = threads / depth;
+    const int my_place = threadIdx.x % depth, my_row = threadIdx.x / depth;
+    float x_next[shares], centre_next = 0;
+    double w_next[shares];
+    const auto load = [&](int l0) {
+        const int l = l0 + my_place;
+        centre_next = l < d ? centre[l] : 0.0f;
         visit(x, [&](const auto* data) {
 #pragma unroll
-            for (int t = threadIdx.x; t < tile * depth; t += threads) {
-                const int i = t / depth, l = l0 + t % depth;
-                const bool inside = first + i < numbers.count && l < d;
-                e_tile[i * deep_pitch + t % depth] =
-                        inside ? static_cast<double>(to_float(data[numbers[first + i] * d + l])) -
-                                         centre[l]
-                               : 0.0;
+            for (int q = 0; q < shares; ++q) {
+                const int i = first + my_row + stride * q;
+                x_next[q] = i < numbers.count && l < d ? to_float(data[numbers[i] * d + l])
+                                                       : centre_next;
             }
         });
 #pragma unroll
-        for (int t = threadIdx.x; t < tile * depth; t += threads) {
-            const int j = j0 + t / depth, l = l0 + t % depth;
-            w_tile[t / depth * deep_pitch + t % depth] =
-                    j < d && l < d ? inverse[static_cast<size_t>(j) * d + l] : 0.0;
+        for (int q = 0; q < shares; ++q) {
+            const int j = j0 + my_row + stride * q;
+            w_next[q] = j < d && l < d ? inverse[static_cast<size_t>(j) * d + l] : 0.0;
+        }
+    };
+    WarpTile sum;
+    const int end = min(d, j0 + tile); // W is zero behind
+    load(0);
+    for (int l0 = 0; l0 < end; l0 += depth) {
+        __syncthreads();
+#pragma unroll
+        for (int q = 0; q < shares; ++q) {
+            const int at = (my_row + stride * q) * deep_pitch + my_place;
+            e_tile[at] = static_cast<double>(x_next[q]) - centre_next;
+            w_tile[at] = w_next[q];
         }
         __syncthreads();
+        if (l0 + depth < end) {
+            load(l0 + depth);
+        }
         sum.add([&](int i, int l) { return e[i * deep_pitch + l]; },
                 [&](int j, int l) { return w[j * deep_pitch + l]; },
                 lane);
@@ -271,28 +291,48 @@ __global__ void __launch_bounds__(threads) scatter_kernel(
         const int a = a0 + warp_a + row, b = b0 + warp_b + column;
         value = a < d && b < d ? sums[static_cast<size_t>(a) * d + b] : 0.0;
     });
-    // Adds the rows row(i) with weights r(i), i < count.
+    // A thread has one column of each tile and `shares` rows.
+    constexpr int stride = threads / tile;
+    const int my_column = threadIdx.x % tile, my_row = threadIdx.x / tile;
+    const int my_a = a0 + my_column, my_b = b0 + my_column;
+    const float centre_a = my_a < d ? centre[my_a] : 0.0f;
+    const float centre_b = my_b < d ? centre[my_b] : 0.0f;
+    double first_moment = 0, mass = 0; // of column my_b; a0 = b0 alone, and the first threads
+    // Adds the rows row(i) with weights r(i), i < count; loads run ahead as in multiply_rows().
     const auto add_rows = [&](int count, const auto& row, const auto& r) {
-        for (int i0 = 0; i0 < count; i0 += depth) {
-            __syncthreads();
+        float a_next[shares], b_next[shares];
+        double r_next[shares];
+        const auto load = [&](int i0) {
             visit(x, [&](const auto* data) {
 #pragma unroll
-                for (int t = threadIdx.x; t < depth * tile; t += threads) {
-                    const int i = i0 + t / tile, a = a0 + t % tile, b = b0 + t % tile;
-                    double e_a = 0, e_b = 0;
-                    if (i < count) {
-                        const size_t first = row(i) * d;
-                        e_a = a < d ? static_cast<double>(to_float(data[first + a])) - centre[a]
-                                    : 0.0;
-                        e_b = b < d ? static_cast<double>(to_float(data[first + b])) - centre[b]
-                                    : 0.0;
-                        e_b *= r(i);
-                    }
-                    a_tile[t / tile * wide_pitch + t % tile] = e_a;
-                    b_tile[t / tile * wide_pitch + t % tile] = e_b;
+                for (int q = 0; q < shares; ++q) {
+                    const int i = i0 + my_row + stride * q;
+                    const size_t first = i < count ? row(i) * d : 0;
+                    r_next[q] = i < count ? r(i) : 0.0;
+                    a_next[q] = i < count && my_a < d ? to_float(data[first + my_a]) : centre_a;
+                    b_next[q] = i < count && my_b < d ? to_float(data[first + my_b]) : centre_b;
                 }
             });
+        };
+        load(0);
+        for (int i0 = 0; i0 < count; i0 += depth) {
             __syncthreads();
+#pragma unroll
+            for (int q = 0; q < shares; ++q) {
+                const int at = (my_row + stride * q) * wide_pitch + my_column;
+                a_tile[at] = static_cast<double>(a_next[q]) - centre_a;
+                b_tile[at] = r_next[q] * (static_cast<double>(b_next[q]) - centre_b);
+            }
+            __syncthreads();
+            if (weighted && a0 == b0 && threadIdx.x < tile) {
+                for (int l = 0; l < depth; ++l) {
+                    first_moment += b_tile[l * wide_pitch + threadIdx.x];
+                    mass += i0 + l < count ? r(i0 + l) : 0.0;
+                }
+            }
+            if (i0 + depth < count) {
+                load(i0 + depth);
+            }
             sum.add([&](int i, int l) { return a_tile[l * wide_pitch + warp_a + i]; },
                     [&](int j, int l) { return b_tile[l * wide_pitch + warp_b + j]; },
                     lane);
@@ -316,6 +356,15 @@ __global__ void __launch_bounds__(threads) scatter_kernel(
             sums[static_cast<size_t>(a) * d + b] = value;
         }
     });
+    if (weighted && a0 == b0 && threadIdx.x < tile) {
+        double* firsts = out.first + (static_cast<size_t>(slot) * out.matrices + k) * (d + 1);
+        if (my_b < d) {
+            firsts[my_b] += first_moment;
+        }
+        if (b0 == 0 && threadIdx.x == 0) {
+            firsts[d] += mass;
+        }
+    }
 }
 
 /// A thread a number on or below the diagonal; matrices [matrices, d, d] of slot 0 become whole.
@@ -335,6 +384,19 @@ __global__ void combine_kernel(Scatter scatter, int d) {
     }
     scatter.sums[at] = sum;
     scatter.sums[k * square + j * d + i] = sum;
+}
+
+/// A block a component; slot 0 gets all slots, and so do the pass's sums.
+__global__ void combine_first_kernel(Scatter scatter, int d, PassSums sums) {
+    const size_t k = blockIdx.x, width = d + 1, all = scatter.matrices * width;
+    for (int j = threadIdx.x; j < width; j += blockDim.x) {
+        double sum = 0;
+        for (int s = 0; s < scatter.slots; ++s) {
+            sum += scatter.first[s * all + k * width + j];
+        }
+        scatter.first[k * width + j] = sum;
+        (j < d ? sums.first_moment[k * d + j] : sums.mass[k]) = sum;
+    }
 }
 
 /// A warp a row.
@@ -384,24 +446,16 @@ void whiten_rows(
     check_launch("whitening rows");
 }
 
-Scatter tied_scatter(size_t block_rows) {
+Scatter scatter_shape(size_t matrices, size_t d, size_t rows) {
+    constexpr size_t enough = 768; // blocks of threads that fill a device
+    const size_t tiles = matrices * tiles_below(static_cast<int>(d));
     Scatter scatter;
-    scatter.matrices = 1;
-    scatter.slot_rows = 4096;
-    scatter.slots = static_cast<int>(block_rows / 4096);
-    return scatter;
-}
-
-Scatter full_scatter(size_t K, size_t d, size_t part_rows) {
-    constexpr size_t enough = 512; // blocks that fill a device
-    const size_t tiles = K * tiles_below(static_cast<int>(d));
-    Scatter scatter;
-    scatter.matrices = static_cast<int>(K);
+    scatter.matrices = static_cast<int>(matrices);
     scatter.slots = 1;
-    while (scatter.slots * tiles * 2 <= enough && part_rows / scatter.slots > 512) {
+    while (scatter.slots * tiles < enough && rows / scatter.slots > 512) {
         scatter.slots *= 2;
     }
-    scatter.slot_rows = static_cast<int>(part_rows / scatter.slots);
+    scatter.slot_rows = static_cast<int>(rows / scatter.slots);
     return scatter;
 }
 
@@ -428,6 +482,12 @@ void add_shared_scatter(
     scatter_kernel<true><<<dim3(mixture.K * tiles, scatter.slots), threads, 0, stream>>>(
             rows.x, {rows.row, rows.count}, mixture.d, mixture.means, share, tiles, scatter);
     check_launch("adding up outer products");
+}
+
+void combine_first_moments(
+        const Scatter& scatter, int d, const PassSums& sums, cudaStream_t stream) {
+    combine_first_kernel<<<scatter.matrices, 128, 0, stream>>>(scatter, d, sums);
+    check_launch("adding up first moments");
 }
 
 void combine_scatter(const Scatter& scatter, int d, cudaStream_t stream) {

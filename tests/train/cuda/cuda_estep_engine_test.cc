@@ -246,6 +246,19 @@ protected:
     }
 };
 
+/// Of the forms that know more than one tier, and of all of them.
+class CudaEStepEngineForms : public CudaEStepEngineTest,
+                             public ::testing::WithParamInterface<Covariance> {};
+class CudaEStepEngineAllForms : public CudaEStepEngineForms {};
+
+std::string name_of_form(const ::testing::TestParamInfo<Covariance>& info) {
+    return name_of(info.param);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CudaEStepEngineForms, ::testing::ValuesIn(forms), name_of_form);
+INSTANTIATE_TEST_SUITE_P(
+        All, CudaEStepEngineAllForms, ::testing::ValuesIn(all_covariances), name_of_form);
+
 TEST_F(CudaEStepEngineTest, AgreesWithTheOracleOnEveryShape) {
     const struct {
         size_t n, K, d;
@@ -439,45 +452,44 @@ void expect_same_bits(const SufficientStatistics& a, const SufficientStatistics&
     EXPECT_TRUE(same_bits(a.second_moment, b.second_moment));
 }
 
-TEST_F(CudaEStepEngineTest, SameBitsForAnyChunksMemoryAndResidence) {
-    for (const Covariance covariance : all_covariances) {
-        for (const double spread : {0.3, 1.0}) { // 0.3: rows with too many candidates too
-            SCOPED_TRACE(name_of(covariance));
-            // d = 12, 140: blocks of 262,144 rows; d = 1030: of 65,536.
-            for (const size_t d : {12, 140, 1030}) {
-                const Covariance only = d == 140 ? Covariance::tied : Covariance::tied_spherical;
-                if (d != 12 && (spread < 1 || covariance != only)) {
-                    continue;
-                }
-                const size_t n = d == 12 ? 700001 : d == 140 ? 300001 : 70001;
-                const auto mixture =
-                        random_mixture(covariance, 90, d, d == 12 ? spread : spread / 10, 0, 18);
-                const auto x = draw(mixture, n, 19);
-                const auto engine = make_cuda_engine();
-                const SufficientStatistics first = pass(*engine, mixture, x);
-                std::printf(
-                        "  %s, d %zu: %zu pairs, %zu exact rows\n",
-                        name_of(covariance),
-                        d,
-                        engine->counts().pairs,
-                        engine->counts().exact_rows);
-                for (const size_t piece : {size_t{100000}, size_t{77777}}) {
-                    SCOPED_TRACE(::testing::Message() << "chunks of " << piece);
-                    expect_same_bits(first, pass(*engine, mixture, x, Assignment::soft, piece));
-                }
-                CudaOptions little;
-                little.gpu_memory = size_t{1} << 20; // one block at a time
-                const auto small = make_cuda_engine(little);
-                expect_same_bits(first, pass(*small, mixture, x));
-                const DeviceRows rows(x, 1);
-                engine->begin(mixture);
-                engine->accumulate(rows.chunk(d, 0, n, true));
-                expect_same_bits(first, engine->finish());
-                engine->begin(mixture);
-                engine->accumulate(rows.chunk(d, 0, 1234, false));
-                engine->accumulate(rows.chunk(d, 1234, n - 1234, false));
-                expect_same_bits(first, engine->finish());
+TEST_P(CudaEStepEngineAllForms, SameBitsForAnyChunksMemoryAndResidence) {
+    const Covariance covariance = GetParam();
+    for (const double spread : {0.3, 1.0}) { // 0.3: rows with too many candidates too
+        SCOPED_TRACE(name_of(covariance));
+        // d = 12, 140: blocks of 262,144 rows; d = 1030: of 65,536.
+        for (const size_t d : {12, 140, 1030}) {
+            const Covariance only = d == 140 ? Covariance::tied : Covariance::tied_spherical;
+            if (d != 12 && (spread < 1 || covariance != only)) {
+                continue;
             }
+            const size_t n = d == 12 ? 700001 : d == 140 ? 300001 : 70001;
+            const auto mixture =
+                    random_mixture(covariance, 90, d, d == 12 ? spread : spread / 10, 0, 18);
+            const auto x = draw(mixture, n, 19);
+            const auto engine = make_cuda_engine();
+            const SufficientStatistics first = pass(*engine, mixture, x);
+            std::printf(
+                    "  %s, d %zu: %zu pairs, %zu exact rows\n",
+                    name_of(covariance),
+                    d,
+                    engine->counts().pairs,
+                    engine->counts().exact_rows);
+            for (const size_t piece : {size_t{100000}, size_t{77777}}) {
+                SCOPED_TRACE(::testing::Message() << "chunks of " << piece);
+                expect_same_bits(first, pass(*engine, mixture, x, Assignment::soft, piece));
+            }
+            CudaOptions little;
+            little.gpu_memory = size_t{1} << 20; // one block at a time
+            const auto small = make_cuda_engine(little);
+            expect_same_bits(first, pass(*small, mixture, x));
+            const DeviceRows rows(x, 1);
+            engine->begin(mixture);
+            engine->accumulate(rows.chunk(d, 0, n, true));
+            expect_same_bits(first, engine->finish());
+            engine->begin(mixture);
+            engine->accumulate(rows.chunk(d, 0, 1234, false));
+            engine->accumulate(rows.chunk(d, 1234, n - 1234, false));
+            expect_same_bits(first, engine->finish());
         }
     }
 }
@@ -1011,14 +1023,6 @@ TEST_F(CudaEStepEngineTest, MStepOnTheDeviceIsTheHosts) {
         }
     }
 }
-
-class CudaEStepEngineForms : public CudaEStepEngineTest,
-                             public ::testing::WithParamInterface<Covariance> {};
-
-INSTANTIATE_TEST_SUITE_P(
-        All, CudaEStepEngineForms, ::testing::ValuesIn(forms), [](const auto& info) {
-            return std::string(name_of(info.param));
-        });
 
 /// Larger data, the automatic choice against the exact tier (which the tests above tie to the oracle).
 TEST_P(CudaEStepEngineForms, TiersAgreeOnLargerData) {

@@ -29,8 +29,8 @@ struct ExactRows {
 };
 
 /// log-joints of all components, shares, and their sums, exactly: see exact.cu. Adds to `sums`, in the
-/// order of the rows, and writes log_likelihood [wave rows] of these rows. `full`: second moments go to
-/// `scatter`, and rows are all of the wave's.
+/// order of the rows, and writes log_likelihood [wave rows] of these rows. `full`: all but the
+/// likelihoods goes to `scatter`, and rows are all of the wave's.
 void sum_exactly(
         const MixtureView& mixture,
         const PairRule& rule,

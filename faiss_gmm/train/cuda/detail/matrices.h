@@ -58,19 +58,19 @@ void whiten_rows(
 /// Sums of outer products, in device memory. A slot adds up the same rows of each block (tied) or of each
 /// part of the exact tier (full), one after another, so that nothing depends on waves.
 struct Scatter {
-    double* sums = nullptr; ///< [slots, matrices, d, d], on and below the diagonal
-    int matrices = 0;       ///< 1 or K
+    double* sums = nullptr;  ///< [slots, matrices, d, d], on and below the diagonal
+    double* first = nullptr; ///< full: [slots, matrices, d + 1] sums of r (x - mu_k) and of r
+    int matrices = 0;        ///< 1 or K
     int slots = 0;
     int slot_rows = 0; ///< rows of a slot
+    /// Of `sums`, and of `first` behind them.
     size_t numbers(size_t d) const {
-        return static_cast<size_t>(slots) * matrices * d * d;
+        return static_cast<size_t>(slots) * matrices * (d * d + d + 1);
     }
 };
 
-/// The shape for tied: rows come in blocks of block_rows.
-Scatter tied_scatter(size_t block_rows);
-/// For full: rows come in parts of part_rows, a power of two.
-Scatter full_scatter(size_t K, size_t d, size_t part_rows);
+/// Rows come in blocks or parts of `rows`, a power of two. Slots are as many as fill a device.
+Scatter scatter_shape(size_t matrices, size_t d, size_t rows);
 
 /// Adds (x - o)(x - o)^T of `rows` rows, one block's.
 void add_scatter(
@@ -81,13 +81,17 @@ void add_scatter(
         const Scatter& scatter,
         cudaStream_t stream);
 
-/// Adds r (x - mu_k)(x - mu_k)^T of a part; share [rows.count, K].
+/// Adds r (x - mu_k)(x - mu_k)^T, r (x - mu_k) and r of a part; share [rows.count, K].
 void add_shared_scatter(
         const MixtureView& mixture,
         const ExactRows& rows,
         const double* share,
         const Scatter& scatter,
         cudaStream_t stream);
+
+/// Writes the first moments and masses of all slots into `sums`, and into the first slot.
+void combine_first_moments(
+        const Scatter& scatter, int d, const PassSums& sums, cudaStream_t stream);
 
 /// All slots, in their order, into the first one: whole matrices [matrices, d, d].
 void combine_scatter(const Scatter& scatter, int d, cudaStream_t stream);
