@@ -503,9 +503,9 @@ PairRule Engine::rule_for(Assignment assignment) const {
         return rule;
     }
     const double K = static_cast<double>(K_);
-    const double otherwise = covariance_ == Covariance::tied_spherical
-                                     ? negligible_rest
-                                     : std::min(negligible_share, negligible_rest / K);
+    const bool tied = covariance_ == Covariance::tied_spherical || covariance_ == Covariance::tied;
+    const double otherwise =
+            tied ? negligible_rest : std::min(negligible_share, negligible_rest / K);
     const double threshold = options_.pair_threshold > 0 ? options_.pair_threshold : otherwise;
     rule.threshold = static_cast<float>(threshold);
     rule.margin = static_cast<float>(std::max(std::log(K / negligible_rest), -std::log(threshold)));

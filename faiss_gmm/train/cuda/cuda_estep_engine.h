@@ -42,7 +42,7 @@ struct CudaOptions {
     CudaTier tier = CudaTier::automatic;
     CudaPath path = CudaPath::automatic;
     /// Responsibility from which a component gets its share of a row (the rest goes to the largest);
-    /// 0: 1e-5 for tied_spherical, min(1e-8, 1e-5 / K) otherwise, where what is far weighs in variances.
+    /// 0: 1e-5 for tied_spherical and tied, min(1e-8, 1e-5 / K) otherwise, where what is far weighs in variances.
     double pair_threshold = 0;
     bool time_phases = false; ///< for phase_milliseconds()
 };

@@ -1086,8 +1086,7 @@ TEST_P(CudaEStepEngineForms, TiersAgreeOnLargerData) {
 
 /// What the threshold costs, on data like descriptors: 2 to 3 components a row above 1e-5.
 TEST_F(CudaEStepEngineTest, SharesBelowTheThresholdGoHome) {
-    for (const Covariance covariance :
-         {Covariance::tied_spherical, Covariance::spherical, Covariance::diagonal}) {
+    for (const Covariance covariance : forms) {
         const auto mixture = random_mixture(covariance, 1024, 32, 1.25, 0, 60);
         const auto x = draw(mixture, 100000, 61);
         CudaOptions options;
