@@ -5,7 +5,7 @@
 // ready for the next one. CUDA events, warm-up, median; the device's copy, gather and fp16 product
 // rates from the same run beside it. One JSON line a case.
 //   bench_estep [--data separate|overlap|isotropic] [--n 1000000] [--K 1024] [--d 128]
-//               [--covariance tied_spherical] [--path automatic|portable|hopper|plain] [--top m]...
+//               [--covariance tied_spherical] [--element f32] [--path automatic|portable|hopper|plain] [--top m]...
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <CLI/CLI.hpp>
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <nlohmann/json.hpp>
@@ -55,6 +56,53 @@ draw(size_t n, int d, int K, const float* means, float sigma, uint64_t seed, flo
             means == nullptr ? 0.0f
                              : means[static_cast<size_t>(uniform((seed << 40) + i) * K) * d + j];
     x[at] = centre + sigma * normal(((seed + 1) << 40) + at);
+}
+
+/// What rows of bytes are multiplied by, u8: and moved by.
+constexpr float byte_scale = 10, byte_shift = 128;
+
+template <class T> __device__ T element(float value);
+template <> __device__ __half element(float value) {
+    return __float2half_rn(value);
+}
+template <> __device__ __nv_bfloat16 element(float value) {
+    return __float2bfloat16_rn(value);
+}
+template <> __device__ uint8_t element(float value) {
+    return static_cast<uint8_t>(fminf(fmaxf(byte_shift + byte_scale * value, 0.0f), 255.0f));
+}
+template <> __device__ int8_t element(float value) {
+    return static_cast<int8_t>(fminf(fmaxf(byte_scale * value, -128.0f), 127.0f));
+}
+
+template <class T> __global__ void cast(size_t count, const float* x, T* out) {
+    const size_t at = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (at < count) {
+        out[at] = element<T>(x[at]);
+    }
+}
+
+/// x [count] as numbers of the type, in `out`; f32: x itself.
+template <class T> const void* cast_into(DeviceArray<char>& out, size_t count, const float* x) {
+    out.reserve(count * sizeof(T));
+    auto* numbers = reinterpret_cast<T*>(out.data());
+    cast<<<static_cast<unsigned>((count + 255) / 256), 256>>>(count, x, numbers);
+    return numbers;
+}
+const void* as_element(RowElement type, DeviceArray<char>& out, size_t count, const float* x) {
+    return type == RowElement::f16    ? cast_into<__half>(out, count, x)
+           : type == RowElement::bf16 ? cast_into<__nv_bfloat16>(out, count, x)
+           : type == RowElement::u8   ? cast_into<uint8_t>(out, count, x)
+           : type == RowElement::i8   ? cast_into<int8_t>(out, count, x)
+                                      : x;
+}
+
+RowElement element_of(const std::string& name) {
+    return name == "f16"    ? RowElement::f16
+           : name == "bf16" ? RowElement::bf16
+           : name == "u8"   ? RowElement::u8
+           : name == "i8"   ? RowElement::i8
+                            : RowElement::f32;
 }
 
 __global__ void gather_rows(size_t rows, const float4* x, const uint32_t* order, float4* out) {
@@ -243,6 +291,7 @@ double overlapping_sigma(double K, double d) {
 
 struct Case {
     std::string data = "separate", covariance = "tied_spherical", path = "automatic";
+    std::string element = "f32";
     size_t n = 1000000, K = 1024, d = 128;
     double threshold = 0;
 };
@@ -267,6 +316,8 @@ GaussianMixture uniform_mixture(const Case& c, const float* device_means, double
     mixture.d = c.d;
     mixture.covariance = c.covariance == "diagonal"    ? Covariance::diagonal
                          : c.covariance == "spherical" ? Covariance::spherical
+                         : c.covariance == "tied"      ? Covariance::tied
+                         : c.covariance == "full"      ? Covariance::full
                                                        : Covariance::tied_spherical;
     mixture.means.resize(c.K * c.d);
     check(cudaMemcpy(
@@ -278,6 +329,11 @@ GaussianMixture uniform_mixture(const Case& c, const float* device_means, double
     mixture.log_weights.assign(c.K, -std::log(double(c.K)));
     mixture.covariances.assign(
             GaussianMixture::covariance_size(mixture.covariance, c.K, c.d), variance);
+    if (mixture.covariance == Covariance::tied || mixture.covariance == Covariance::full) {
+        for (size_t i = 0; i < mixture.covariances.size(); ++i) {
+            mixture.covariances[i] *= i / c.d % c.d == i % c.d ? 1.0 : 0.0;
+        }
+    }
     return mixture;
 }
 
@@ -343,18 +399,33 @@ nlohmann::json run(Case c, const std::vector<size_t>& top, int repeats) {
     Problem problem;
     const bool from_file = c.data.find('.') != std::string::npos;
     if (from_file) {
+        if (bytes_of(element_of(c.element)) == 1) {
+            throw std::runtime_error("rows of a file are timed as f32, f16 or bf16");
+        }
         read_problem(c, problem);
     } else {
         drawn_problem(c, problem);
     }
-    const GaussianMixture& mixture = problem.mixture;
+    const RowElement type = element_of(c.element);
+    DeviceArray<char> typed;
+    const void* rows = as_element(type, typed, c.n * c.d, problem.x.data());
+    GaussianMixture& mixture = problem.mixture;
+    if (bytes_of(type) == 1) {
+        for (float& mean : mixture.means) {
+            mean = byte_scale * mean + (type == RowElement::u8 ? byte_shift : 0);
+        }
+        for (double& value : mixture.covariances) {
+            value *= byte_scale * byte_scale;
+        }
+    }
     CudaOptions options;
     options.path = path_of(c.path);
     options.pair_threshold = c.threshold;
     options.time_phases = false;
     const auto engine = make_cuda_engine(options);
     Chunk chunk;
-    chunk.x = problem.x.data();
+    chunk.x = rows;
+    chunk.element = type;
     chunk.n = c.n;
     chunk.memory = Chunk::Memory::device;
     chunk.stream = engine->stream();
@@ -386,6 +457,7 @@ nlohmann::json run(Case c, const std::vector<size_t>& top, int repeats) {
             {"K", c.K},
             {"d", c.d},
             {"covariance", c.covariance},
+            {"element", c.element},
             {"path", c.path},
             {"sigma", problem.sigma},
             {"iteration_ms", median(times)},
@@ -440,8 +512,9 @@ int main(int argc, char** argv) {
     app.add_option("--n", c.n, "Rows")->capture_default_str();
     app.add_option("--K", c.K, "Components")->capture_default_str();
     app.add_option("--d", c.d, "Dimensions")->capture_default_str();
-    app.add_option("--covariance", c.covariance, "tied_spherical, spherical, diagonal")
+    app.add_option("--covariance", c.covariance, "tied_spherical, spherical, diagonal, tied, full")
             ->capture_default_str();
+    app.add_option("--element", c.element, "f32, f16, bf16, u8, i8")->capture_default_str();
     app.add_option("--path", c.path, "automatic, portable, hopper, plain")->capture_default_str();
     app.add_option("--threshold", c.threshold, "Responsibility from which pairs count; 0: default")
             ->capture_default_str();

@@ -84,10 +84,11 @@ public:
                        "sources in host memory",
                        "copy the rows to the host, or give means_init");
             }
-            if (!all_finite(d, one.x)) {
+            const float* x = as_f32(one, d, 0, 1, one_).floats();
+            if (!all_finite(d, x)) {
                 refuse_first_bad_row(rows_[first + i]);
             }
-            std::copy_n(one.x, d, buffer_.begin() + i * d);
+            std::copy_n(x, d, buffer_.begin() + i * d);
         }
         Chunk chunk;
         chunk.x = buffer_.data();
@@ -102,7 +103,8 @@ private:
     /// `known` is bad; rows before it that were not chosen may be so too.
     [[noreturn]] void refuse_first_bad_row(size_t known) {
         size_t row = 0;
-        while (row < known && all_finite(dimensions(), whole_.read(row, 1).x)) {
+        const size_t d = dimensions();
+        while (row < known && all_finite(d, as_f32(whole_.read(row, 1), d, 0, 1, one_).floats())) {
             ++row;
         }
         refuse_bad_row(row);
@@ -110,7 +112,7 @@ private:
 
     VectorSource& whole_;
     std::vector<int64_t> rows_;
-    std::vector<float> buffer_;
+    std::vector<float> buffer_, one_;
     uint64_t number_ = new_number();
 };
 
@@ -303,7 +305,7 @@ private:
         for (size_t first = 0; first < K;) {
             const size_t count = std::min(chosen.max_chunk_rows(), K - first);
             const Chunk chunk = chosen.read(first, count);
-            mixture_.means.insert(mixture_.means.end(), chunk.x, chunk.x + count * d);
+            mixture_.means.insert(mixture_.means.end(), chunk.floats(), chunk.floats() + count * d);
             first += count;
         }
         if (parameters_.unit_means) {

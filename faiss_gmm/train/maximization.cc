@@ -55,6 +55,26 @@ void move_centre(
     }
 }
 
+/// move_centre() of all components of `tied`, e and f [K, d]: the same sums in the same order, rows of M
+/// by all threads, for K d^2 is much for one.
+void move_tied_centres(
+        size_t d,
+        const std::vector<double>& e,
+        const std::vector<double>& f,
+        const std::vector<double>& N_k,
+        std::vector<double>& M) {
+#pragma omp parallel for if (e.size() * d > 65536)
+    for (int64_t i = 0; i < static_cast<int64_t>(d); ++i) {
+        double* row = &M[i * d];
+        for (size_t k = 0; k < N_k.size(); ++k) {
+            const double *e_k = &e[k * d], *f_k = &f[k * d];
+            for (size_t j = 0; j < d; ++j) {
+                row[j] += N_k[k] * e_k[i] * e_k[j] - e_k[i] * f_k[j] - f_k[i] * e_k[j];
+            }
+        }
+    }
+}
+
 bool is_tied(Covariance covariance) {
     return covariance == Covariance::tied_spherical || covariance == Covariance::tied;
 }
@@ -69,8 +89,10 @@ GaussianMixture maximize_on_host(
     const size_t K = before.K, d = before.d;
     GaussianMixture after = before;
     std::vector<double> M = statistics.second_moment;
-    std::vector<double> e(d);
+    const bool one_matrix = before.covariance == Covariance::tied;
+    std::vector<double> all_e(one_matrix ? K * d : d); // zero: a component that stays
     for (size_t k = 0; k < K; ++k) {
+        double* e = &all_e[one_matrix ? k * d : 0];
         const double N = statistics.N_k[k];
         if (N <= no_mass) {
             continue;
@@ -81,7 +103,12 @@ GaussianMixture maximize_on_host(
             after.means[k * d + j] = static_cast<float>(mu + f[j] / N);
             e[j] = static_cast<double>(after.means[k * d + j]) - mu;
         }
-        move_centre(before.covariance, k, d, e.data(), f, N, M);
+        if (!one_matrix) {
+            move_centre(before.covariance, k, d, e, f, N, M);
+        }
+    }
+    if (one_matrix) {
+        move_tied_centres(d, all_e, statistics.first_moment, statistics.N_k, M);
     }
     const size_t n = statistics.rows;
     const size_t block = M.size() / (is_tied(before.covariance) ? 1 : K); // numbers a covariance

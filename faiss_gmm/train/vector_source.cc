@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <utility>
 
 #include <fmt/format.h>
@@ -23,14 +24,87 @@ void require_range(size_t first, size_t n, size_t rows, size_t most) {
     }
 }
 
+float from_bits(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+float from_f16(uint16_t half) {
+    const uint32_t sign = (half & 0x8000u) << 16, magnitude = (half & 0x7fffu) << 13;
+    const bool finite = (half & 0x7c00u) != 0x7c00u;
+    // Exponents are biased by 15 there and by 127 here; the product brings subnormal numbers along.
+    const float value =
+            finite ? from_bits(magnitude) * 0x1.0p112f : from_bits(magnitude | 0x7f800000u);
+    return sign != 0 ? -value : value;
+}
+
+float from_bf16(uint16_t upper) {
+    return from_bits(static_cast<uint32_t>(upper) << 16);
+}
+
+/// out [count] = convert(numbers [count]), which need not be aligned.
+template <class T, class Convert>
+void convert_numbers(const void* numbers, size_t count, float* out, const Convert& convert) {
+#pragma omp parallel for if (count > 65536)
+    for (int64_t i = 0; i < static_cast<int64_t>(count); ++i) {
+        T value;
+        std::memcpy(&value, static_cast<const char*>(numbers) + i * sizeof(T), sizeof value);
+        out[i] = convert(value);
+    }
+}
+
 } // namespace
+
+size_t bytes_of(RowElement element) {
+    switch (element) {
+    case RowElement::f32:
+        return 4;
+    case RowElement::f16:
+    case RowElement::bf16:
+        return 2;
+    default:
+        return 1;
+    }
+}
+
+Chunk as_f32(const Chunk& chunk, size_t d, size_t first, size_t n, std::vector<float>& buffer) {
+    Chunk rows = chunk;
+    rows.x = static_cast<const char*>(chunk.x) + first * d * bytes_of(chunk.element);
+    rows.n = n;
+    rows.first = chunk.first + first;
+    if (chunk.element == RowElement::f32) {
+        return rows;
+    }
+    const size_t count = n * d;
+    buffer.resize(std::max(buffer.size(), count));
+    const auto plain = [](auto value) { return static_cast<float>(value); };
+    switch (chunk.element) {
+    case RowElement::f16:
+        convert_numbers<uint16_t>(rows.x, count, buffer.data(), from_f16);
+        break;
+    case RowElement::bf16:
+        convert_numbers<uint16_t>(rows.x, count, buffer.data(), from_bf16);
+        break;
+    case RowElement::u8:
+        convert_numbers<uint8_t>(rows.x, count, buffer.data(), plain);
+        break;
+    default:
+        convert_numbers<int8_t>(rows.x, count, buffer.data(), plain);
+        break;
+    }
+    rows.x = buffer.data();
+    rows.element = RowElement::f32;
+    return rows;
+}
 
 uint64_t VectorSource::new_number() {
     static std::atomic<uint64_t> last{0};
     return ++last;
 }
 
-MemorySource::MemorySource(size_t n, size_t d, const float* x) : n_(n), d_(d), x_(x) {}
+MemorySource::MemorySource(size_t n, size_t d, const void* x, RowElement element)
+        : n_(n), d_(d), x_(static_cast<const char*>(x)), element_(element) {}
 
 size_t MemorySource::rows() const {
     return n_;
@@ -47,7 +121,8 @@ size_t MemorySource::max_chunk_rows() const {
 Chunk MemorySource::read(size_t first, size_t n) {
     require_range(first, n, n_, max_chunk_rows());
     Chunk chunk;
-    chunk.x = x_ + first * d_;
+    chunk.x = x_ + first * d_ * bytes_of(element_);
+    chunk.element = element_;
     chunk.n = n;
     chunk.first = first;
     chunk.last = first + n == n_;
@@ -55,8 +130,8 @@ Chunk MemorySource::read(size_t first, size_t n) {
     return chunk;
 }
 
-SampledSource::SampledSource(size_t d, const float* x, std::vector<int64_t> rows)
-        : d_(d), x_(x), rows_(std::move(rows)) {}
+SampledSource::SampledSource(size_t d, const void* x, std::vector<int64_t> rows, RowElement element)
+        : d_(d), x_(static_cast<const char*>(x)), rows_(std::move(rows)), element_(element) {}
 
 size_t SampledSource::rows() const {
     return rows_.size();
@@ -68,19 +143,21 @@ size_t SampledSource::dimensions() const {
 
 size_t SampledSource::max_chunk_rows() const {
     // 8 MiB: long enough for an engine's threads, short enough to stay in a last-level cache.
-    const size_t rows = (size_t{8} << 20) / (sizeof(float) * std::max<size_t>(1, d_));
+    const size_t rows = (size_t{8} << 20) / (bytes_of(element_) * std::max<size_t>(1, d_));
     return std::max<size_t>(1024, rows);
 }
 
 Chunk SampledSource::read(size_t first, size_t n) {
     require_range(first, n, rows_.size(), max_chunk_rows());
-    buffer_.resize(std::max(buffer_.size(), n * d_));
+    const size_t bytes = d_ * bytes_of(element_);
+    buffer_.resize(std::max(buffer_.size(), n * bytes));
 #pragma omp parallel for if (n * d_ > 65536)
     for (int64_t i = 0; i < static_cast<int64_t>(n); ++i) {
-        std::copy_n(x_ + rows_[first + i] * d_, d_, buffer_.begin() + i * d_);
+        std::memcpy(&buffer_[i * bytes], x_ + rows_[first + i] * bytes, bytes);
     }
     Chunk chunk;
     chunk.x = buffer_.data();
+    chunk.element = element_;
     chunk.n = n;
     chunk.first = first;
     chunk.last = first + n == rows_.size();

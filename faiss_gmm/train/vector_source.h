@@ -8,12 +8,25 @@
 
 namespace faiss_gmm {
 
+/// What the numbers of rows are stored as. Their values are what is trained on: nothing is scaled.
+enum class RowElement {
+    f32,
+    f16,  ///< IEEE binary16
+    bf16, ///< the upper half of an f32
+    u8,
+    i8,
+};
+
+/// Bytes of a number.
+size_t bytes_of(RowElement element);
+
 /// A piece of consecutive rows, ready to be read.
 struct Chunk {
     enum class Memory { host, device };
-    const float* x = nullptr; ///< [n, d], row-major, in `memory`
-    size_t n = 0;             ///< rows
-    size_t first = 0;         ///< number of the first row in its source
+    const void* x = nullptr;              ///< [n, d] of `element`, row-major, in `memory`
+    size_t n = 0;                         ///< rows
+    size_t first = 0;                     ///< number of the first row in its source
+    RowElement element = RowElement::f32; ///< the same in all chunks of a source
     Memory memory = Memory::host;
     void* stream = nullptr; ///< device memory: the CUDA stream in whose order x is valid
     /// No rows follow in this pass: an engine need not keep any back to fill a block.
@@ -21,7 +34,16 @@ struct Chunk {
     /// Not 0: a number of the source's own. Rows of one number and place are the same rows in every
     /// pass, so an engine may keep a copy of them.
     uint64_t source = 0;
+
+    /// x [n, d] of a chunk of f32.
+    const float* floats() const {
+        return static_cast<const float*>(x);
+    }
 };
+
+/// Rows [first, first + n) of a chunk in host memory as f32: themselves, or converted into `buffer`,
+/// where they stay until its next use.
+Chunk as_f32(const Chunk& chunk, size_t d, size_t first, size_t n, std::vector<float>& buffer);
 
 /// Hands out the rows of a data set, chunk by chunk, as often as it is asked.
 /// Every pass gives the same rows in the same order.
@@ -42,7 +64,7 @@ public:
 class MemorySource : public VectorSource {
 public:
     /// x [n, d], alive and unchanged while the source is.
-    MemorySource(size_t n, size_t d, const float* x);
+    MemorySource(size_t n, size_t d, const void* x, RowElement element = RowElement::f32);
     size_t rows() const override;
     size_t dimensions() const override;
     Chunk read(size_t first, size_t n) override;
@@ -50,7 +72,8 @@ public:
 
 private:
     size_t n_, d_;
-    const float* x_;
+    const char* x_;
+    RowElement element_;
     uint64_t number_ = new_number();
 };
 
@@ -58,7 +81,11 @@ private:
 class SampledSource : public VectorSource {
 public:
     /// x [*, d] and the row numbers, in the order in which they are handed out.
-    SampledSource(size_t d, const float* x, std::vector<int64_t> rows);
+    SampledSource(
+            size_t d,
+            const void* x,
+            std::vector<int64_t> rows,
+            RowElement element = RowElement::f32);
     size_t rows() const override;
     size_t dimensions() const override;
     Chunk read(size_t first, size_t n) override;
@@ -66,9 +93,10 @@ public:
 
 private:
     size_t d_;
-    const float* x_;
+    const char* x_;
     std::vector<int64_t> rows_;
-    std::vector<float> buffer_;
+    RowElement element_;
+    std::vector<char> buffer_;
     uint64_t number_ = new_number();
 };
 

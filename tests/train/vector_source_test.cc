@@ -4,6 +4,7 @@
 // Both sources hand out the rows they should, and nothing past their end.
 #include "faiss_gmm/train/vector_source.h"
 
+#include <cmath>
 #include <limits>
 #include <string>
 #include <vector>
@@ -35,6 +36,49 @@ std::string message_of(VectorSource& source, size_t first, size_t n) {
     return "nothing thrown";
 }
 
+TEST(RowElement, EveryTypeBecomesItsValues) {
+    const std::vector<uint16_t> f16 = {
+            0x3c00, 0xc000, 0x0001, 0x8400, 0x7bff, 0x7c00, 0xfe00, 0x3555};
+    const std::vector<uint16_t> bf16 = {0x3f80, 0xc000, 0x0000, 0x7f80};
+    const std::vector<uint8_t> u8 = {0, 1, 128, 255};
+    const std::vector<int8_t> i8 = {-128, -1, 0, 127};
+    std::vector<float> buffer;
+    const auto values = [&](const void* numbers, RowElement element, size_t first, size_t n) {
+        Chunk chunk;
+        chunk.x = numbers;
+        chunk.element = element;
+        chunk.n = first + n;
+        const Chunk rows = as_f32(chunk, 1, first, n, buffer);
+        EXPECT_EQ(rows.n, n);
+        EXPECT_EQ(rows.first, first);
+        EXPECT_EQ(rows.element, RowElement::f32);
+        return std::vector<float>(rows.floats(), rows.floats() + n);
+    };
+    const auto halves = values(f16.data(), RowElement::f16, 0, f16.size());
+    EXPECT_EQ(halves[0], 1.0f);
+    EXPECT_EQ(halves[1], -2.0f);
+    EXPECT_EQ(halves[2], 0x1p-24f); // the least one
+    EXPECT_EQ(halves[3], -0x1p-14f);
+    EXPECT_EQ(halves[4], 65504.0f);
+    EXPECT_EQ(halves[5], std::numeric_limits<float>::infinity());
+    EXPECT_TRUE(std::isnan(halves[6]));
+    EXPECT_EQ(halves[7], 0.333251953125f);
+    EXPECT_EQ(
+            values(bf16.data(), RowElement::bf16, 1, 3),
+            (std::vector<float>{-2, 0, std::numeric_limits<float>::infinity()}));
+    EXPECT_EQ(values(u8.data(), RowElement::u8, 0, 4), (std::vector<float>{0, 1, 128, 255}));
+    EXPECT_EQ(values(i8.data(), RowElement::i8, 1, 3), (std::vector<float>{-1, 0, 127}));
+}
+
+TEST(SampledSource, GathersRowsOfEveryType) {
+    const std::vector<uint8_t> x = {0, 1, 10, 11, 20, 21};
+    SampledSource source(2, x.data(), {2, 0}, RowElement::u8);
+    const Chunk chunk = source.read(0, 2);
+    EXPECT_EQ(chunk.element, RowElement::u8);
+    const auto* numbers = static_cast<const uint8_t*>(chunk.x);
+    EXPECT_EQ(std::vector<uint8_t>(numbers, numbers + 4), (std::vector<uint8_t>{20, 21, 0, 1}));
+}
+
 TEST(MemorySource, HandsOutTheRowsWhereTheyLie) {
     const std::vector<float> x = numbered(7, 3);
     MemorySource source(7, 3, x.data());
@@ -44,7 +88,7 @@ TEST(MemorySource, HandsOutTheRowsWhereTheyLie) {
     for (size_t first = 0; first <= 7; ++first) {
         for (size_t n = 0; n <= 7 - first; ++n) {
             const Chunk chunk = source.read(first, n);
-            EXPECT_EQ(chunk.x, x.data() + 3 * first); // no copy
+            EXPECT_EQ(chunk.floats(), x.data() + 3 * first); // no copy
             EXPECT_EQ(chunk.n, n);
             EXPECT_EQ(chunk.first, first);
             EXPECT_EQ(chunk.memory, Chunk::Memory::host);
@@ -87,8 +131,8 @@ TEST(SampledSource, GathersItsRowsInTheirOrder) {
             EXPECT_EQ(chunk.first, first);
             EXPECT_EQ(chunk.memory, Chunk::Memory::host);
             for (size_t i = 0; i < n; ++i) {
-                EXPECT_EQ(chunk.x[2 * i], 10.0f * rows[first + i]);
-                EXPECT_EQ(chunk.x[2 * i + 1], 10.0f * rows[first + i] + 1);
+                EXPECT_EQ(chunk.floats()[2 * i], 10.0f * rows[first + i]);
+                EXPECT_EQ(chunk.floats()[2 * i + 1], 10.0f * rows[first + i] + 1);
             }
         }
     }
@@ -118,8 +162,8 @@ TEST(SampledSource, BoundsItsChunksAndGathersLongOnes) {
     EXPECT_NE(message_of(source, 0, 1025).find("at most 1024 rows at once"), std::string::npos);
     const Chunk chunk = source.read(76, 1024);
     for (size_t i = 0; i < 1024; ++i) {
-        ASSERT_EQ(chunk.x[i * d], 10.0f * ((76 + i) % 3)) << i;
-        ASSERT_EQ(chunk.x[i * d + d - 1], 10.0f * ((76 + i) % 3) + (d - 1)) << i;
+        ASSERT_EQ(chunk.floats()[i * d], 10.0f * ((76 + i) % 3)) << i;
+        ASSERT_EQ(chunk.floats()[i * d + d - 1], 10.0f * ((76 + i) % 3) + (d - 1)) << i;
     }
 }
 

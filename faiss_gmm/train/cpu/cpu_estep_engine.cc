@@ -484,7 +484,7 @@ private:
     bool looks_in_cells(const GaussianMixture& mixture) const;
     void require_ready(const Chunk& chunk) const;
     void prepare_workspaces();
-    Chunk part_of(const Chunk& chunk, size_t first, size_t most) const;
+    Chunk part_of(const Chunk& chunk, size_t first, size_t most);
     static size_t most_wave_blocks();
     size_t next_wave_blocks() const;
     void weigh_wave(const Chunk& wave, size_t blocks);
@@ -508,6 +508,7 @@ private:
     Assignment assignment_ = Assignment::soft;
     std::vector<Workspace> workspaces_; ///< one a thread
     // Of the wave.
+    std::vector<float> converted_; ///< its rows, where they are not f32
     const int32_t* nearest_cells_ = nullptr;
     std::vector<BlockResult> blocks_;
     std::vector<Pair> sorted_;    ///< by component, rows in order
@@ -605,13 +606,9 @@ size_t CpuEStepEngine::next_wave_blocks() const {
     return std::clamp<size_t>(static_cast<size_t>(wave_pairs / pairs), 1, most_wave_blocks());
 }
 
-/// At most `most` rows from `first` on.
-Chunk CpuEStepEngine::part_of(const Chunk& chunk, size_t first, size_t most) const {
-    Chunk part = chunk;
-    part.x = chunk.x + first * model().mixture().d;
-    part.n = std::min(most, chunk.n - first);
-    part.first = chunk.first + first;
-    return part;
+/// At most `most` rows from `first` on, as f32.
+Chunk CpuEStepEngine::part_of(const Chunk& chunk, size_t first, size_t most) {
+    return as_f32(chunk, model().mixture().d, first, std::min(most, chunk.n - first), converted_);
 }
 
 void CpuEStepEngine::accumulate(const Chunk& chunk) {
@@ -635,9 +632,9 @@ void CpuEStepEngine::accumulate(const Chunk& chunk) {
         }
         pairs_per_block_ = static_cast<double>(pairs) / used;
         sort_pairs(used);
-        sum_components(wave.x);
+        sum_components(wave.floats());
         if (model().mixture().covariance == Covariance::tied) {
-            sum_tied_moment(wave.x, used);
+            sum_tied_moment(wave.floats(), used);
         }
         rows_ += wave.n;
         first += wave.n;
@@ -648,7 +645,7 @@ void CpuEStepEngine::accumulate(const Chunk& chunk) {
 Block CpuEStepEngine::block_of(const Chunk& wave, size_t b) const {
     const size_t first = b * shape().rows;
     Block block;
-    block.x = wave.x + first * model().mixture().d;
+    block.x = wave.floats() + first * model().mixture().d;
     block.count = std::min(shape().rows, wave.n - first);
     if (cells_) {
         block.cells = cells_.get();

@@ -12,6 +12,7 @@
 
 #include "faiss_gmm/train/cuda/detail/collect_launch.h"
 #include "faiss_gmm/train/cuda/detail/collect_rows.cuh"
+#include "faiss_gmm/train/cuda/detail/rows.cuh"
 
 namespace faiss_gmm::cuda {
 namespace {
@@ -37,7 +38,7 @@ __device__ inline void split_halves(const uint2& raw, float (&out)[4]) {
 template <int lanes> __device__ inline float sum_over(float value) {
 #pragma unroll
     for (int step = lanes / 2; step > 0; step /= 2) {
-        value += __shfl_xor_sync(all_lanes, value, step);
+        value += __shfl_xor_sync(whole_warp, value, step);
     }
     return value;
 }
@@ -69,10 +70,10 @@ __global__ void __launch_bounds__(threads)
     const auto dimension = [&](int c) { return 4 * (lanes * c + lane); };
 
     float y[chunks][4];
-    rows.visit([&](auto* elements) {
+    visit(rows, [&](const auto* numbers) {
 #pragma unroll
         for (int c = 0; c < chunks; ++c) {
-            load_four(elements + i * d, dimension(c), d, rows.aligned, y[c]);
+            load_four(numbers + i * d, dimension(c), d, rows.aligned, y[c]);
         }
     });
     const __half* hinted =
@@ -145,7 +146,7 @@ void launch(const CollectCall& call, const CollectWave& wave, Stream stream) {
     constexpr int block_rows = threads / lanes;
     cast_kernel<form, lanes, chunks>
             <<<(wave.rows + block_rows - 1) / block_rows, threads, 0, stream>>>(
-                    call, rows_of(call), wave);
+                    call, Rows(call.input.rows, call.input.type, call.model.d), wave);
 }
 
 template <CollectForm form>

@@ -12,6 +12,7 @@
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/cuda/detail/collect_launch.h"
 #include "faiss_gmm/train/cuda/detail/collect_rows.cuh"
+#include "faiss_gmm/train/cuda/detail/rows.cuh"
 
 namespace faiss_gmm::cuda {
 namespace {
@@ -69,7 +70,7 @@ __global__ void __launch_bounds__(threads)
         }
         __syncthreads();
         for (int32_t j = threadIdx.x; j < d; j += threads) {
-            const float v = as_float(x[j]) - model.origin[j];
+            const float v = to_float(x[j]) - model.origin[j];
             squares += v * v;
             fourths += v * v * v * v;
             y[j] = v;

@@ -323,7 +323,7 @@ __global__ void __launch_bounds__(threads, 1) multiply_by_warpgroups(
     } else {
         hopper::take_registers<consumer_registers>();
         // The shuffle tells the compiler that a warp has one group: no divergence around the products.
-        const int group = __shfl_sync(all_lanes, static_cast<int>(threadIdx.x / 128) - 1, 0);
+        const int group = __shfl_sync(whole_warp, static_cast<int>(threadIdx.x / 128) - 1, 0);
         multiply_rows<form, step>(arguments, shared, group);
     }
 }

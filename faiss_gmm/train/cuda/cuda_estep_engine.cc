@@ -13,8 +13,12 @@
 //              in fp64                                     (exact.cu)
 // The host waits once a wave, for the number of pairs and of rows left to 5, while the device adds up
 // the homes. Four sets of fp64 sums (3, 4, both of 5), each in the order of the blocks, become one in finish().
+// tied: rows are whitened as a wave begins, and all else sees a tied_spherical mixture; full: all rows go
+// to the exact tier (matrices.cu). Their factors and M-step are the host's work, once a pass.
 // Rows of host memory come through two buffers of a wave each, copied on a stream of their own while
-// the wave before is worked on; what fits stays for the next pass over the same source.
+// the wave before is worked on; what fits stays for the next pass over the same source. Pinned rows are
+// copied from where they lie, and waited for once a chunk; others through four pinned buffers that all
+// threads fill, and between two of them the host launches phases 4 and 5 if their numbers have come.
 // Memory beside parameters, sums (5 K d fp64) and rows: 16 capacity + 30 bytes a row of a wave, 24 a
 // pair, d / 16 (diagonal d / 8) for segments; of size n only 2 bytes a row of a source, up to 2^26 rows:
 // its provisional home, from which the next pass over that source starts.
@@ -36,6 +40,7 @@
 #include "faiss_gmm/train/cuda/detail/dense.h"
 #include "faiss_gmm/train/cuda/detail/device.h"
 #include "faiss_gmm/train/cuda/detail/exact.h"
+#include "faiss_gmm/train/cuda/detail/matrices.h"
 #include "faiss_gmm/train/cuda/detail/model.h"
 #include "faiss_gmm/train/cuda/detail/order.h"
 #include "faiss_gmm/train/cuda/detail/weigh.h"
@@ -50,14 +55,15 @@ constexpr size_t most_block_rows = size_t{1} << 18;
 constexpr size_t most_wave_rows = size_t{1} << 20;
 constexpr int most_wave_blocks = 32; ///< at d = 2,048
 constexpr size_t exact_bytes = size_t{64} << 20;
-constexpr size_t bounce_bytes = size_t{32} << 20; ///< of pageable rows that are pinned at once
-constexpr size_t bounce_slice = size_t{1} << 20;
+constexpr size_t bounce_bytes = size_t{16} << 20; ///< of pageable rows that are pinned at once
+constexpr size_t bounce_slice = size_t{1} << 20;  ///< that a thread copies
+constexpr int bounce_count = 4;
 constexpr size_t most_hints = size_t{1} << 26; ///< rows whose homes are kept for the next pass
 constexpr int pass_capacity = 32;              ///< candidates that a row's list holds
-constexpr int top_capacity = pass_capacity;
 constexpr double negligible_share =
         1e-8; ///< of a row in one component: may be left out of variances
 constexpr double negligible_rest = 1e-5; ///< of a row in all components left out
+constexpr float least_full_share = 1e-12f;
 constexpr size_t most_components = 65536, most_dimensions = 2048;
 
 /// Rows of a block: a function of d alone, a power of two.
@@ -71,6 +77,28 @@ size_t block_rows_for(size_t d) {
 
 constexpr size_t list_bytes = 6 * pass_capacity + 40; ///< a row, all of its lists' parts
 constexpr size_t pair_bytes = 24;
+constexpr size_t planned_pairs = 3; ///< of a row, beside its home
+
+/// Bytes of a row that is made ready for scoring: whitened, for tied.
+size_t white_bytes(Covariance covariance, size_t d) {
+    return covariance == Covariance::tied ? 2 * sizeof(float) * d : 0;
+}
+
+/// Rows that the exact tier takes at once: a power of two, so that parts of blocks begin where they do.
+size_t exact_rows_for(size_t K) {
+    size_t rows = 32768;
+    while (rows > 32 && rows * 2 * sizeof(double) * K > exact_bytes) {
+        rows /= 2;
+    }
+    return rows;
+}
+
+/// Sums of outer products: none where covariances are not matrices.
+Scatter scatter_for(Covariance covariance, size_t K, size_t d) {
+    return covariance == Covariance::tied   ? scatter_shape(1, d, block_rows_for(d))
+           : covariance == Covariance::full ? scatter_shape(K, d, exact_rows_for(K))
+                                            : Scatter();
+}
 
 /// Blocks of a wave within options.gpu_memory (three pairs a row, two buffers of rows); at least one.
 size_t wave_blocks_for(const CudaOptions& options, Covariance covariance, size_t K, size_t d) {
@@ -78,7 +106,9 @@ size_t wave_blocks_for(const CudaOptions& options, Covariance covariance, size_t
     size_t blocks = std::max<size_t>(1, most_wave_rows / block);
     const auto bytes = [&] {
         const size_t rows = blocks * block, segments = rows / segment_rows + blocks * K;
-        return rows * (list_bytes + 3 * pair_bytes + 8 * d) + segments * (vectors * 4 * d + 24);
+        return rows * (list_bytes + planned_pairs * pair_bytes + 8 * d +
+                       white_bytes(covariance, d)) +
+               segments * (vectors * 4 * d + 24);
     };
     while (options.gpu_memory > 0 && blocks > 1 && bytes() > options.gpu_memory) {
         blocks /= 2;
@@ -125,8 +155,31 @@ std::optional<CollectPath> path_of(CudaPath path) {
              "unset it"});
 }
 
-bool aligned(const void* pointer, size_t d) {
-    return d % 4 == 0 && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
+ElementType element_of(RowElement element) {
+    switch (element) {
+    case RowElement::f16:
+        return ElementType::f16;
+    case RowElement::bf16:
+        return ElementType::bf16;
+    case RowElement::u8:
+        return ElementType::u8;
+    case RowElement::i8:
+        return ElementType::i8;
+    default:
+        return ElementType::f32;
+    }
+}
+
+/// Throws Error where rows in device memory do not lie at multiples of their numbers' size.
+void require_aligned(const Chunk& chunk) {
+    const size_t bytes = bytes_of(chunk.element);
+    if (reinterpret_cast<uintptr_t>(chunk.x) % bytes != 0) {
+        throw Error(
+                {"reading rows from the device's memory",
+                 fmt::format("numbers of {} bytes at an address that is no multiple of it", bytes),
+                 fmt::format("addresses that are multiples of {}", bytes),
+                 "copy the rows to such an address"});
+    }
 }
 
 /// One set of sums in one array.
@@ -244,6 +297,11 @@ private:
 
 class Engine : public CudaEStepEngine {
 public:
+    ~Engine() override {
+        // A pass may have been given up: nothing that is still running may lose its memory.
+        cudaStreamSynchronize(copy_stream_.get());
+        cudaStreamSynchronize(stream_.get());
+    }
     /// With options.device current.
     explicit Engine(const CudaOptions& options)
             : options_(options), forced_path_(path_of(options.path)), clock_(options.time_phases) {}
@@ -284,22 +342,28 @@ private:
     size_t wave_rows() const {
         return wave_blocks_ * block_rows_;
     }
+    void accumulate_pieces(const Chunk& chunk);
+    void take_element(const Chunk& chunk);
+    size_t row_bytes() const {
+        return d_ * bytes_of(element_);
+    }
+    Rows rows_at(const void* data) const {
+        return Rows(data, element_of(element_), d_);
+    }
     void choose_row_buffer(const Chunk& chunk);
     void stage(const Chunk& chunk, size_t from, size_t count);
-    void copy_from_host(float* to, const float* from, size_t bytes, cudaStream_t stream);
+    void copy_from_host(void* to, const void* from, size_t bytes, cudaStream_t stream);
     void flush();
-    void start_wave(const float* x, size_t rows, size_t first_row);
+    void start_wave(const Rows& given, size_t rows, size_t first_row);
     void end_wave();
-    RowLists
-    collect(const float* x,
-            size_t rows,
-            int capacity,
-            float margin,
-            int rank,
-            uint16_t* home,
-            bool home_is_hint);
     void reserve_homes(size_t rows);
     void choose_hints(const Chunk& chunk);
+    Rows whiten(const Rows& x, size_t rows);
+    void sum_scatter(const Rows& x, size_t rows);
+    RowLists row_lists(const Rows& x, size_t rows, uint16_t* home) const;
+    RowLists
+    collect(const Rows& x, size_t rows, float margin, int rank, uint16_t* home, bool home_is_hint);
+    size_t reserve_pairs(size_t pairs);
     void sum_other_pairs(
             const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs);
     void sum_left_rows(const int* left);
@@ -309,7 +373,8 @@ private:
     ExactBuffers exact_buffers();
     void combine();
     void check_counters(PassCounters& counters);
-    void rank(const float* x, size_t rows, size_t first_row, size_t m, const TopOutput& out);
+    std::vector<double> fetch_scatter();
+    void rank(const Rows& given, size_t rows, size_t first_row, size_t m, const TopOutput& out);
     Scratch scratch() const {
         return {scratch_.data(), scratch_.bytes()};
     }
@@ -321,7 +386,7 @@ private:
     OwnedStream stream_;
     Event counted_, consumed_;
     bool ready_ = false;
-    GaussianMixture before_; ///< the parameters of the pass; void after begin_again()
+    GaussianMixture before_; ///< the parameters of the pass, if before_is_current_
     bool before_is_current_ = false;
     size_t K_ = 0, d_ = 0;
     Covariance covariance_ = Covariance::tied_spherical;
@@ -353,6 +418,7 @@ private:
     size_t scratch_items_ = 0;
     DeviceArray<float> segment_vectors_;
     DeviceArray<double> segment_numbers_, log_likelihood_, likelihood_tiles_;
+    DeviceArray<float> white_high_, white_low_;
     DeviceArray<double> exact_joint_, exact_share_, dense_moment_;
     DeviceArray<uint16_t> dense_halves_;
     DeviceArray<float> dense_floats_, dense_scale_;
@@ -371,7 +437,7 @@ private:
 
     // Rows on their way from the host, or from chunks that end within a block.
     struct RowBuffer {
-        DeviceArray<float> rows;
+        DeviceBytes rows;
         Event filled, used; ///< on the copying stream, on the working stream
     };
     OwnedStream copy_stream_;
@@ -380,7 +446,7 @@ private:
     /// Waves of source cached_source_, from its first row on.
     std::vector<std::unique_ptr<RowBuffer>> cache_;
     uint64_t cached_source_ = 0;
-    size_t cached_wave_size_ = 0;
+    size_t cached_wave_bytes_ = 0;
     size_t complete_waves_ = 0; ///< of cache_ that hold their rows
     RowBuffer* filling_ = nullptr;
     RowBuffer* in_use_ = nullptr;   ///< by the wave under way
@@ -390,13 +456,17 @@ private:
         PinnedBytes memory;
         Event sent;
     };
-    Bounce bounces_[2];
+    Bounce bounces_[bounce_count];
     int bounce_ = 0;
+    bool reads_chunk_ = false; ///< copies from the chunk's own memory may be under way
 
     // Of a pass.
+    RowElement element_ = RowElement::f32; ///< of its rows
     size_t rows_ = 0, processed_ = 0;
     CudaPassCounts counts_;
     Sums home_sums_, pair_sums_, dense_sums_, exact_sums_, total_;
+    DeviceArray<double> scatter_sums_;
+    Scatter scatter_;
     DeviceArray<PassCounters> counters_;
 };
 
@@ -435,7 +505,6 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
 void Engine::begin_again(Assignment assignment) {
     require_ready();
     const DeviceGuard guard(options_.device);
-    before_is_current_ = false;
     start_pass(assignment);
 }
 
@@ -446,9 +515,9 @@ PairRule Engine::rule_for(Assignment assignment) const {
         return rule;
     }
     const double K = static_cast<double>(K_);
-    const double otherwise = covariance_ == Covariance::tied_spherical
-                                     ? negligible_rest
-                                     : std::min(negligible_share, negligible_rest / K);
+    const bool tied = covariance_ == Covariance::tied_spherical || covariance_ == Covariance::tied;
+    const double otherwise =
+            tied ? negligible_rest : std::min(negligible_share, negligible_rest / K);
     const double threshold = options_.pair_threshold > 0 ? options_.pair_threshold : otherwise;
     rule.threshold = static_cast<float>(threshold);
     rule.margin = static_cast<float>(std::max(std::log(K / negligible_rest), -std::log(threshold)));
@@ -467,6 +536,15 @@ void Engine::start_pass(Assignment assignment) {
     const bool diagonal = covariance_ == Covariance::diagonal;
     home_sums_.clear(K_, d_, diagonal, stream_.get());
     pair_sums_.clear(K_, d_, diagonal, stream_.get());
+    scatter_ = scatter_for(covariance_, K_, d_);
+    const size_t outer = scatter_.numbers(d_);
+    if (outer > 0) {
+        scatter_sums_.reserve(outer);
+        scatter_.sums = scatter_sums_.data();
+        scatter_.first = scatter_.sums + size_t(scatter_.slots) * scatter_.matrices * d_ * d_;
+        check(cudaMemsetAsync(scatter_.sums, 0, outer * sizeof(double), stream_.get()),
+              "clearing sums");
+    }
     exact_sums_.forget();
     dense_sums_.forget();
     dense_is_prepared_ = false;
@@ -475,7 +553,9 @@ void Engine::start_pass(Assignment assignment) {
           "clearing counters");
     check(cudaMemsetAsync(&counters_.data()->bad_row, 0xff, sizeof(no_row), stream_.get()),
           "clearing counters");
-    prepare_collecting();
+    if (covariance_ != Covariance::full) {
+        prepare_collecting();
+    }
     if (dense_applies()) {
         dense_scale_.reserve(dense_scales);
         find_dense_scales(
@@ -527,8 +607,12 @@ void Engine::reserve_wave(bool from_host, size_t rows_to_come) {
             }
             turns_[0].rows.release();
             turns_[1].rows.release();
+            pair_keys_.release();
+            pairs_.release();
             component_.release();
             share_.release();
+            white_high_.release();
+            white_low_.release();
             cache_.clear();
             complete_waves_ = 0;
             segment_vectors_.release();
@@ -548,9 +632,14 @@ void Engine::reserve_for(size_t blocks, bool from_host) {
     row_numbers_.reserve(2 * rows);
     first_pair_.reserve(rows + 1);
     if (from_host) {
-        turns_[0].rows.reserve(rows * d_);
-        turns_[1].rows.reserve(rows * d_);
+        turns_[0].rows.reserve(rows * row_bytes());
+        turns_[1].rows.reserve(rows * row_bytes());
     }
+    if (covariance_ == Covariance::tied) {
+        white_high_.reserve(rows * d_);
+        white_low_.reserve(rows * d_);
+    }
+    reserve_pairs(planned_pairs * rows);
     group_offset_.reserve(groups + blocks + 2);
     group_first_.reserve(groups + 1);
     log_likelihood_.reserve(rows);
@@ -580,8 +669,7 @@ SegmentSums Engine::segment_sums(size_t segments, bool with_likelihood) {
 
 ExactBuffers Engine::exact_buffers() {
     ExactBuffers buffers;
-    buffers.rows = static_cast<int>(
-            std::clamp<size_t>(exact_bytes / (2 * sizeof(double) * K_), 32, 32768));
+    buffers.rows = static_cast<int>(exact_rows_for(K_));
     exact_joint_.reserve(buffers.rows * K_);
     exact_share_.reserve(buffers.rows * K_);
     buffers.joint = exact_joint_.data();
@@ -596,12 +684,33 @@ void Engine::accumulate(const Chunk& chunk) {
     }
     const DeviceGuard guard(options_.device);
     const bool on_device = chunk.memory == Chunk::Memory::device;
+    take_element(chunk);
     choose_hints(chunk);
     reserve_wave(!on_device, chunk.n);
     if (on_device) {
         consumed_.record(static_cast<cudaStream_t>(chunk.stream));
         consumed_.block(stream_.get());
     }
+    try {
+        accumulate_pieces(chunk);
+    } catch (...) {
+        cudaStreamSynchronize(copy_stream_.get()); // the caller may give the chunk up
+        reads_chunk_ = false;
+        throw;
+    }
+    rows_ += chunk.n;
+    if (on_device) {
+        end_wave(); // it may read the chunk
+        consumed_.record(stream_.get());
+        consumed_.block(static_cast<cudaStream_t>(chunk.stream));
+    } else if (reads_chunk_) {
+        copy_stream_.synchronize();
+        reads_chunk_ = false;
+    }
+}
+
+void Engine::accumulate_pieces(const Chunk& chunk) {
+    const bool on_device = chunk.memory == Chunk::Memory::device;
     for (size_t from = 0; from < chunk.n;) {
         const size_t left = chunk.n - from;
         size_t take;
@@ -611,7 +720,8 @@ void Engine::accumulate(const Chunk& chunk) {
             if (!(chunk.last && take == left)) {
                 take = take / block_rows_ * block_rows_;
             }
-            start_wave(chunk.x + from * d_, take, chunk.first + from);
+            const char* rows = static_cast<const char*>(chunk.x) + from * row_bytes();
+            start_wave(rows_at(rows), take, chunk.first + from);
         } else {
             // Rows of device memory only fill up a block, then go on in place.
             const size_t room =
@@ -624,35 +734,49 @@ void Engine::accumulate(const Chunk& chunk) {
         }
         from += take;
     }
-    rows_ += chunk.n;
-    if (on_device) {
-        end_wave(); // it may read the chunk
-        consumed_.record(stream_.get());
-        consumed_.block(static_cast<cudaStream_t>(chunk.stream));
+}
+
+/// The element type of the pass is that of its first chunk.
+void Engine::take_element(const Chunk& chunk) {
+    if (chunk.memory == Chunk::Memory::device) {
+        require_aligned(chunk);
+    }
+    if (rows_ == 0) {
+        element_ = chunk.element;
+    }
+    if (chunk.element != element_) {
+        throw Error(
+                {"running the E-step",
+                 fmt::format(
+                         "a chunk of numbers of {} bytes, or of another kind, after numbers of {}",
+                         bytes_of(chunk.element),
+                         bytes_of(element_)),
+                 "one element type in a pass",
+                 "convert the rows, or begin() anew"});
     }
 }
 
 /// Where the rows of the next wave go: to the cache if they are to stay, or else to the buffer whose
 /// turn it is.
 void Engine::choose_row_buffer(const Chunk& chunk) {
-    const size_t wave = processed_ / wave_rows(), size = wave_rows() * d_;
+    const size_t wave = processed_ / wave_rows(), bytes = wave_rows() * row_bytes();
     const bool may_stay = chunk.source != 0 && chunk.memory == Chunk::Memory::host &&
                           options_.gpu_cache > 0 && processed_ % wave_rows() == 0;
-    if (may_stay && wave == 0 && (chunk.source != cached_source_ || cached_wave_size_ != size)) {
+    if (may_stay && wave == 0 && (chunk.source != cached_source_ || cached_wave_bytes_ != bytes)) {
         cache_.clear();
         complete_waves_ = 0;
         cached_source_ = chunk.source;
-        cached_wave_size_ = size;
+        cached_wave_bytes_ = bytes;
     }
     const bool stays = may_stay && chunk.source == cached_source_;
     filling_is_there_ = stays && wave < complete_waves_;
     if (stays && wave == cache_.size()) {
         size_t free = 0, total = 0;
         check(cudaMemGetInfo(&free, &total), "asking for free memory");
-        const size_t bytes = size * sizeof(float); // the two buffers that take turns must fit too
+        // The two buffers that take turns must fit too.
         if (free > total / 8 + 3 * bytes && (wave + 1) * bytes <= options_.gpu_cache) {
             cache_.push_back(std::make_unique<RowBuffer>());
-            cache_.back()->rows.reserve(size);
+            cache_.back()->rows.reserve(bytes);
         }
     }
     if (stays && wave < cache_.size()) {
@@ -661,7 +785,7 @@ void Engine::choose_row_buffer(const Chunk& chunk) {
     }
     turn_ = 1 - turn_;
     filling_ = &turns_[turn_];
-    filling_->rows.reserve(size);
+    filling_->rows.reserve(bytes);
 }
 
 /// Copies rows of the chunk behind those that wait for their block to fill.
@@ -671,9 +795,9 @@ void Engine::stage(const Chunk& chunk, size_t from, size_t count) {
         choose_row_buffer(chunk);
         filling_->used.block(copying);
     }
-    float* to = filling_->rows.data() + staged_ * d_;
-    const float* rows = chunk.x + from * d_;
-    const size_t bytes = count * d_ * sizeof(float);
+    char* to = static_cast<char*>(filling_->rows.data()) + staged_ * row_bytes();
+    const char* rows = static_cast<const char*>(chunk.x) + from * row_bytes();
+    const size_t bytes = count * row_bytes();
     staged_ += count;
     if (filling_is_there_) {
         return;
@@ -688,9 +812,8 @@ void Engine::stage(const Chunk& chunk, size_t from, size_t count) {
     filling_->filled.block(stream_.get()); // and before the chunk may be written again
 }
 
-/// Pinned memory goes directly, the rest by way of two pinned buffers, which several threads fill. The
-/// caller may write to `from` again when this returns.
-void Engine::copy_from_host(float* to, const float* from, size_t bytes, cudaStream_t stream) {
+/// Pinned memory goes directly (accumulate() waits for it), the rest by way of pinned buffers.
+void Engine::copy_from_host(void* to, const void* from, size_t bytes, cudaStream_t stream) {
     cudaPointerAttributes attributes{};
     const bool known = cudaPointerGetAttributes(&attributes, from) == cudaSuccess;
     if (!known) {
@@ -698,16 +821,18 @@ void Engine::copy_from_host(float* to, const float* from, size_t bytes, cudaStre
     }
     if (known && attributes.type == cudaMemoryTypeHost) {
         check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "copying rows");
-        bounces_[0].sent.record(stream);
-        bounces_[0].sent.synchronize();
+        reads_chunk_ = true;
         return;
     }
-    const char* source = reinterpret_cast<const char*>(from);
-    char* target = reinterpret_cast<char*>(to);
+    const char* source = static_cast<const char*>(from);
+    char* target = static_cast<char*>(to);
     for (size_t first = 0; first < bytes; first += bounce_bytes) {
         const size_t here = std::min(bounce_bytes, bytes - first);
+        if (wave_.open && counted_.reached()) {
+            end_wave();
+        }
         Bounce& bounce = bounces_[bounce_];
-        bounce_ = 1 - bounce_;
+        bounce_ = (bounce_ + 1) % bounce_count;
         bounce.memory.reserve(bounce_bytes);
         bounce.sent.synchronize();
         char* pinned = static_cast<char*>(bounce.memory.data());
@@ -736,34 +861,66 @@ void Engine::flush() {
     if (wave < cache_.size() && cache_[wave].get() == &buffer) {
         complete_waves_ = std::max(complete_waves_, wave + 1);
     }
-    start_wave(buffer.rows.data(), rows, processed_);
+    start_wave(rows_at(buffer.rows.data()), rows, processed_);
     in_use_ = &buffer;
 }
 
-/// Phase 1.
-RowLists Engine::collect(
-        const float* x,
-        size_t rows,
-        int capacity,
-        float margin,
-        int rank,
-        uint16_t* home,
-        bool home_is_hint) {
+/// The rows as the view of the mixture scores them.
+Rows Engine::whiten(const Rows& x, size_t rows) {
+    if (covariance_ != Covariance::tied) {
+        return x;
+    }
+    const auto d = static_cast<int>(d_);
+    whiten_rows(
+            x,
+            rows,
+            d,
+            mixture_.given_origin(),
+            mixture_.inverse(),
+            white_high_.data(),
+            white_low_.data(),
+            stream_.get());
+    return Rows(white_high_.data(), ElementType::f32, d_, white_low_.data());
+}
+
+/// Of tied: the outer products of all rows, block by block.
+void Engine::sum_scatter(const Rows& x, size_t rows) {
+    for (size_t first = 0; first < rows; first += block_rows_) {
+        Rows block = x;
+        block.data = static_cast<const char*>(x.data) + first * d_ * element_bytes(x.type);
+        add_scatter(
+                block,
+                static_cast<int>(std::min(block_rows_, rows - first)),
+                static_cast<int>(d_),
+                mixture_.given_origin(),
+                scatter_,
+                stream_.get());
+    }
+}
+
+RowLists Engine::row_lists(const Rows& x, size_t rows, uint16_t* home) const {
     RowLists lists;
     lists.x = x;
-    lists.x_aligned = aligned(x, d_);
     lists.rows = static_cast<int>(rows);
-    lists.capacity = capacity;
+    lists.capacity = pass_capacity;
     lists.component = component_.data();
     lists.count = count_.data();
     lists.home = home;
     lists.share = share_.data();
-    if (options_.tier != CudaTier::automatic) {
+    return lists;
+}
+
+/// Phase 1.
+RowLists Engine::collect(
+        const Rows& x, size_t rows, float margin, int rank, uint16_t* home, bool home_is_hint) {
+    const RowLists lists = row_lists(x, rows, home);
+    if (options_.tier != CudaTier::automatic || covariance_ == Covariance::full) {
         check(cudaMemsetAsync(lists.count, 0, rows, stream_.get()), "clearing lists");
         return lists;
     }
     CollectInput input;
-    input.rows = x;
+    input.rows = x.data;
+    input.type = x.type;
     input.n = static_cast<int64_t>(rows);
     // The bounds know nothing of the rounding of the margin itself.
     input.margin = margin * 1.0001f + 1e-4f;
@@ -773,7 +930,7 @@ RowLists Engine::collect(
     output.component = lists.component;
     output.count = lists.count;
     output.best = lists.home;
-    output.capacity = capacity;
+    output.capacity = lists.capacity;
     collect_candidates(
             collect_model_, input, output, path_, collect_workspace_.data(), stream_.get());
     return lists;
@@ -815,9 +972,14 @@ void Engine::choose_hints(const Chunk& chunk) {
 
 /// Phases 1 to 3 of a wave; all waves but the last one of a pass are whole blocks. The rows must stay
 /// until end_wave().
-void Engine::start_wave(const float* x, size_t rows, size_t first_row) {
+void Engine::start_wave(const Rows& given, size_t rows, size_t first_row) {
     end_wave();
     const cudaStream_t stream = stream_.get();
+    const Rows x = whiten(given, rows);
+    if (covariance_ == Covariance::tied) {
+        sum_scatter(given, rows);
+        clock_.mark("whiten", stream);
+    }
     wave_.first_row = first_row;
     Grouping& grouping = wave_.grouping;
     grouping.K = static_cast<int>(K_);
@@ -827,7 +989,6 @@ void Engine::start_wave(const float* x, size_t rows, size_t first_row) {
     wave_.lists =
             collect(x,
                     rows,
-                    pass_capacity,
                     rule_.margin,
                     1,
                     homes_stay ? homes_.data() + processed_ : home_.data(),
@@ -916,13 +1077,19 @@ void Engine::end_wave() {
     counts_.dense_rows += rows - listed - exact;
 }
 
+/// Two lists of so many pairs; returns where the second ones begin.
+size_t Engine::reserve_pairs(size_t pairs) {
+    const size_t half = (pairs + 1023) / 1024 * 1024;
+    pair_keys_.reserve(2 * half);
+    pairs_.reserve(2 * half);
+    return half;
+}
+
 /// Phase 4.
 void Engine::sum_other_pairs(
         const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs) {
     const cudaStream_t stream = stream_.get();
-    const size_t half = (static_cast<size_t>(pairs) + 1023) / 1024 * 1024;
-    pair_keys_.reserve(2 * half);
-    pairs_.reserve(2 * half);
+    const size_t half = reserve_pairs(pairs);
     if (scratch_items_ < static_cast<size_t>(pairs)) {
         const size_t groups = grouping.groups();
         scratch_.reserve(order_scratch_bytes(
@@ -946,13 +1113,13 @@ void Engine::sum_other_pairs(
     const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
     const SegmentSums sums = segment_sums(pairs / segment_rows + grouping.groups(), false);
     const int segments = pairs / segment_rows + std::min(grouping.groups(), pairs);
-    sum_pairs(mixture_.view(), lists.x, lists.x_aligned, sorted, table, segments, sums, stream);
+    sum_pairs(mixture_.view(), lists.x, sorted, table, segments, sums, stream);
     add_segments(grouping, static_cast<int>(d_), table, sums, pair_sums_.view(), stream);
 }
 
 bool Engine::dense_applies() const {
-    return covariance_ == Covariance::tied_spherical && assignment_ == Assignment::soft &&
-           options_.tier != CudaTier::exact;
+    return (covariance_ == Covariance::tied_spherical || covariance_ == Covariance::tied) &&
+           assignment_ == Assignment::soft && options_.tier != CudaTier::exact;
 }
 
 DenseBuffers Engine::dense_buffers() {
@@ -1027,8 +1194,9 @@ void Engine::sum_left_rows(const int* left) {
         exact.x = lists.x;
         exact.row = wave_.order + left[blocks];
         exact.count = exact_rows;
-        PairRule all = rule_; // nothing is saved by leaving shares out
-        all.threshold = 0;
+        PairRule all = rule_;
+        // A share costs d^2 for full, and for the others nothing is saved by leaving it out.
+        all.threshold = covariance_ == Covariance::full ? least_full_share : 0;
         all.margin = 800; // exp underflows
         sum_exactly(
                 mixture_.view(),
@@ -1037,6 +1205,7 @@ void Engine::sum_left_rows(const int* left) {
                 exact_buffers(),
                 wave_.first_row,
                 exact_sums_.view(),
+                scatter_,
                 log_likelihood_.data(),
                 &counters_.data()->shared_rows,
                 &counters_.data()->bad_row,
@@ -1064,6 +1233,9 @@ void Engine::combine() {
     end_wave();
     const bool diagonal = covariance_ == Covariance::diagonal;
     total_.clear(K_, d_, diagonal, stream_.get());
+    if (covariance_ == Covariance::full && !exact_sums_.empty()) {
+        combine_first_moments(scatter_, static_cast<int>(d_), exact_sums_.view(), stream_.get());
+    }
     add_sums(
             static_cast<int>(K_),
             static_cast<int>(d_),
@@ -1120,6 +1292,9 @@ SufficientStatistics Engine::finish() {
           diagonal ? K_ * d_ : K_);
     fetch(log_likelihood, sums.log_likelihood, K_);
     stream_.synchronize();
+    if (covariance_ == Covariance::tied) {
+        unwhiten(mixture_.factors(), K_, d_, statistics.first_moment);
+    }
     statistics.sum_log_likelihood = counters.log_likelihood;
     for (const double value : log_likelihood) {
         statistics.sum_log_likelihood += value;
@@ -1130,8 +1305,37 @@ SufficientStatistics Engine::finish() {
             total += value;
         }
         statistics.second_moment = {total};
+    } else if (covariance_ == Covariance::tied) {
+        std::vector<float> origin(d_);
+        check(cudaMemcpy(
+                      origin.data(),
+                      mixture_.given_origin(),
+                      d_ * sizeof(float),
+                      cudaMemcpyDeviceToHost),
+              "reading the origin");
+        statistics.second_moment = fetch_scatter();
+        scatter_around_means(
+                before_, origin, statistics.N_k, statistics.first_moment, statistics.second_moment);
+    } else if (covariance_ == Covariance::full) {
+        statistics.second_moment = fetch_scatter();
     }
     return statistics;
+}
+
+/// [matrices, d, d] of the pass.
+std::vector<double> Engine::fetch_scatter() {
+    combine_scatter(scatter_, static_cast<int>(d_), stream_.get());
+    scatter_.slots = 1; // so that it may be asked for again
+    std::vector<double> sums(scatter_.matrices * d_ * d_);
+    check(cudaMemcpyAsync(
+                  sums.data(),
+                  scatter_.sums,
+                  sums.size() * sizeof(double),
+                  cudaMemcpyDeviceToHost,
+                  stream_.get()),
+          "reading the statistics");
+    stream_.synchronize();
+    return sums;
 }
 
 GaussianMixture Engine::maximize(const SufficientStatistics& statistics, double reg_covar) const {
@@ -1148,6 +1352,11 @@ GaussianMixture Engine::maximize(const SufficientStatistics& statistics, double 
 void Engine::maximize_in_place(double reg_covar) {
     require_ready();
     const DeviceGuard guard(options_.device);
+    if (has_matrices(covariance_)) { // factors are the host's work
+        before_ = maximize_on_host(before_, finish(), reg_covar);
+        mixture_.upload(before_, stream_.get());
+        return;
+    }
     combine();
     clock_.mark("combine", stream_.get());
     mixture_.maximize(total_.view(), static_cast<double>(rows_), reg_covar, stream_.get());
@@ -1157,14 +1366,19 @@ void Engine::maximize_in_place(double reg_covar) {
 
 GaussianMixture Engine::mixture() {
     require_ready();
+    if (before_is_current_) {
+        return before_;
+    }
     const DeviceGuard guard(options_.device);
     GaussianMixture current;
     mixture_.download(current, stream_.get());
     return current;
 }
 
-void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const TopOutput& out) {
+void Engine::rank(
+        const Rows& given, size_t rows, size_t first_row, size_t m, const TopOutput& out) {
     const cudaStream_t stream = stream_.get();
+    const Rows x = whiten(given, rows);
     const size_t listed = std::min(m, K_);
     const PairRule rule = rule_for(Assignment::soft);
     left_count_.reserve(1);
@@ -1172,23 +1386,15 @@ void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const
     const RowsLeft left{row_numbers_.data(), left_count_.data()};
     RowLists lists;
     if (listed <= collect_max_rank) {
-        const int capacity = top_capacity;
         lists =
                 collect(x,
                         rows,
-                        capacity,
                         listed == 1 ? rule.margin : 0,
                         static_cast<int>(listed),
                         home_.data(),
                         false);
     } else {
-        lists.x = x;
-        lists.x_aligned = aligned(x, d_);
-        lists.rows = static_cast<int>(rows);
-        lists.capacity = top_capacity;
-        lists.component = component_.data();
-        lists.count = count_.data();
-        lists.home = home_.data();
+        lists = row_lists(x, rows, home_.data());
         check(cudaMemsetAsync(lists.count, 0, rows, stream), "clearing lists");
     }
     rank_candidates(
@@ -1221,6 +1427,16 @@ void Engine::rank(const float* x, size_t rows, size_t first_row, size_t m, const
                 out,
                 stream);
     }
+    if (covariance_ == Covariance::tied) { // not of whitened rows
+        measure_distances(
+                given,
+                static_cast<int>(rows),
+                static_cast<int>(d_),
+                mixture_.given_means(),
+                static_cast<int>(m),
+                out,
+                stream);
+    }
 }
 
 void Engine::rank_on_device(
@@ -1231,15 +1447,19 @@ void Engine::rank_on_device(
         float* squared_distance) {
     require_ready();
     const DeviceGuard guard(options_.device);
+    require_aligned(chunk);
     end_wave(); // its lists are in the buffers that are used here
     reserve_wave(false, 0);
+    const size_t bytes = d_ * bytes_of(chunk.element);
     for (size_t first = 0; first < chunk.n; first += wave_rows()) {
         const size_t rows = std::min(wave_rows(), chunk.n - first);
         const TopOutput out{
                 component + first * m,
                 log_responsibility + first * m,
                 squared_distance + first * m};
-        rank(chunk.x + first * d_, rows, chunk.first + first, m, out);
+        const Rows x(
+                static_cast<const char*>(chunk.x) + first * bytes, element_of(chunk.element), d_);
+        rank(x, rows, chunk.first + first, m, out);
     }
 }
 
@@ -1256,33 +1476,31 @@ void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilit
     reserve_wave(false, 0);
     const bool on_device = chunk.memory == Chunk::Memory::device;
     DeviceArray<int32_t> component;
-    DeviceArray<float> log_responsibility, squared_distance, staging;
+    DeviceArray<float> log_responsibility, squared_distance;
+    DeviceBytes staging;
+    const size_t bytes = d_ * bytes_of(chunk.element);
     const size_t most = std::clamp<size_t>((size_t{1} << 24) / m, 1, wave_rows());
     component.reserve(most * m);
     log_responsibility.reserve(most * m);
     squared_distance.reserve(most * m);
     if (on_device) {
+        require_aligned(chunk);
         consumed_.record(static_cast<cudaStream_t>(chunk.stream));
         consumed_.block(stream_.get());
     } else {
-        staging.reserve(std::min(most, chunk.n) * d_);
+        staging.reserve(std::min(most, chunk.n) * bytes);
     }
     const cudaStream_t stream = stream_.get();
     const size_t listed = std::min(m, K_);
     for (size_t first = 0; first < chunk.n; first += most) {
         const size_t rows = std::min(most, chunk.n - first);
-        const float* x = chunk.x + first * d_;
+        const void* x = static_cast<const char*>(chunk.x) + first * bytes;
         if (!on_device) {
-            check(cudaMemcpyAsync(
-                          staging.data(),
-                          x,
-                          rows * d_ * sizeof(float),
-                          cudaMemcpyHostToDevice,
-                          stream),
+            check(cudaMemcpyAsync(staging.data(), x, rows * bytes, cudaMemcpyHostToDevice, stream),
                   "copying rows to the device");
             x = staging.data();
         }
-        rank(x,
+        rank(Rows(x, element_of(chunk.element), d_),
              rows,
              chunk.first + first,
              listed,
@@ -1349,8 +1567,13 @@ cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K,
             form_of(covariance), static_cast<int64_t>(K), static_cast<int64_t>(d));
     plan.parameters = K * (4 * d + 28) + (diagonal != 0 ? 20 * K * d : 0) + operands.operand +
                       operands.columns + operands.scale + 4 * 8 * K * (vectors * d + 3);
-    plan.row_buffers = 2 * plan.wave_rows * d * sizeof(float);
-    plan.lists = plan.wave_rows * (list_bytes + 3 * pair_bytes);
+    if (has_matrices(covariance)) { // the factors' inverses, and what is added up
+        const size_t matrices = covariance == Covariance::full ? K : 1;
+        plan.parameters += (matrices * d * d + scatter_for(covariance, K, d).numbers(d)) * 8;
+        plan.parameters += covariance == Covariance::tied ? 8 * K * d : 0;
+    }
+    plan.row_buffers = plan.wave_rows * (2 * d * sizeof(float) + white_bytes(covariance, d));
+    plan.lists = plan.wave_rows * (list_bytes + planned_pairs * pair_bytes);
     plan.working = segments * (vectors * 4 * d + 24) + exact_bytes;
     const DeviceGuard guard(options.device);
     size_t free = 0, total = 0;
@@ -1378,9 +1601,7 @@ std::string CudaPlan::text() const {
 }
 
 std::string cuda_refuses(Covariance covariance, size_t K, size_t d) {
-    if (covariance == Covariance::tied || covariance == Covariance::full) {
-        return "a covariance that is a matrix";
-    }
+    static_cast<void>(covariance);
     if (K > cuda::most_components || d > cuda::most_dimensions) {
         return fmt::format("K = {} components, d = {} dimensions", K, d);
     }
@@ -1389,7 +1610,7 @@ std::string cuda_refuses(Covariance covariance, size_t K, size_t d) {
 
 std::string cuda_limits() {
     return fmt::format(
-            "tied_spherical, spherical, diagonal; K up to {}, d up to {}",
+            "all covariances; K up to {}, d up to {}",
             cuda::most_components,
             cuda::most_dimensions);
 }

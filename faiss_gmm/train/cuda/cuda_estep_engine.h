@@ -42,7 +42,7 @@ struct CudaOptions {
     CudaTier tier = CudaTier::automatic;
     CudaPath path = CudaPath::automatic;
     /// Responsibility from which a component gets its share of a row (the rest goes to the largest);
-    /// 0: 1e-5 for tied_spherical, min(1e-8, 1e-5 / K) otherwise, where what is far weighs in variances.
+    /// 0: 1e-5 for tied_spherical and tied, min(1e-8, 1e-5 / K) otherwise, where what is far weighs in variances.
     double pair_threshold = 0;
     bool time_phases = false; ///< for phase_milliseconds()
 };
@@ -50,10 +50,12 @@ struct CudaOptions {
 /// What the engine takes of the device's memory, in bytes.
 struct CudaPlan {
     size_t block_rows = 0, wave_rows = 0; ///< rows summed together, and rows worked on at once
-    size_t parameters = 0;                ///< the mixture, its operands, and 4 sets of fp64 sums
-    size_t row_buffers = 0; ///< 2 waves of rows; rows that are on the device need none
-    size_t lists = 0;       ///< candidates and pairs of a wave
-    size_t working = 0;     ///< segments and the exact tier
+    size_t parameters =
+            0; ///< the mixture, its operands, 4 sets of fp64 sums, sums of outer products
+    size_t row_buffers =
+            0;          ///< 2 waves of rows (on the device already: none), tied: and whitened ones
+    size_t lists = 0;   ///< candidates and pairs of a wave
+    size_t working = 0; ///< segments and the exact tier
     size_t cached_rows = 0; ///< of n that stay on the device
     std::string text() const;
 };
@@ -72,7 +74,7 @@ class CudaEStepEngine : public EStepEngine {
 public:
     using EStepEngine::begin;
     /// The standard M-step on the device, of all chunks since begin(): finish() and maximize() without
-    /// their way through the host. begin_again() then starts the next pass.
+    /// their way through the host (but for tied and full). begin_again() then starts the next pass.
     virtual void maximize_in_place(double reg_covar) = 0;
     /// begin() with the parameters that are on the device.
     virtual void begin_again(Assignment assignment) = 0;

@@ -29,7 +29,7 @@
 #include <cuda_fp16.h>
 
 #include "faiss_gmm/train/cuda/detail/device.h"
-#include "faiss_gmm/train/cuda/detail/warp.cuh"
+#include "faiss_gmm/train/cuda/detail/rows.cuh"
 
 namespace faiss_gmm::cuda {
 namespace {
@@ -144,10 +144,10 @@ classify_kernel(MixtureView mixture, const float* origin, const float* scale, Ro
     while (left != 0) {
         const int l = __ffs(left) - 1;
         left &= left - 1;
-        const float* x = lists.x + static_cast<size_t>(first + l) * mixture.d;
+        const size_t x = static_cast<size_t>(first + l) * mixture.d;
         float square = 0, largest = 0;
         for (int j = lane; usable && j < mixture.d; j += 32) {
-            const float y = x[j] - origin[j];
+            const float y = high_number(lists.x, x + j) - origin[j];
             square = fmaf(y, y, square);
             largest = fmaxf(largest, fabsf(y));
         }
@@ -164,7 +164,7 @@ classify_kernel(MixtureView mixture, const float* origin, const float* scale, Ro
 
 /// Phase 1; a warp a row, zeros behind the last.
 __global__ void split_rows(
-        const float* x,
+        Rows x,
         const uint32_t* row,
         int count,
         int d,
@@ -176,10 +176,10 @@ __global__ void split_rows(
         return;
     }
     const float scale = out.scale[scale_rows];
-    const float* from = i < count ? x + static_cast<size_t>(row[i]) * d : nullptr;
+    const size_t from = i < count ? static_cast<size_t>(row[i]) * d : 0;
     float square = 0;
     for (int j = lane; j < shape.padded_width; j += 32) {
-        const float y = i < count && j < d ? from[j] - origin[j] : 0.0f;
+        const float y = i < count && j < d ? high_number(x, from + j) - origin[j] : 0.0f;
         const size_t at = static_cast<size_t>(i) * shape.padded_width + j;
         split(y * scale, out.rows_high[at], out.rows_low[at]);
         square = fmaf(y, y, square);
@@ -573,7 +573,7 @@ void sum_densely(
         const float* origin,
         const DenseShape& shape,
         const DenseBuffers& buffers,
-        const float* x,
+        const Rows& x,
         const uint32_t* row,
         int count,
         const PassSums& sums,

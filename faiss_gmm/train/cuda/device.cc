@@ -117,6 +117,15 @@ void Event::synchronize() const {
     check(cudaEventSynchronize(event_), "running the E-step on the device");
 }
 
+bool Event::reached() const {
+    const cudaError_t status = cudaEventQuery(event_);
+    if (status == cudaErrorNotReady) {
+        return false;
+    }
+    check(status, "running the E-step on the device");
+    return true;
+}
+
 DeviceGuard::DeviceGuard(int device) {
     check(cudaGetDevice(&before_), "asking for the current device");
     if (device != before_) {

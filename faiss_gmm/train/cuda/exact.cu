@@ -2,7 +2,7 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // The exact tier: rows for which no bound of a product form helps (groups 100 sigma apart, outliers,
-// more candidates than a list holds where the dense tier does not apply).
+// more candidates than a list holds where the dense tier does not apply), and all rows of `full`.
 //   (1) l_ik = constant_k - sum_j hp_kj (x_ij - mu_kj)^2, fp64 from fp32 numbers
 //   (2) r_ik; every share enters (weigh.cu leaves out those below a threshold)
 //   (3) sums of r, r (x - mu_k), r |x - mu_k|^2 (diagonal: r (x - mu_k)^2), fp64
@@ -17,7 +17,8 @@
 #include <algorithm>
 
 #include "faiss_gmm/train/cuda/detail/device.h"
-#include "faiss_gmm/train/cuda/detail/warp.cuh"
+#include "faiss_gmm/train/cuda/detail/matrices.h"
+#include "faiss_gmm/train/cuda/detail/rows.cuh"
 
 namespace faiss_gmm::cuda {
 namespace {
@@ -46,13 +47,15 @@ __global__ void __launch_bounds__(joint_threads)
             const int i = t / tile_depth, j = t % tile_depth;
             const bool inside = first + i < rows.count && j0 + j < d;
             x_tile[i][j] =
-                    inside ? rows.x[static_cast<size_t>(row_of(rows, first + i)) * d + j0 + j] : 0;
+                    inside ? number(rows.x,
+                                    static_cast<size_t>(row_of(rows, first + i)) * d + j0 + j)
+                           : 0;
         }
         for (int t = threadIdx.x; t < tile_components * tile_depth; t += joint_threads) {
             const int k = t / tile_depth, j = t % tile_depth;
             const bool inside = first_component + k < K && j0 + j < d;
             const size_t at = static_cast<size_t>(first_component + k) * d + j0 + j;
-            mu_tile[k][j] = inside ? mixture.means[at] : 0;
+            mu_tile[k][j] = inside ? mean_number(mixture, first_component + k, j0 + j) : 0;
             if (form == Covariance::diagonal) {
                 hp_tile[k][j] = inside ? mixture.half_precision[at] : 0;
             }
@@ -120,12 +123,17 @@ struct RowNormal {
     bool finite;
 };
 
-__device__ RowNormal
-normalise(const MixtureView& mixture, const float* x, const double* joint, float margin, int lane) {
+__device__ RowNormal normalise(
+        const MixtureView& mixture,
+        const Rows& x,
+        size_t first,
+        const double* joint,
+        float margin,
+        int lane) {
     RowNormal normal;
     bool finite = true;
     for (int j = lane; j < mixture.d; j += 32) {
-        finite = finite && isfinite(x[j]);
+        finite = finite && isfinite(high_number(x, first + j));
     }
     normal.finite = __all_sync(whole_warp, finite);
     Best mine{-infinity, mixture.K};
@@ -163,7 +171,7 @@ __global__ void share_kernel(
     joint += static_cast<size_t>(i) * K;
     share += static_cast<size_t>(i) * K;
     const RowNormal normal = normalise(
-            mixture, rows.x + static_cast<size_t>(row) * mixture.d, joint, rule.margin, lane);
+            mixture, rows.x, static_cast<size_t>(row) * mixture.d, joint, rule.margin, lane);
     if (!normal.finite || normal.best.component >= K) {
         for (int k = lane; k < K; k += 32) {
             share[k] = 0;
@@ -219,7 +227,7 @@ __global__ void __launch_bounds__(sum_threads) moment_kernel(
             const int k = k0 + ty + 8 * a, j = j0 + tx + 16 * b;
             const size_t at = static_cast<size_t>(k) * d + j;
             const bool inside = k < K && j < d;
-            mu[a][b] = inside ? mixture.means[at] : 0;
+            mu[a][b] = inside ? mean_number(mixture, k, j) : 0;
             first[a][b] = inside ? sums.first_moment[at] : 0;
             if (diagonal) {
                 second[a][b] = inside ? sums.second_moment[at] : 0;
@@ -247,7 +255,7 @@ __global__ void __launch_bounds__(sum_threads) moment_kernel(
             const int i = t / sum_dimensions, j = j0 + t % sum_dimensions;
             x_tile[i][t % sum_dimensions] =
                     i0 + i < rows.count && j < d
-                            ? rows.x[static_cast<size_t>(row_of(rows, i0 + i)) * d + j]
+                            ? number(rows.x, static_cast<size_t>(row_of(rows, i0 + i)) * d + j)
                             : 0;
         }
         __syncthreads();
@@ -345,9 +353,9 @@ __global__ void rank_kernel(
     }
     const int K = mixture.K, d = mixture.d;
     const uint32_t row = row_of(rows, i);
-    const float* x = rows.x + static_cast<size_t>(row) * d;
+    const size_t x = static_cast<size_t>(row) * d;
     joint += static_cast<size_t>(i) * K;
-    const RowNormal normal = normalise(mixture, x, joint, rule.margin, lane);
+    const RowNormal normal = normalise(mixture, rows.x, x, joint, rule.margin, lane);
     if (!normal.finite) {
         if (lane == 0) {
             atomicMin(bad_row, first_row + row);
@@ -365,10 +373,9 @@ __global__ void rank_kernel(
             }
         }
         last = warp_best(mine);
-        const float* mu = mixture.means + static_cast<size_t>(last.component) * d;
         double square = 0;
         for (int j = lane; j < d; j += 32) {
-            const double e = static_cast<double>(x[j]) - mu[j];
+            const double e = number(rows.x, x + j) - mean_number(mixture, last.component, j);
             square += e * e;
         }
         square = warp_sum(square);
@@ -386,6 +393,10 @@ void find_joints(
         const ExactRows& rows,
         const ExactBuffers& buffers,
         cudaStream_t stream) {
+    if (mixture.covariance == Covariance::full) {
+        find_matrix_joints(mixture, rows, buffers.joint, stream);
+        return;
+    }
     const dim3 grid(
             (mixture.K + tile_components - 1) / tile_components,
             (rows.count + tile_rows - 1) / tile_rows);
@@ -426,6 +437,7 @@ void sum_exactly(
         const ExactBuffers& buffers,
         unsigned long long first_row,
         const PassSums& sums,
+        const Scatter& scatter,
         double* log_likelihood,
         unsigned long long* shared_rows,
         unsigned long long* bad_row,
@@ -442,6 +454,10 @@ void sum_exactly(
                 log_likelihood,
                 shared_rows,
                 bad_row);
+        if (mixture.covariance == Covariance::full) {
+            add_shared_scatter(mixture, part, buffers.share, scatter, stream);
+            return;
+        }
         const dim3 grid(
                 (mixture.K + sum_components - 1) / sum_components,
                 (mixture.d + sum_dimensions - 1) / sum_dimensions);

@@ -3,6 +3,7 @@
 //
 // What follows from a mixture's parameters, and the M-step that makes the next ones, on the device.
 //   (1) hp = 1 / (2 s2), constant_k = log pi_k - (d log 2 pi + log |S_k|) / 2, origin = mean of the means
+//   (1') tied, full: constant_k from log |S_k|; tied: the means whitened, W (mu_k - origin), hp = 1 / 2
 //   (2) train/maximization.cc's formulas: mu'_k = mu_k + f_k / N_k rounded to fp32, e_k = mu'_k - mu_k,
 //       s2 N = M + sum_j e (N e - 2 f), tied: summed over k, by n d
 // Phases: 1 means and each component's variance, a block of threads a component   2 tied: the one
@@ -56,6 +57,12 @@ __global__ void __launch_bounds__(threads) derive_kernel(
             half_precision32[at] = static_cast<float>(0.5 / s2);
         }
         log_det = block_sum(log_det);
+    } else if (form == Covariance::tied || form == Covariance::full) {
+        log_det = covariances[form == Covariance::full ? k : 0];
+        if (threadIdx.x == 0 && k == 0) {
+            half_precision[0] = 0.5; // of whitened rows
+            half_precision32[0] = 0.5f;
+        }
     } else {
         const int at = form == Covariance::spherical ? k : 0;
         const double s2 = covariances[at];
@@ -205,10 +212,24 @@ void DeviceMixture::upload(const GaussianMixture& mixture, cudaStream_t stream) 
     d_ = static_cast<int>(mixture.d);
     copy_up(means_, mixture.means.data(), mixture.means.size(), stream);
     copy_up(log_weights_, mixture.log_weights.data(), mixture.K, stream);
-    copy_up(covariances_, mixture.covariances.data(), mixture.covariances.size(), stream);
+    size_t precisions = mixture.covariances.size();
+    if (has_matrices(covariance_)) {
+        factors_ = factorise_covariances(mixture);
+        const std::vector<double>& log_determinant = factors_.log_determinant;
+        copy_up(covariances_, log_determinant.data(), log_determinant.size(), stream);
+        copy_up(inverse_, factors_.inverse.data(), factors_.inverse.size(), stream);
+        precisions = 1;
+    } else {
+        copy_up(covariances_, mixture.covariances.data(), precisions, stream);
+    }
+    if (covariance_ == Covariance::tied) {
+        white_high_.reserve(mixture.means.size());
+        white_low_.reserve(mixture.means.size());
+        white_origin_.reserve(mixture.d);
+    }
     constant_.reserve(mixture.K);
-    half_precision_.reserve(mixture.covariances.size());
-    half_precision32_.reserve(mixture.covariances.size());
+    half_precision_.reserve(precisions);
+    half_precision32_.reserve(precisions);
     origin_.reserve(mixture.d);
     const size_t partials = (mixture.K + origin_rows - 1) / origin_rows;
     scratch_.reserve(std::max(partials * mixture.d, mixture.K));
@@ -224,12 +245,27 @@ void DeviceMixture::derive(cudaStream_t stream) {
             constant_.data(),
             half_precision_.data(),
             half_precision32_.data());
+    find_mean_of_means(means_.data(), origin_.data(), stream);
+    if (covariance_ == Covariance::tied) {
+        whiten_rows(
+                Rows(means_.data(), ElementType::f32, d_),
+                K_,
+                d_,
+                origin_.data(),
+                inverse_.data(),
+                white_high_.data(),
+                white_low_.data(),
+                stream);
+        find_mean_of_means(white_high_.data(), white_origin_.data(), stream);
+    }
+    check_launch("preparing a mixture");
+}
+
+void DeviceMixture::find_mean_of_means(const float* means, float* origin, cudaStream_t stream) {
     const int partials = (K_ + origin_rows - 1) / origin_rows;
     const int across = (d_ + threads - 1) / threads;
-    sum_means<<<dim3(partials, across), threads, 0, stream>>>(
-            K_, d_, means_.data(), scratch_.data());
-    find_origin<<<across, threads, 0, stream>>>(K_, d_, partials, scratch_.data(), origin_.data());
-    check_launch("preparing a mixture");
+    sum_means<<<dim3(partials, across), threads, 0, stream>>>(K_, d_, means, scratch_.data());
+    find_origin<<<across, threads, 0, stream>>>(K_, d_, partials, scratch_.data(), origin);
 }
 
 void DeviceMixture::download(GaussianMixture& mixture, cudaStream_t stream) const {
@@ -247,11 +283,14 @@ void DeviceMixture::download(GaussianMixture& mixture, cudaStream_t stream) cons
 }
 
 MixtureView DeviceMixture::view() const {
+    const bool tied = covariance_ == Covariance::tied;
     MixtureView view;
-    view.covariance = covariance_;
+    view.covariance = tied ? Covariance::tied_spherical : covariance_;
     view.K = K_;
     view.d = d_;
-    view.means = means_.data();
+    view.means = tied ? white_high_.data() : means_.data();
+    view.means_low = tied ? white_low_.data() : nullptr;
+    view.inverse = covariance_ == Covariance::full ? inverse_.data() : nullptr;
     view.constant = constant_.data();
     view.half_precision = half_precision_.data();
     view.half_precision32 = half_precision32_.data();

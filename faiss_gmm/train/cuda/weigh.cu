@@ -5,7 +5,8 @@
 //   (1) l_k = constant_k - sum_j hp_kj (x_j - mu_kj)^2, hp = 1 / (2 s2);  r_k = exp(l_k - L), L = log sum exp l
 //   (2) tied: l_k - l_c = 2 hp ((mu_k - mu_c).(x - mu_c) - |mu_k - mu_c|^2 / 2) + constant_k - constant_c
 //   (3) a segment's sums: r, r (x - mu_c), r |x - mu_c|^2 (diagonal: r (x - mu_c)^2), L
-//   c: the provisional home of the segment's rows. Means [K, d], x [rows, d] fp32 in device memory.
+//   c: the provisional home of the segment's rows. Means [K, d] fp32, x [rows, d] of any element type in
+//   device memory (rows.cuh); whitened rows and means (tied, matrices.cu) have low parts beside them.
 // Phases: a warp takes a segment (at most 64 rows of one block and provisional home, neighbours in
 //   `order`); mu_c stays in its registers. For each row:
 //   1 read x once, x - mu_c, its square   2 candidates: (2), or (1) of each for the other forms
@@ -24,7 +25,7 @@
 #include "faiss_gmm/train/cuda/detail/weigh.h"
 
 #include "faiss_gmm/train/cuda/detail/device.h"
-#include "faiss_gmm/train/cuda/detail/warp.cuh"
+#include "faiss_gmm/train/cuda/detail/rows.cuh"
 
 namespace faiss_gmm::cuda {
 namespace {
@@ -35,6 +36,17 @@ constexpr float tolerable_shift = 5e-5f; ///< of a responsibility, by fp32
 /// Squared distance, in variances a dimension, from which a row's likelihood is left to fp64.
 constexpr float far_row = 64;
 constexpr float infinity = __builtin_huge_valf();
+/// Of whitened rows' shares, in 1: matrices.cc subtracts sum r c c^T from what all rows make without r.
+constexpr float share_steps = 0x1.0p24f;
+
+/// The kernels' form `tied`: whitened rows and means, a tied_spherical mixture of numbers with low parts.
+constexpr bool has_low_parts(Covariance form) {
+    return form == Covariance::tied;
+}
+/// By (2), otherwise by (1).
+constexpr bool compares_by_products(Covariance form) {
+    return form == Covariance::tied_spherical || form == Covariance::tied;
+}
 
 /// Chunks of 128 dimensions whose means fit in registers beside the sums.
 constexpr int most_held_chunks = 4;
@@ -42,12 +54,14 @@ constexpr int most_held_chunks = 4;
 template <Covariance form, int chunks> struct Component {
     int k;
     const float* mean;      ///< [d]
+    const float* mean_low;  ///< [d] where rows have low parts
     const float* precision; ///< [d], diagonal only
     float half_precision;   ///< not diagonal
     double constant;
 
     __device__ Component(const MixtureView& mixture, int component) : k(component) {
         mean = mixture.means + static_cast<size_t>(k) * mixture.d;
+        mean_low = mixture.means_low + static_cast<size_t>(k) * mixture.d;
         precision = mixture.half_precision32 + static_cast<size_t>(k) * mixture.d;
         half_precision = form == Covariance::diagonal    ? 0.0f
                          : form == Covariance::spherical ? mixture.half_precision32[k]
@@ -78,11 +92,29 @@ struct AgainstC {
     float weighted; ///< sum_j hp (x_j - mu_cj)^2
 };
 
-/// l_k in fp64 for lane l's candidate; all lanes take part. `square`: |x - mu_k|^2.
+/// What the low parts add to x - mu.
+template <int chunks>
+__device__ void
+add_low_parts(const float* x, const float* mean, int d, int lane, float (&difference)[4 * chunks]) {
+#pragma unroll
+    for (int i = 0; i < chunks; ++i) {
+        float a[4], b[4];
+        load_four(x, chunk_width * i + 4 * lane, d, d % 4 == 0, a);
+        load_four(mean, chunk_width * i + 4 * lane, d, d % 4 == 0, b);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            difference[4 * i + j] += a[j] - b[j];
+        }
+    }
+}
+
+/// l_k in fp64 for lane l's candidate of the row that begins at number `first`; all lanes take part.
+/// `square`: |x - mu_k|^2.
 template <Covariance form>
 __device__ double exact_joint(
         const MixtureView& mixture,
-        const float* x,
+        const Rows& x,
+        size_t first,
         int count,
         int component,
         int lane,
@@ -91,10 +123,9 @@ __device__ double exact_joint(
     const int d = mixture.d;
     for (int l = 0; l < count; ++l) {
         const int k = __shfl_sync(whole_warp, component, l);
-        const float* mean = mixture.means + static_cast<size_t>(k) * d;
         double weighted = 0, plain = 0;
         for (int j = lane; j < d; j += 32) {
-            const double e = static_cast<double>(x[j]) - mean[j];
+            const double e = number(x, first + j) - mean_number(mixture, k, j);
             plain += e * e;
             if (form == Covariance::diagonal) {
                 weighted += half_precision<form>(mixture, k, j) * e * e;
@@ -121,8 +152,8 @@ __device__ Candidate
 compare(const MixtureView& mixture,
         bool means_aligned,
         const Component<form, chunks>& c,
-        const float* x,
-        bool x_aligned,
+        const Rows& x,
+        size_t first,
         const float (&difference)[4 * chunks],
         const AgainstC& against,
         int count,
@@ -160,11 +191,29 @@ compare(const MixtureView& mixture,
             for (int o = 0; o < compared_at_once; ++o) {
                 load_four(mixture.means + row[o], at, d, means_aligned, mu[o]);
             }
-            if (form == Covariance::tied_spherical) {
+            if (compares_by_products(form)) {
                 load_four(c.mean, at, d, means_aligned, mu_c);
             }
-            if (form != Covariance::tied_spherical || chunks > 1) {
-                load_four(x, at, d, x_aligned, near);
+            if (!compares_by_products(form) || chunks > 1) {
+                load_four(x, first, at, d, near);
+            }
+            if constexpr (has_low_parts(form)) { // all of them less mu_c
+                float low_c[4], low[4];
+                load_four(c.mean_low, at, d, means_aligned, low_c);
+#pragma unroll
+                for (int o = 0; o < compared_at_once; ++o) {
+                    load_four(mixture.means_low + row[o], at, d, means_aligned, low);
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) {
+                        mu[o][j] = mu[o][j] - mu_c[j] + (low[j] - low_c[j]);
+                    }
+                }
+                load_four(x.low + first, at, d, d % 4 == 0, low);
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    near[j] = near[j] - mu_c[j] + (low[j] - low_c[j]);
+                    mu_c[j] = 0;
+                }
             }
 #pragma unroll
             for (int o = 0; o < compared_at_once; ++o) {
@@ -177,7 +226,7 @@ compare(const MixtureView& mixture,
                 }
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
-                    if (form == Covariance::tied_spherical) {
+                    if (compares_by_products(form)) {
                         const float t = mu[o][j] - mu_c[j];
                         const float own = chunks == 1 ? difference[j] : near[j] - mu_c[j];
                         sums[o] = fmaf(t, fmaf(-0.5f, t, own), sums[o]);
@@ -197,7 +246,7 @@ compare(const MixtureView& mixture,
         if (!is_here) {
             continue;
         }
-        if (form == Covariance::tied_spherical) {
+        if (compares_by_products(form)) {
             mine.relative = 2 * half_precision * sum + constants;
             mine.square = fmaxf(0.0f, fmaf(-2.0f, sum, against.square));
             mine.error =
@@ -263,10 +312,10 @@ __device__ bool settled(const Candidate& mine, const Shares& shares, int lane) {
     return shares.home >= 0 && __all_sync(whole_warp, fine);
 }
 
-__device__ bool all_finite_row(const float* x, int d, int lane) {
+__device__ bool all_finite_row(const Rows& x, size_t first, int d, int lane) {
     bool finite = true;
     for (int j = lane; j < d; j += 32) {
-        finite = finite && isfinite(x[j]);
+        finite = finite && isfinite(high_number(x, first + j));
     }
     return __all_sync(whole_warp, finite);
 }
@@ -355,16 +404,32 @@ subtract_mean(const float* mean, int d, int lane, float (&values)[4 * chunks]) {
     }
 }
 
-/// Subtracts mu_c, from registers where it fits there.
+/// A row, which begins at number `first`, less mu_c.
+template <Covariance form, int chunks>
+__device__ inline void centre_at(
+        const Component<form, chunks>& c,
+        const Rows& x,
+        size_t first,
+        int d,
+        int lane,
+        float (&values)[4 * chunks]) {
+    subtract_mean<chunks>(c.mean, d, lane, values);
+    if constexpr (has_low_parts(form)) {
+        add_low_parts<chunks>(x.low + first, c.mean_low, d, lane, values);
+    }
+}
+
+/// The same for many rows: mu_c is in registers where it fits there.
 template <Covariance form, int chunks> class CentredAtC {
 public:
-    __device__ CentredAtC(const MixtureView& mixture, const Component<form, chunks>& c, int lane)
-            : mean_(c.mean), d_(mixture.d), lane_(lane) {
+    __device__ CentredAtC(
+            const MixtureView& mixture, const Component<form, chunks>& c, const Rows& x, int lane)
+            : mean_(c.mean), mean_low_(c.mean_low), x_low_(x.low), d_(mixture.d), lane_(lane) {
         if constexpr (held) {
             load_row<chunks>(mean_, d_, d_ % 4 == 0, lane, held_);
         }
     }
-    __device__ void centre(float (&values)[4 * chunks]) const {
+    __device__ void centre(size_t first, float (&values)[4 * chunks]) const {
         if constexpr (held) {
 #pragma unroll
             for (int j = 0; j < 4 * chunks; ++j) {
@@ -373,11 +438,14 @@ public:
         } else {
             subtract_mean<chunks>(mean_, d_, lane_, values);
         }
+        if constexpr (has_low_parts(form)) {
+            add_low_parts<chunks>(x_low_ + first, mean_low_, d_, lane_, values);
+        }
     }
 
 private:
     static constexpr bool held = chunks <= most_held_chunks;
-    const float* mean_;
+    const float *mean_, *mean_low_, *x_low_;
     int d_, lane_;
     float held_[held ? 4 * chunks : 1];
 };
@@ -426,8 +494,8 @@ __device__ bool
 judge(const MixtureView& mixture,
       float margin,
       const Component<form, chunks>& c,
-      const float* x,
-      bool x_aligned,
+      const Rows& x,
+      size_t first,
       const float (&difference)[4 * chunks],
       int count,
       int component,
@@ -441,14 +509,14 @@ judge(const MixtureView& mixture,
     row.in_fp32 = false;
     if (against.weighted <= far_row / 2 * d) { // false for NaN
         row.mine = compare<form, chunks>(
-                mixture, d % 4 == 0, c, x, x_aligned, difference, against, count, component, lane);
+                mixture, d % 4 == 0, c, x, first, difference, against, count, component, lane);
         row.shares = normalise(row.mine, margin, lanes);
         row.in_fp32 = settled(row.mine, row.shares, lane);
     }
     if (row.in_fp32) {
         return true;
     }
-    const double joint = exact_joint<form>(mixture, x, count, component, lane, row.square);
+    const double joint = exact_joint<form>(mixture, x, first, count, component, lane, row.square);
     row.reference = warp_max(joint);
     row.mine = {
             component,
@@ -456,7 +524,7 @@ judge(const MixtureView& mixture,
             0.0f,
             static_cast<float>(row.square)};
     if (!isfinite(row.reference)) {
-        if (!all_finite_row(x, d, lane)) {
+        if (!all_finite_row(x, first, d, lane)) {
             if (lane == 0) {
                 atomicMin(bad_row, number);
             }
@@ -484,14 +552,13 @@ __device__ int weigh_row(
         Sums<form, chunks>& sums,
         unsigned& shared) {
     const int lane = threadIdx.x % 32;
-    const float* x = lists.x + static_cast<size_t>(row) * mixture.d;
     Judged judged;
     if (!judge<form, chunks>(
                 mixture,
                 rule.margin,
                 c,
-                x,
-                lists.x_aligned,
+                lists.x,
+                static_cast<size_t>(row) * mixture.d,
                 difference,
                 count,
                 component,
@@ -504,7 +571,10 @@ __device__ int weigh_row(
     const unsigned at_c = __ballot_sync(whole_warp, component == c.k);
     const int place_of_c = at_c != 0 ? __ffs(at_c) - 1 : 0;
     const bool is_home = lane == shares.home;
-    const float r = rule.hard ? 0.0f : shares.r;
+    // Whitened rows: shares that add up to one exactly, also where home's is stored in fp32.
+    const float given =
+            has_low_parts(form) ? rintf(shares.r * share_steps) / share_steps : shares.r;
+    const float r = rule.hard ? 0.0f : given;
     const bool keeps = !is_home && r >= rule.threshold && r > 0;
     const double others = sum_of_first(keeps ? static_cast<double>(r) : 0.0, lanes_for(count));
     const double weight = is_home ? 1.0 - others : keeps ? static_cast<double>(r) : 0.0;
@@ -531,7 +601,7 @@ __device__ int weigh_row(
 }
 
 template <Covariance form, int chunks>
-__global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 5 : 1) weigh_kernel(
+__global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 4 : 1) weigh_kernel(
         MixtureView mixture,
         PairRule rule,
         RowLists lists,
@@ -547,14 +617,11 @@ __global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 5 : 1) weigh
     const int d = mixture.d;
     const Segment segment = find_segment(table, s);
     const Component<form, chunks> c(mixture, segment.group % mixture.K);
-    const CentredAtC<form, chunks> at_c(mixture, c, lane);
+    const CentredAtC<form, chunks> at_c(mixture, c, lists.x, lane);
     constexpr int ahead = rows_ahead(chunks);
     const float far = far_row / 2 * d;
     Sums<form, chunks> sums;
     unsigned shared = 0;
-    const auto load = [&](uint32_t row, float(&values)[4 * chunks]) {
-        load_row<chunks>(lists.x + static_cast<size_t>(row) * d, d, lists.x_aligned, lane, values);
-    };
     for (int begin = segment.begin; begin < segment.end; begin += 32) {
         const int here = min(32, segment.end - begin);
         const uint32_t my_row = lane < here ? order[begin + lane] : 0;
@@ -564,10 +631,13 @@ __global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 5 : 1) weigh
         int my_kept = 0;
         for (int i0 = 0; i0 < here; i0 += ahead) {
             float values[ahead][4 * chunks];
+            size_t first[ahead];
 #pragma unroll
             for (int i = 0; i < ahead; ++i) {
-                load(__shfl_sync(whole_warp, my_row, min(i0 + i, here - 1)), values[i]);
+                const uint32_t row = __shfl_sync(whole_warp, my_row, min(i0 + i, here - 1));
+                first[i] = static_cast<size_t>(row) * d;
             }
+            load_rows<chunks>(lists.x, first, d, lane, values);
             // Rows of one candidate first, straight ahead; the others by one piece of code.
             unsigned left = 0;
 #pragma unroll
@@ -579,7 +649,7 @@ __global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 5 : 1) weigh
                 if (__shfl_sync(whole_warp, my_count, i0 + i) != 1) {
                     continue;
                 }
-                at_c.centre(values[i]);
+                at_c.centre(first[i], values[i]);
                 const AgainstC against = against_c<form, chunks>(mixture, c, values[i], lane);
                 if (against.weighted <= far) { // false for NaN
                     sums.add(values[i], 1.0, against.square);
@@ -596,15 +666,17 @@ __global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 5 : 1) weigh
                 if (count == 1) { // far off, or not finite
                     component = lane == 0 ? c.k : -1;
                 }
-                load(row, values[0]); // from L1
-                at_c.centre(values[0]);
+                const size_t again[1] = {static_cast<size_t>(row) * d}; // from L1
+                float difference[1][4 * chunks];
+                load_rows<chunks>(lists.x, again, d, lane, difference);
+                at_c.centre(again[0], difference[0]);
                 const int kept = weigh_row<form, chunks>(
                         mixture,
                         rule,
                         lists,
                         c,
                         row,
-                        values[0],
+                        difference[0],
                         count,
                         component,
                         first_row + row,
@@ -627,8 +699,7 @@ __global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 5 : 1) weigh
 template <Covariance form, int chunks>
 __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
         MixtureView mixture,
-        const float* __restrict__ x,
-        bool x_aligned,
+        Rows x,
         const RowShare* __restrict__ pairs,
         SegmentTable table,
         SegmentSums out) {
@@ -640,7 +711,8 @@ __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
     const int d = mixture.d;
     const bool means_aligned = d % 4 == 0;
     const Segment segment = find_segment(table, s);
-    const float* mean = mixture.means + static_cast<size_t>(segment.group % mixture.K) * d;
+    const size_t first_mean = static_cast<size_t>(segment.group % mixture.K) * d;
+    const float* mean = mixture.means + first_mean;
     constexpr int ahead = rows_ahead(chunks);
     Sums<form, chunks> sums;
     float squares = 0; // this lane's part of sum r |x - mu|^2
@@ -649,11 +721,13 @@ __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
         const RowShare mine = lane < here ? pairs[begin + lane] : RowShare{0, 0};
         for (int i0 = 0; i0 < here; i0 += ahead) {
             float values[ahead][4 * chunks];
+            size_t first[ahead];
 #pragma unroll
             for (int i = 0; i < ahead; ++i) {
                 const uint32_t row = __shfl_sync(whole_warp, mine.row, min(i0 + i, here - 1));
-                load_row<chunks>(x + static_cast<size_t>(row) * d, d, x_aligned, lane, values[i]);
+                first[i] = static_cast<size_t>(row) * d;
             }
+            load_rows<chunks>(x, first, d, lane, values);
 #pragma unroll
             for (int j = 0; j < chunks; ++j) {
                 float mu[4];
@@ -671,6 +745,10 @@ __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
                 const float r = __shfl_sync(whole_warp, mine.r, min(i0 + i, here - 1));
                 if (i0 + i >= here) {
                     break;
+                }
+                if constexpr (has_low_parts(form)) {
+                    add_low_parts<chunks>(
+                            x.low + first[i], mixture.means_low + first_mean, d, lane, values[i]);
                 }
                 sums.add(values[i], r, 0.0);
                 if (form != Covariance::diagonal) {
@@ -691,15 +769,20 @@ __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
 }
 
 /// |x - mu_k|^2 in fp32 for lane l's candidate.
-__device__ float
-squared_distance(const MixtureView& mixture, const float* x, int count, int component, int lane) {
+__device__ float squared_distance(
+        const MixtureView& mixture,
+        const Rows& x,
+        size_t first,
+        int count,
+        int component,
+        int lane) {
     float mine = infinity;
     for (int l = 0; l < count; ++l) {
         const int k = __shfl_sync(whole_warp, component, l);
         const float* mean = mixture.means + static_cast<size_t>(k) * mixture.d;
         float square = 0;
         for (int j = lane; j < mixture.d; j += 32) {
-            const float e = x[j] - mean[j];
+            const float e = high_number(x, first + j) - mean[j];
             square = fmaf(e, e, square);
         }
         square = warp_sum(square);
@@ -728,21 +811,21 @@ __device__ void rank_row(
         const RowsLeft& left,
         const TopOutput& out) {
     const int d = mixture.d, lane = threadIdx.x % 32;
-    const float* x = lists.x + static_cast<size_t>(row) * d;
+    const size_t first[1] = {static_cast<size_t>(row) * d};
     const int component =
             lane < count ? lists.component[static_cast<size_t>(row) * lists.capacity + lane] : -1;
     const Component<form, chunks> c(mixture, lists.home[row]);
-    float difference[4 * chunks];
-    load_row<chunks>(x, d, lists.x_aligned, lane, difference);
-    subtract_mean<chunks>(c.mean, d, lane, difference);
+    float values[1][4 * chunks];
+    load_rows<chunks>(lists.x, first, d, lane, values);
+    centre_at<form, chunks>(c, lists.x, first[0], d, lane, values[0]);
     Judged judged;
     if (!judge<form, chunks>(
                 mixture,
                 rule.margin,
                 c,
-                x,
-                lists.x_aligned,
-                difference,
+                lists.x,
+                first[0],
+                values[0],
                 count,
                 component,
                 number,
@@ -752,9 +835,10 @@ __device__ void rank_row(
     }
     const Candidate& mine = judged.mine;
     const Shares& shares = judged.shares;
-    const float square = form == Covariance::diagonal && judged.in_fp32
-                                 ? squared_distance(mixture, x, count, component, lane)
-                                 : mine.square;
+    const float square =
+            form == Covariance::diagonal && judged.in_fp32
+                    ? squared_distance(mixture, lists.x, first[0], count, component, lane)
+                    : mine.square;
     // A lane's place: how many are better, the lower component of equals first.
     int place = 0;
     for (int l = 0; l < count; ++l) {
@@ -804,16 +888,17 @@ __global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 5 : 1) rank_
     }
     for (int i0 = 0; i0 < here && several == 0; i0 += ahead) {
         float values[ahead][4 * chunks];
+        size_t at[ahead];
 #pragma unroll
         for (int i = 0; i < ahead; ++i) {
-            const size_t row = first + min(i0 + i, here - 1);
-            load_row<chunks>(lists.x + row * d, d, lists.x_aligned, lane, values[i]);
+            at[i] = static_cast<size_t>(first + min(i0 + i, here - 1)) * d;
         }
+        load_rows<chunks>(lists.x, at, d, lane, values);
 #pragma unroll
         for (int i = 0; i < ahead; ++i) {
             const int home = __shfl_sync(whole_warp, my_home, min(i0 + i, here - 1));
             const Component<form, chunks> c(mixture, home);
-            subtract_mean<chunks>(c.mean, d, lane, values[i]);
+            centre_at<form, chunks>(c, lists.x, at[i], d, lane, values[i]);
             const AgainstC against = against_c<form, chunks>(mixture, c, values[i], lane);
             const bool is_near = against.weighted <= far; // false for NaN
             if (lane == i0 + i && my_count == 1 && is_near) {
@@ -868,7 +953,11 @@ void launch_for(const MixtureView& mixture, const Arguments&... arguments) {
         launch_for_width<Launch, Covariance::diagonal>(mixture.d, mixture, arguments...);
         break;
     default:
-        launch_for_width<Launch, Covariance::tied_spherical>(mixture.d, mixture, arguments...);
+        if (mixture.means_low != nullptr) {
+            launch_for_width<Launch, Covariance::tied>(mixture.d, mixture, arguments...);
+        } else {
+            launch_for_width<Launch, Covariance::tied_spherical>(mixture.d, mixture, arguments...);
+        }
         break;
     }
 }
@@ -896,8 +985,7 @@ template <Covariance form, int chunks> struct Weigh {
 template <Covariance form, int chunks> struct SumPairs {
     static void
     go(const MixtureView& mixture,
-       const float* x,
-       bool x_aligned,
+       const Rows& x,
        const RowShare* pairs,
        const SegmentTable& table,
        int segments,
@@ -905,9 +993,9 @@ template <Covariance form, int chunks> struct SumPairs {
        cudaStream_t stream) {
         // Both spherical forms are the same here.
         constexpr Covariance sums_form =
-                form == Covariance::diagonal ? Covariance::diagonal : Covariance::tied_spherical;
+                form == Covariance::spherical ? Covariance::tied_spherical : form;
         sum_pairs_kernel<sums_form, chunks><<<blocks_of(segments), 32 * warps_a_block, 0, stream>>>(
-                mixture, x, x_aligned, pairs, table, out);
+                mixture, x, pairs, table, out);
     }
 };
 
@@ -948,15 +1036,14 @@ void weigh(
 
 void sum_pairs(
         const MixtureView& mixture,
-        const float* x,
-        bool x_aligned,
+        const Rows& x,
         const RowShare* pairs,
         const SegmentTable& table,
         int segments,
         const SegmentSums& out,
         cudaStream_t stream) {
     if (segments > 0) {
-        launch_for<SumPairs>(mixture, x, x_aligned, pairs, table, segments, out, stream);
+        launch_for<SumPairs>(mixture, x, pairs, table, segments, out, stream);
         check_launch("adding up pairs");
     }
 }

@@ -356,6 +356,30 @@ TEST(CpuEStepEngine, NamesTheFirstRowThatIsNotFinite) {
     }
 }
 
+TEST(CpuEStepEngine, RowsOfBytesAreTheirValues) {
+    const size_t n = 20000, d = 6;
+    std::vector<uint8_t> bytes(n * d);
+    for (size_t i = 0; i < bytes.size(); ++i) {
+        bytes[i] = static_cast<uint8_t>(i * 2654435761u >> 24);
+    }
+    const std::vector<float> x(bytes.begin(), bytes.end());
+    auto mixture = random_mixture(Covariance::diagonal, 12, d, 60, 128, 25);
+    for (double& variance : mixture.covariances) {
+        variance *= 2000;
+    }
+    const auto engine = make_cpu_engine();
+    const SufficientStatistics expected = pass(*engine, mixture, x);
+    MemorySource source(n, d, bytes.data(), RowElement::u8);
+    engine->begin(mixture);
+    engine->accumulate(source.read(0, 7000));
+    engine->accumulate(source.read(7000, n - 7000));
+    const SufficientStatistics typed = engine->finish();
+    EXPECT_EQ(typed.N_k, expected.N_k);
+    EXPECT_EQ(typed.first_moment, expected.first_moment);
+    EXPECT_EQ(typed.second_moment, expected.second_moment);
+    EXPECT_EQ(typed.sum_log_likelihood, expected.sum_log_likelihood);
+}
+
 TEST(CpuEStepEngine, RefusesWhatItCannotRead) {
     const auto engine = make_cpu_engine();
     EXPECT_THROW(engine->accumulate(Chunk()), Error);

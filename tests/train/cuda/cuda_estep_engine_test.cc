@@ -3,11 +3,15 @@
 //
 // The CUDA engine against the fp64 oracle, within the tolerances that any engine must keep
 // (tests/train/cpu/cpu_estep_engine_test.cc), and its tiers and paths against each other.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <map>
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
@@ -20,13 +24,19 @@
 namespace faiss_gmm {
 namespace {
 
+using testing::all_covariances;
 using testing::draw;
 using testing::name_of;
 using testing::random_mixture;
 using testing::test_seed;
 
+/// Those whose rows may take any tier; `full` knows the exact one alone.
 constexpr Covariance forms[] = {
-        Covariance::tied_spherical, Covariance::spherical, Covariance::diagonal};
+        Covariance::tied_spherical, Covariance::spherical, Covariance::diagonal, Covariance::tied};
+
+bool has_matrices(Covariance covariance) {
+    return covariance == Covariance::tied || covariance == Covariance::full;
+}
 
 template <class A, class B>
 double relative_distance(const std::vector<A>& a, const std::vector<B>& b, double origin = 0) {
@@ -236,6 +246,19 @@ protected:
     }
 };
 
+/// Of the forms that know more than one tier, and of all of them.
+class CudaEStepEngineForms : public CudaEStepEngineTest,
+                             public ::testing::WithParamInterface<Covariance> {};
+class CudaEStepEngineAllForms : public CudaEStepEngineForms {};
+
+std::string name_of_form(const ::testing::TestParamInfo<Covariance>& info) {
+    return name_of(info.param);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CudaEStepEngineForms, ::testing::ValuesIn(forms), name_of_form);
+INSTANTIATE_TEST_SUITE_P(
+        All, CudaEStepEngineAllForms, ::testing::ValuesIn(all_covariances), name_of_form);
+
 TEST_F(CudaEStepEngineTest, AgreesWithTheOracleOnEveryShape) {
     const struct {
         size_t n, K, d;
@@ -250,13 +273,18 @@ TEST_F(CudaEStepEngineTest, AgreesWithTheOracleOnEveryShape) {
             {300, 5, 64, 3.0},
             {1200, 129, 130, 0.5},
             {500, 40, 300, 0.4},
-            {400, 17, 520, 0.3}};
+            {400, 17, 520, 0.3},
+            {300, 9, 130, 0.5},
+            {200, 6, 200, 0.5}};
     for (const Variant& variant : variants()) {
         const auto engine = make_cuda_engine(variant.options);
-        for (const Covariance covariance : forms) {
+        for (const Covariance covariance : all_covariances) {
             std::printf("  %s, %s\n", variant.name, name_of(covariance));
             Budget budget;
             for (const auto& c : cases) {
+                if (has_matrices(covariance) && c.n * c.K * c.d * c.d > 100000000) {
+                    continue; // the oracle would take its time
+                }
                 SCOPED_TRACE(variant.name);
                 SCOPED_TRACE(name_of(covariance));
                 SCOPED_TRACE(::testing::Message() << "n " << c.n << " K " << c.K << " d " << c.d);
@@ -275,7 +303,7 @@ TEST_F(CudaEStepEngineTest, AgreesWithTheOracleFarFromZero) {
     for (const Variant& variant : variants()) {
         const auto engine = make_cuda_engine(variant.options);
         Budget budget;
-        for (const Covariance covariance : forms) {
+        for (const Covariance covariance : all_covariances) {
             SCOPED_TRACE(variant.name);
             SCOPED_TRACE(name_of(covariance));
             const auto truth = random_mixture(covariance, 12, 10, 1.0, 1e4, 4);
@@ -303,27 +331,32 @@ TEST_F(CudaEStepEngineTest, AgreesWithTheOracleInManyTilesAndDimensions) {
 }
 
 TEST_F(CudaEStepEngineTest, NearTiesAreDecidedExactly) {
-    auto mixture = random_mixture(Covariance::tied_spherical, 40, 64, 30.0, 0, 10);
-    for (size_t k = 0; k < 40; k += 2) {
-        for (size_t j = 0; j < 64; ++j) {
-            mixture.means[(k + 1) * 64 + j] = std::nextafter(mixture.means[k * 64 + j], 1e9f);
+    for (const Covariance covariance : {Covariance::tied_spherical, Covariance::tied}) {
+        auto mixture = random_mixture(covariance, 40, 64, 30.0, 0, 10);
+        for (size_t k = 0; k < 40; k += 2) {
+            for (size_t j = 0; j < 64; ++j) {
+                mixture.means[(k + 1) * 64 + j] = std::nextafter(mixture.means[k * 64 + j], 1e9f);
+            }
         }
-    }
-    mixture.covariances[0] = 1e-3;
-    for (const Variant& variant : variants()) {
-        SCOPED_TRACE(variant.name);
-        const auto engine = make_cuda_engine(variant.options);
-        Budget budget;
-        const auto x = draw(mixture, 1000, 11);
-        expect_like_oracle(*engine, mixture, x, 0, budget);
-        expect_like_oracle(*engine, mixture, x, 0, budget, Assignment::hard);
+        for (double& value : mixture.covariances) {
+            value *= 1e-3;
+        }
+        const auto x = draw(mixture, covariance == Covariance::tied ? 300 : 1000, 11);
+        for (const Variant& variant : variants()) {
+            SCOPED_TRACE(variant.name);
+            SCOPED_TRACE(name_of(covariance));
+            const auto engine = make_cuda_engine(variant.options);
+            Budget budget;
+            expect_like_oracle(*engine, mixture, x, 0, budget);
+            expect_like_oracle(*engine, mixture, x, 0, budget, Assignment::hard);
+        }
     }
 }
 
 TEST_F(CudaEStepEngineTest, TwoGroupsAHundredSigmaApart) {
     for (const Variant& variant : variants()) {
         const auto engine = make_cuda_engine(variant.options);
-        for (const Covariance covariance : forms) {
+        for (const Covariance covariance : all_covariances) {
             SCOPED_TRACE(variant.name);
             SCOPED_TRACE(name_of(covariance));
             Budget budget;
@@ -339,14 +372,15 @@ TEST_F(CudaEStepEngineTest, TwoGroupsAHundredSigmaApart) {
 TEST_F(CudaEStepEngineTest, OneComponentWithATinyVariance) {
     for (const Variant& variant : variants()) {
         const auto engine = make_cuda_engine(variant.options);
-        for (const Covariance covariance : {Covariance::spherical, Covariance::diagonal}) {
+        for (const Covariance covariance :
+             {Covariance::spherical, Covariance::diagonal, Covariance::full}) {
             SCOPED_TRACE(variant.name);
             SCOPED_TRACE(name_of(covariance));
             Budget budget;
             auto mixture = random_mixture(covariance, 30, 9, 1.0, 0, 12);
             const size_t part = mixture.covariances.size() / 30;
             for (size_t j = 0; j < part; ++j) {
-                mixture.covariances[7 * part + j] = 1e-8;
+                mixture.covariances[7 * part + j] *= 1e-8;
             }
             expect_like_oracle(*engine, mixture, draw(mixture, 2000, 13), 0, budget);
         }
@@ -356,9 +390,11 @@ TEST_F(CudaEStepEngineTest, OneComponentWithATinyVariance) {
 TEST_F(CudaEStepEngineTest, OutliersAndExtremeScalesStayFinite) {
     for (const Variant& variant : variants()) {
         const auto engine = make_cuda_engine(variant.options);
-        for (const Covariance covariance : forms) {
+        for (const Covariance covariance : all_covariances) {
+            // Whitened rows are good to 2^-48: 1e6 deviations would cost 1e-2 nats.
+            const double measured = has_matrices(covariance) ? 1e5 : 1e6;
             for (const size_t K : {1, 6, 40}) {
-                for (const double scale : {1e6, 1e15, 1e18, 1e25}) {
+                for (const double scale : {measured, 1e15, 1e18, 1e25}) {
                     SCOPED_TRACE(variant.name);
                     SCOPED_TRACE(name_of(covariance));
                     SCOPED_TRACE(::testing::Message() << "K " << K << " scale " << scale);
@@ -369,7 +405,7 @@ TEST_F(CudaEStepEngineTest, OutliersAndExtremeScalesStayFinite) {
                     for (const double value : after.covariances) {
                         EXPECT_TRUE(std::isfinite(value));
                     }
-                    if (scale == 1e6) {
+                    if (scale == measured) {
                         Budget budget;
                         expect_like_oracle(*engine, mixture, x, 0, budget);
                     }
@@ -382,7 +418,7 @@ TEST_F(CudaEStepEngineTest, OutliersAndExtremeScalesStayFinite) {
 TEST_F(CudaEStepEngineTest, WeightsOfZeroGetNothing) {
     for (const Variant& variant : variants()) {
         const auto engine = make_cuda_engine(variant.options);
-        for (const Covariance covariance : forms) {
+        for (const Covariance covariance : all_covariances) {
             SCOPED_TRACE(variant.name);
             SCOPED_TRACE(name_of(covariance));
             auto mixture = random_mixture(covariance, 5, 4, 2.0, 0, 16);
@@ -416,44 +452,44 @@ void expect_same_bits(const SufficientStatistics& a, const SufficientStatistics&
     EXPECT_TRUE(same_bits(a.second_moment, b.second_moment));
 }
 
-TEST_F(CudaEStepEngineTest, SameBitsForAnyChunksMemoryAndResidence) {
-    for (const Covariance covariance : forms) {
-        for (const double spread : {0.3, 1.0}) { // 0.3: rows with too many candidates too
-            SCOPED_TRACE(name_of(covariance));
-            // d = 12: blocks of 262,144 rows; d = 1030: of 65,536.
-            for (const size_t d : {12, 1030}) {
-                if (d != 12 && (spread < 1 || covariance != Covariance::tied_spherical)) {
-                    continue;
-                }
-                const size_t n = d == 12 ? 700001 : 70001;
-                const auto mixture =
-                        random_mixture(covariance, 90, d, d == 12 ? spread : spread / 10, 0, 18);
-                const auto x = draw(mixture, n, 19);
-                const auto engine = make_cuda_engine();
-                const SufficientStatistics first = pass(*engine, mixture, x);
-                std::printf(
-                        "  %s, d %zu: %zu pairs, %zu exact rows\n",
-                        name_of(covariance),
-                        d,
-                        engine->counts().pairs,
-                        engine->counts().exact_rows);
-                for (const size_t piece : {size_t{100000}, size_t{77777}}) {
-                    SCOPED_TRACE(::testing::Message() << "chunks of " << piece);
-                    expect_same_bits(first, pass(*engine, mixture, x, Assignment::soft, piece));
-                }
-                CudaOptions little;
-                little.gpu_memory = size_t{1} << 20; // one block at a time
-                const auto small = make_cuda_engine(little);
-                expect_same_bits(first, pass(*small, mixture, x));
-                const DeviceRows rows(x, 1);
-                engine->begin(mixture);
-                engine->accumulate(rows.chunk(d, 0, n, true));
-                expect_same_bits(first, engine->finish());
-                engine->begin(mixture);
-                engine->accumulate(rows.chunk(d, 0, 1234, false));
-                engine->accumulate(rows.chunk(d, 1234, n - 1234, false));
-                expect_same_bits(first, engine->finish());
+TEST_P(CudaEStepEngineAllForms, SameBitsForAnyChunksMemoryAndResidence) {
+    const Covariance covariance = GetParam();
+    for (const double spread : {0.3, 1.0}) { // 0.3: rows with too many candidates too
+        SCOPED_TRACE(name_of(covariance));
+        // d = 12, 140: blocks of 262,144 rows; d = 1030: of 65,536.
+        for (const size_t d : {12, 140, 1030}) {
+            const Covariance only = d == 140 ? Covariance::tied : Covariance::tied_spherical;
+            if (d != 12 && (spread < 1 || covariance != only)) {
+                continue;
             }
+            const size_t n = d == 12 ? 700001 : d == 140 ? 300001 : 70001;
+            const auto mixture =
+                    random_mixture(covariance, 90, d, d == 12 ? spread : spread / 10, 0, 18);
+            const auto x = draw(mixture, n, 19);
+            const auto engine = make_cuda_engine();
+            const SufficientStatistics first = pass(*engine, mixture, x);
+            std::printf(
+                    "  %s, d %zu: %zu pairs, %zu exact rows\n",
+                    name_of(covariance),
+                    d,
+                    engine->counts().pairs,
+                    engine->counts().exact_rows);
+            for (const size_t piece : {size_t{100000}, size_t{77777}}) {
+                SCOPED_TRACE(::testing::Message() << "chunks of " << piece);
+                expect_same_bits(first, pass(*engine, mixture, x, Assignment::soft, piece));
+            }
+            CudaOptions little;
+            little.gpu_memory = size_t{1} << 20; // one block at a time
+            const auto small = make_cuda_engine(little);
+            expect_same_bits(first, pass(*small, mixture, x));
+            const DeviceRows rows(x, 1);
+            engine->begin(mixture);
+            engine->accumulate(rows.chunk(d, 0, n, true));
+            expect_same_bits(first, engine->finish());
+            engine->begin(mixture);
+            engine->accumulate(rows.chunk(d, 0, 1234, false));
+            engine->accumulate(rows.chunk(d, 1234, n - 1234, false));
+            expect_same_bits(first, engine->finish());
         }
     }
 }
@@ -502,8 +538,353 @@ TEST_F(CudaEStepEngineTest, RowsThatStayOnTheDeviceAreTheSameRows) {
     cudaFreeHost(pinned);
 }
 
+/// Numbers of an element type, and the same values as f32.
+struct TypedRows {
+    RowElement element;
+    std::vector<char> numbers;
+    std::vector<float> values;
+};
+
+/// x as numbers of the type; those of a byte are 10 x, u8: 128 + 10 x.
+TypedRows as_type(RowElement element, const std::vector<float>& x) {
+    TypedRows rows;
+    rows.element = element;
+    const auto put = [&](const auto& value) {
+        const auto* bytes = reinterpret_cast<const char*>(&value);
+        rows.numbers.insert(rows.numbers.end(), bytes, bytes + sizeof value);
+    };
+    for (const float value : x) {
+        switch (element) {
+        case RowElement::f32:
+            put(value);
+            break;
+        case RowElement::f16:
+            put(__half_as_ushort(__float2half_rn(value)));
+            break;
+        case RowElement::bf16:
+            put(__bfloat16_as_ushort(__float2bfloat16_rn(value)));
+            break;
+        case RowElement::u8:
+            put(static_cast<uint8_t>(std::clamp(128 + 10 * value, 0.0f, 255.0f)));
+            break;
+        case RowElement::i8:
+            put(static_cast<int8_t>(std::clamp(10 * value, -128.0f, 127.0f)));
+            break;
+        }
+    }
+    Chunk chunk;
+    chunk.x = rows.numbers.data();
+    chunk.n = x.size();
+    chunk.element = element;
+    if (element == RowElement::f32) {
+        rows.values = x;
+    } else {
+        as_f32(chunk, 1, 0, chunk.n, rows.values);
+    }
+    return rows;
+}
+
+TEST_F(CudaEStepEngineTest, RowsOfEveryElementTypeAreTheirValues) {
+    for (const Covariance covariance : all_covariances) {
+        for (const size_t d : {24, 19, 131}) {
+            const size_t n = 20000, K = 30;
+            auto mixture = random_mixture(covariance, K, d, 1.0, 0, 80);
+            const auto x = draw(mixture, n, 81);
+            for (const RowElement element :
+                 {RowElement::f32,
+                  RowElement::f16,
+                  RowElement::bf16,
+                  RowElement::u8,
+                  RowElement::i8}) {
+                SCOPED_TRACE(name_of(covariance));
+                SCOPED_TRACE(::testing::Message() << "d " << d << " type " << int(element));
+                const TypedRows rows = as_type(element, x);
+                GaussianMixture scaled = mixture;
+                if (bytes_of(element) == 1) {
+                    for (float& mean : scaled.means) {
+                        mean = 10 * mean + (element == RowElement::u8 ? 128 : 0);
+                    }
+                    for (double& value : scaled.covariances) {
+                        value *= 100;
+                    }
+                }
+                const auto engine = make_cuda_engine();
+                const SufficientStatistics expected = pass(*engine, scaled, rows.values);
+                MemorySource source(n, d, rows.numbers.data(), element);
+                expect_same_bits(expected, pass_over(*engine, scaled, source, 7001));
+                // On the device, at an address that is a multiple of one number alone.
+                const size_t shift = bytes_of(element), bytes = rows.numbers.size();
+                void* memory = nullptr;
+                ASSERT_EQ(cudaMalloc(&memory, bytes + shift), cudaSuccess);
+                char* shifted = static_cast<char*>(memory) + shift;
+                cudaMemcpy(shifted, rows.numbers.data(), bytes, cudaMemcpyHostToDevice);
+                Chunk chunk;
+                chunk.x = shifted;
+                chunk.n = n;
+                chunk.element = element;
+                chunk.memory = Chunk::Memory::device;
+                chunk.last = true;
+                engine->begin(scaled);
+                engine->accumulate(chunk);
+                expect_same_bits(expected, engine->finish());
+                TopResponsibilities typed, plain;
+                engine->top_responsibilities(chunk, 3, typed);
+                engine->top_responsibilities(chunk_of(rows.values, d, 0, n), 3, plain);
+                EXPECT_EQ(typed.component, plain.component);
+                EXPECT_EQ(typed.squared_distance, plain.squared_distance);
+                if (bytes_of(element) > 1) {
+                    chunk.x = shifted + 1;
+                    chunk.n = n - 1;
+                    engine->begin(scaled);
+                    EXPECT_THROW(engine->accumulate(chunk), Error);
+                }
+                cudaFree(memory);
+                // One type in a pass.
+                engine->begin(scaled);
+                engine->accumulate(source.read(0, 10));
+                Chunk other = source.read(10, 10);
+                other.element = element == RowElement::u8 ? RowElement::i8 : RowElement::u8;
+                EXPECT_THROW(engine->accumulate(other), Error);
+            }
+        }
+    }
+}
+
+size_t free_memory() {
+    size_t free = 0, total = 0;
+    EXPECT_EQ(cudaMemGetInfo(&free, &total), cudaSuccess);
+    return free;
+}
+
+/// All but `left` bytes of the device's free memory, while it lives.
+class Ballast {
+public:
+    explicit Ballast(size_t left) {
+        const size_t free = free_memory();
+        EXPECT_GT(free, left);
+        EXPECT_EQ(cudaMalloc(&memory_, free - left), cudaSuccess);
+    }
+    ~Ballast() {
+        cudaFree(memory_);
+    }
+
+private:
+    void* memory_ = nullptr;
+};
+
+TEST_F(CudaEStepEngineTest, LittleFreeMemoryIsTheSameBits) {
+    const size_t n = 1200001, d = 40;
+    for (const Covariance covariance : {Covariance::tied_spherical, Covariance::tied}) {
+        SCOPED_TRACE(name_of(covariance));
+        const auto mixture = random_mixture(covariance, 90, d, 1.0, 0, 18);
+        const auto x = draw(mixture, n, 19);
+        SufficientStatistics expected;
+        size_t taken = 0;
+        {
+            const auto engine = make_cuda_engine();
+            const size_t before = free_memory();
+            expected = pass(*engine, mixture, x);
+            taken = before - free_memory();
+        }
+        const Ballast ballast(taken / 2); // waves of four blocks do not fit
+        const auto engine = make_cuda_engine();
+        expect_same_bits(expected, pass(*engine, mixture, x));
+        MemorySource source(n, d, x.data()); // nothing is kept on a full device
+        expect_same_bits(expected, pass_over(*engine, mixture, source, n));
+        const Ballast rest(size_t{8} << 20);
+        const auto none = make_cuda_engine();
+        EXPECT_THROW(pass(*none, mixture, x), OutOfMemory);
+        // The one that has its memory goes on.
+        expect_same_bits(expected, pass(*engine, mixture, x));
+    }
+}
+
+/// What a source hands out until it fails.
+class FailingSource : public MemorySource {
+public:
+    using MemorySource::MemorySource;
+    size_t max_chunk_rows() const override {
+        return 100000;
+    }
+    Chunk read(size_t first, size_t n) override {
+        if (first >= 300000) {
+            throw Error({"reading", "rows", "none", "stop"});
+        }
+        return MemorySource::read(first, n);
+    }
+};
+
+TEST_F(CudaEStepEngineTest, APassThatIsGivenUpLeavesNothing) {
+    const size_t n = 700001, d = 12;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 90, d, 0.5, 0, 18);
+    const auto x = draw(mixture, n, 19);
+    const auto engine = make_cuda_engine();
+    const SufficientStatistics expected = pass(*engine, mixture, x);
+    void* pinned = nullptr;
+    for (int round = 0; round < 3; ++round) {
+        ASSERT_EQ(cudaMallocHost(&pinned, x.size() * sizeof(float)), cudaSuccess);
+        std::memcpy(pinned, x.data(), x.size() * sizeof(float));
+        FailingSource failing(n, d, pinned);
+        EXPECT_THROW(pass_over(*engine, mixture, failing, 100000), Error);
+        // A row that is refused while later ones are on their way.
+        static_cast<float*>(pinned)[5 * d] = std::numeric_limits<float>::quiet_NaN();
+        MemorySource bad(n, d, pinned);
+        EXPECT_THROW(pass_over(*engine, mixture, bad, n), Error);
+        cudaFreeHost(pinned);
+        expect_same_bits(expected, pass(*engine, mixture, x));
+        // Nor does an engine that ends within a pass.
+        const auto ends = make_cuda_engine();
+        ends->begin(mixture);
+        ends->accumulate(chunk_of(x, d, 0, 500000));
+    }
+}
+
+TEST_F(CudaEStepEngineTest, RowsOfACallersStreamAreReadInItsOrder) {
+    const size_t n = 300000, d = 16;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 50, d, 0.7, 0, 90);
+    const auto x = draw(mixture, n, 91);
+    const size_t bytes = x.size() * sizeof(float), delay = size_t{1} << 30;
+    const auto engine = make_cuda_engine();
+    const SufficientStatistics expected = pass(*engine, mixture, x);
+    cudaStream_t stream = nullptr;
+    ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+    void *rows = nullptr, *pinned = nullptr, *idle = nullptr;
+    ASSERT_EQ(cudaMalloc(&rows, bytes), cudaSuccess);
+    ASSERT_EQ(cudaMalloc(&idle, delay), cudaSuccess);
+    ASSERT_EQ(cudaMallocHost(&pinned, bytes), cudaSuccess);
+    std::memcpy(pinned, x.data(), bytes);
+    for (const size_t piece : {n, size_t{70000}}) {
+        engine->begin(mixture);
+        for (size_t first = 0; first < n; first += piece) {
+            Chunk chunk;
+            chunk.x = rows;
+            chunk.n = std::min(piece, n - first);
+            chunk.first = first;
+            chunk.memory = Chunk::Memory::device;
+            chunk.stream = stream;
+            const size_t part = chunk.n * d * sizeof(float);
+            // NaN before and after; between them a while in which the rows are not there yet.
+            cudaMemsetAsync(rows, 0xff, bytes, stream);
+            for (int i = 0; i < 20; ++i) {
+                cudaMemsetAsync(idle, i, delay, stream);
+            }
+            const auto* from = static_cast<const float*>(pinned) + first * d;
+            cudaMemcpyAsync(rows, from, part, cudaMemcpyHostToDevice, stream);
+            engine->accumulate(chunk);
+            cudaMemsetAsync(rows, 0xff, bytes, stream);
+        }
+        expect_same_bits(expected, engine->finish());
+    }
+    cudaStreamSynchronize(stream);
+    cudaStreamDestroy(stream);
+    cudaFree(rows);
+    cudaFree(idle);
+    cudaFreeHost(pinned);
+}
+
+/// n d above 2^31: the same million rows 17 times.
+TEST_F(CudaEStepEngineTest, MoreNumbersThanAnIntCounts) {
+    const size_t part = size_t{1} << 20, times = 17, d = 128;
+    if (free_memory() < (size_t{6} << 30)) {
+        GTEST_SKIP() << "needs 6 GiB of free device memory";
+    }
+    std::vector<uint8_t> x(part * d);
+    uint64_t state = 93;
+    for (size_t i = 0; i < part; ++i) { // some of four clouds
+        state = state * 6364136223846793005ull + 1442695040888963407ull;
+        const uint8_t base = 50 + 40 * (state >> 62);
+        for (size_t j = 0; j < d; ++j) {
+            state = state * 6364136223846793005ull + 1442695040888963407ull;
+            x[i * d + j] = base + (state >> 59);
+        }
+    }
+    void* rows = nullptr;
+    ASSERT_EQ(cudaMalloc(&rows, times * x.size()), cudaSuccess);
+    for (size_t t = 0; t < times; ++t) {
+        cudaMemcpy(
+                static_cast<char*>(rows) + t * x.size(),
+                x.data(),
+                x.size(),
+                cudaMemcpyHostToDevice);
+    }
+    for (const Covariance covariance :
+         {Covariance::tied_spherical, Covariance::diagonal, Covariance::tied, Covariance::full}) {
+        SCOPED_TRACE(name_of(covariance));
+        auto mixture = random_mixture(covariance, 4, d, 0.1, 0, 94);
+        for (size_t i = 0; i < mixture.means.size(); ++i) {
+            mixture.means[i] += static_cast<float>(65 + 40 * (i / d));
+        }
+        for (double& value : mixture.covariances) {
+            value *= 80;
+        }
+        const auto engine = make_cuda_engine();
+        Chunk chunk;
+        chunk.x = rows;
+        chunk.element = RowElement::u8;
+        chunk.memory = Chunk::Memory::device;
+        chunk.last = true;
+        const auto of = [&](size_t n) {
+            chunk.n = n;
+            engine->begin(mixture);
+            engine->accumulate(chunk);
+            return engine->finish();
+        };
+        const SufficientStatistics once = of(part), all = of(times * part);
+        const auto expect_multiple = [&](std::vector<double> values,
+                                         const std::vector<double>& of_all) {
+            for (double& value : values) {
+                value *= times;
+            }
+            EXPECT_LT(relative_distance(of_all, values), 1e-9);
+        };
+        expect_multiple(once.N_k, all.N_k);
+        expect_multiple(once.first_moment, all.first_moment);
+        expect_multiple(once.second_moment, all.second_moment);
+        expect_multiple({once.sum_log_likelihood}, {all.sum_log_likelihood});
+        TopResponsibilities top;
+        chunk.x = static_cast<const char*>(rows) + (times - 1) * x.size();
+        chunk.n = 1000;
+        engine->top_responsibilities(chunk, 1, top);
+        chunk.x = rows;
+        TopResponsibilities first;
+        engine->top_responsibilities(chunk, 1, first);
+        EXPECT_EQ(top.component, first.component);
+    }
+    cudaFree(rows);
+}
+
+TEST_F(CudaEStepEngineTest, NamesABadRowOfALaterWave) {
+    const size_t n = 900001, d = 12, bad = 700003;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 40, d, 1.0, 0, 95);
+    auto x = draw(mixture, n, 96);
+    x[bad * d + 7] = std::numeric_limits<float>::infinity();
+    x[(bad + 9) * d] = std::numeric_limits<float>::quiet_NaN();
+    CudaOptions little;
+    little.gpu_memory = size_t{1} << 20;
+    const DeviceRows rows(x);
+    for (const CudaOptions& options : {CudaOptions(), little}) {
+        const auto engine = make_cuda_engine(options);
+        const auto expect_named = [&](const std::function<void()>& work) {
+            try {
+                work();
+                FAIL() << "expected an error";
+            } catch (const Error& error) {
+                EXPECT_NE(std::string(error.what()).find("row 700003 "), std::string::npos)
+                        << error.what();
+            }
+        };
+        expect_named([&] { pass(*engine, mixture, x); });
+        expect_named([&] { pass(*engine, mixture, x, Assignment::soft, 100000); });
+        expect_named([&] {
+            engine->begin(mixture);
+            engine->accumulate(rows.chunk(d, 0, n, true));
+            engine->finish();
+        });
+    }
+}
+
 TEST_F(CudaEStepEngineTest, TheTrainerRunsOnTheGpu) {
-    for (const Covariance covariance : forms) {
+    for (const Covariance covariance : all_covariances) {
         SCOPED_TRACE(name_of(covariance));
         const auto truth = random_mixture(covariance, 40, 16, 2.0, 3, 70);
         const auto x = draw(truth, 30000, 71);
@@ -538,7 +919,7 @@ TEST_F(CudaEStepEngineTest, ResponsibilitiesOfARowSumToOne) {
     for (int round = 0; round < 20; ++round) {
         const size_t K = 1 + random.below(150), d = 1 + random.below(40);
         const size_t n = 1 + random.below(600);
-        const Covariance covariance = forms[random.below(3)];
+        const Covariance covariance = all_covariances[random.below(5)];
         const auto mixture =
                 random_mixture(covariance, K, d, 2 * random.uniform(), 0, random.below(1000));
         const auto x = draw(mixture, n, random.below(1000));
@@ -579,25 +960,28 @@ TEST_F(CudaEStepEngineTest, VanishingVarianceIsKMeans) {
 TEST_F(CudaEStepEngineTest, NamesTheFirstRowThatIsNotFinite) {
     for (const Variant& variant : variants()) {
         SCOPED_TRACE(variant.name);
-        const auto mixture = random_mixture(Covariance::tied_spherical, 5, 4, 2.0, 0, 22);
-        for (const float bad :
-             {std::numeric_limits<float>::quiet_NaN(),
-              std::numeric_limits<float>::infinity(),
-              -std::numeric_limits<float>::infinity()}) {
-            auto x = draw(mixture, 5000, 23);
-            x[4321 * 4 + 3] = bad;
-            x[4800 * 4] = bad;
-            const auto engine = make_cuda_engine(variant.options);
-            try {
-                pass(*engine, mixture, x, Assignment::soft, 1000);
-                FAIL() << "expected an error";
-            } catch (const Error& error) {
-                EXPECT_NE(std::string(error.what()).find("row 4321 "), std::string::npos)
-                        << error.what();
+        for (const Covariance covariance :
+             {Covariance::tied_spherical, Covariance::tied, Covariance::full}) {
+            const auto mixture = random_mixture(covariance, 5, 4, 2.0, 0, 22);
+            for (const float bad :
+                 {std::numeric_limits<float>::quiet_NaN(),
+                  std::numeric_limits<float>::infinity(),
+                  -std::numeric_limits<float>::infinity()}) {
+                auto x = draw(mixture, 5000, 23);
+                x[4321 * 4 + 3] = bad;
+                x[4800 * 4] = bad;
+                const auto engine = make_cuda_engine(variant.options);
+                try {
+                    pass(*engine, mixture, x, Assignment::soft, 1000);
+                    FAIL() << "expected an error";
+                } catch (const Error& error) {
+                    EXPECT_NE(std::string(error.what()).find("row 4321 "), std::string::npos)
+                            << error.what();
+                }
+                TopResponsibilities top;
+                engine->begin(mixture);
+                EXPECT_THROW(engine->top_responsibilities(chunk_of(x, 4, 0, 5000), 2, top), Error);
             }
-            TopResponsibilities top;
-            engine->begin(mixture);
-            EXPECT_THROW(engine->top_responsibilities(chunk_of(x, 4, 0, 5000), 2, top), Error);
         }
     }
 }
@@ -615,7 +999,7 @@ TEST_F(CudaEStepEngineTest, RefusesWhatItCannotRead) {
 }
 
 TEST_F(CudaEStepEngineTest, MStepOnTheDeviceIsTheHosts) {
-    for (const Covariance covariance : forms) {
+    for (const Covariance covariance : all_covariances) {
         for (const Mixing mixing : {Mixing::uniform, Mixing::free}) {
             SCOPED_TRACE(name_of(covariance));
             auto mixture = random_mixture(covariance, 50, 30, 1.0, 5, 30);
@@ -640,14 +1024,6 @@ TEST_F(CudaEStepEngineTest, MStepOnTheDeviceIsTheHosts) {
     }
 }
 
-class CudaEStepEngineForms : public CudaEStepEngineTest,
-                             public ::testing::WithParamInterface<Covariance> {};
-
-INSTANTIATE_TEST_SUITE_P(
-        All, CudaEStepEngineForms, ::testing::ValuesIn(forms), [](const auto& info) {
-            return std::string(name_of(info.param));
-        });
-
 /// Larger data, the automatic choice against the exact tier (which the tests above tie to the oracle).
 TEST_P(CudaEStepEngineForms, TiersAgreeOnLargerData) {
     const struct {
@@ -662,6 +1038,9 @@ TEST_P(CudaEStepEngineForms, TiersAgreeOnLargerData) {
             {"wide", 20000, 512, 960, 0.12}};
     const Covariance covariance = GetParam();
     for (const auto& c : cases) {
+        if (covariance == Covariance::tied && c.d > 200) {
+            continue; // drawing takes n d^2
+        }
         SCOPED_TRACE(name_of(covariance));
         SCOPED_TRACE(c.name);
         const auto mixture = random_mixture(covariance, c.K, c.d, c.spread, 0, 40);

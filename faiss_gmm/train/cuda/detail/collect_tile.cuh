@@ -23,6 +23,7 @@
 
 #include "faiss_gmm/train/cuda/detail/collect_launch.h"
 #include "faiss_gmm/train/cuda/detail/collect_rows.cuh"
+#include "faiss_gmm/train/cuda/detail/warp.cuh"
 
 namespace faiss_gmm::cuda {
 
@@ -35,21 +36,13 @@ __device__ inline float threshold_under(float lower, float margin, float f) {
     return __fsub_rn(lower, __fmul_rn(margin, f));
 }
 
-__device__ inline float warp_max(float value) {
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-        value = fmaxf(value, __shfl_xor_sync(all_lanes, value, step));
-    }
-    return value;
-}
-
 __device__ inline float quad_max(float value) {
-    value = fmaxf(value, __shfl_xor_sync(all_lanes, value, 1));
-    return fmaxf(value, __shfl_xor_sync(all_lanes, value, 2));
+    value = fmaxf(value, __shfl_xor_sync(whole_warp, value, 1));
+    return fmaxf(value, __shfl_xor_sync(whole_warp, value, 2));
 }
 __device__ inline float quad_min(float value) {
-    value = fminf(value, __shfl_xor_sync(all_lanes, value, 1));
-    return fminf(value, __shfl_xor_sync(all_lanes, value, 2));
+    value = fminf(value, __shfl_xor_sync(whole_warp, value, 1));
+    return fminf(value, __shfl_xor_sync(whole_warp, value, 2));
 }
 
 /// Numbers of a lane's two rows.
@@ -218,7 +211,7 @@ __device__ inline float largest_of_rank(const float (&value)[places], int rank) 
     for (int o = 0; o < places; ++o) {
 #pragma unroll 8
         for (int l = 0; l < 32; ++l) {
-            const float other = __shfl_sync(all_lanes, value[o], l);
+            const float other = __shfl_sync(whole_warp, value[o], l);
 #pragma unroll
             for (int p = 0; p < places; ++p) {
                 larger[p] += other > value[p] || (other == value[p] && 32 * o + l < 32 * p + lane);
@@ -270,14 +263,14 @@ write_list(const CollectCall& call, int64_t i, const uint2 (&entry)[places], flo
     for (int o = 0; o < places; ++o) {
         first_of_top = upper[o] == top ? min(first_of_top, k[o]) : first_of_top;
     }
-    const uint32_t best = __reduce_min_sync(all_lanes, first_of_top);
+    const uint32_t best = __reduce_min_sync(whole_warp, first_of_top);
     const float at_rank = rank > 1 ? largest_of_rank<places>(lower, rank) : warp_max(largest_lower);
     const float threshold = threshold_under(at_rank, call.input.margin, f);
     uint32_t keeps[places];
     int smaller[places] = {}, kept = 0;
 #pragma unroll
     for (int o = 0; o < places; ++o) {
-        keeps[o] = __ballot_sync(all_lanes, k[o] != ~0u && upper[o] >= threshold);
+        keeps[o] = __ballot_sync(whole_warp, k[o] != ~0u && upper[o] >= threshold);
         kept += __popc(keeps[o]);
     }
     if (kept > capacity) {
@@ -286,7 +279,7 @@ write_list(const CollectCall& call, int64_t i, const uint2 (&entry)[places], flo
 #pragma unroll
     for (int o = 0; o < places; ++o) {
         for (uint32_t left = keeps[o]; left != 0; left &= left - 1) {
-            const uint32_t other = __shfl_sync(all_lanes, k[o], __ffs(static_cast<int>(left)) - 1);
+            const uint32_t other = __shfl_sync(whole_warp, k[o], __ffs(static_cast<int>(left)) - 1);
 #pragma unroll
             for (int p = 0; p < places; ++p) {
                 smaller[p] += other < k[p];
@@ -318,10 +311,10 @@ write_lists(const CollectCall& call, const CollectWave& wave, int first, const W
     }
     const bool several = of_use && listed != 1 && listed <= list_places;
     const float f = several ? wave.f[row] : 0, q = several ? wave.q[row] : 0;
-    uint32_t left = __ballot_sync(all_lanes, several);
+    uint32_t left = __ballot_sync(whole_warp, several);
     const auto entry_of = [&](uint32_t rows, int place) { // of the first of `rows`
         const int r = rows != 0 ? __ffs(static_cast<int>(rows)) - 1 : 0;
-        const bool exists = rows != 0 && place < __shfl_sync(all_lanes, listed, r);
+        const bool exists = rows != 0 && place < __shfl_sync(whole_warp, listed, r);
         return exists ? lists.entries[r * list_places + place] : no_entry();
     };
     uint2 next = entry_of(left, lane);
@@ -330,9 +323,9 @@ write_lists(const CollectCall& call, const CollectWave& wave, int first, const W
         const uint2 here = next;
         next = entry_of(left & (left - 1), lane); // on its way while this row is judged
         const int64_t i = wave.first + first + r;
-        const float own_f = __shfl_sync(all_lanes, f, r), own_q = __shfl_sync(all_lanes, q, r);
+        const float own_f = __shfl_sync(whole_warp, f, r), own_q = __shfl_sync(whole_warp, q, r);
         Kept kept;
-        if (__shfl_sync(all_lanes, listed, r) <= 32) {
+        if (__shfl_sync(whole_warp, listed, r) <= 32) {
             kept = write_list<form, 1>(call, i, {here}, own_f, own_q);
         } else {
             kept = write_list<form, 2>(call, i, {here, entry_of(left, 32 + lane)}, own_f, own_q);

@@ -76,7 +76,7 @@ void sum_densely(
         const float* origin,
         const DenseShape& shape,
         const DenseBuffers& buffers,
-        const float* x,
+        const Rows& x,
         const uint32_t* row,
         int count,
         const PassSums& sums,

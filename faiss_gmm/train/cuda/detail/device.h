@@ -119,6 +119,8 @@ public:
     /// What comes next on `stream` waits for the last record().
     void block(cudaStream_t stream) const;
     void synchronize() const;
+    /// Whether the last record() has been reached.
+    bool reached() const;
 
 private:
     cudaEvent_t event_ = nullptr;

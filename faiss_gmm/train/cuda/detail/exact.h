@@ -19,15 +19,18 @@ struct ExactBuffers {
     double* share = nullptr; ///< [rows, K]
 };
 
+struct Scatter;
+
 /// Rows of a wave without a usable list: `row` [count] are their numbers in x.
 struct ExactRows {
-    const float* x = nullptr;
+    Rows x;
     const uint32_t* row = nullptr;
     int count = 0;
 };
 
 /// log-joints of all components, shares, and their sums, exactly: see exact.cu. Adds to `sums`, in the
-/// order of the rows, and writes log_likelihood [wave rows] of these rows.
+/// order of the rows, and writes log_likelihood [wave rows] of these rows. `full`: all but the
+/// likelihoods goes to `scatter`, and rows are all of the wave's.
 void sum_exactly(
         const MixtureView& mixture,
         const PairRule& rule,
@@ -35,6 +38,7 @@ void sum_exactly(
         const ExactBuffers& buffers,
         unsigned long long first_row,
         const PassSums& sums,
+        const Scatter& scatter,
         double* log_likelihood,
         unsigned long long* shared_rows,
         unsigned long long* bad_row,

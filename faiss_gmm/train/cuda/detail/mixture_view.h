@@ -9,12 +9,15 @@
 namespace faiss_gmm::cuda {
 
 /// The parameters of a pass; all arrays in device memory.
-/// log-joint of x and k, in nats: constant[k] - sum_j half_precision (x_j - mu_kj)^2.
+/// log-joint of x and k, in nats: constant[k] - sum_j half_precision (x_j - mu_kj)^2; full: constant[k] -
+/// |W_k (x - mu_k)|^2 / 2. A tied mixture is seen as the tied_spherical one that it is for whitened rows.
 struct MixtureView {
-    Covariance covariance = Covariance::tied_spherical; ///< one of the three without matrices
+    Covariance covariance = Covariance::tied_spherical; ///< not tied
     int K = 0, d = 0;
-    const float* means = nullptr;            ///< [K, d]
-    const double* constant = nullptr;        ///< [K] log pi_k - (d log 2 pi + log |S_k|) / 2
+    const float* means = nullptr;     ///< [K, d]
+    const float* means_low = nullptr; ///< [K, d] or null: see Rows::low
+    const double* inverse = nullptr;  ///< full: W_k = L_k^-1 [K, d, d], zeros above the diagonal
+    const double* constant = nullptr; ///< [K] log pi_k - (d log 2 pi + log |S_k|) / 2
     const double* half_precision = nullptr;  ///< [1], [K] or [K, d]: 1 / (2 s2)
     const float* half_precision32 = nullptr; ///< the same, rounded
 };

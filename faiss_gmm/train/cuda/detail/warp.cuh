@@ -5,6 +5,11 @@
 // What the threads of a warp do together on rows of d numbers: lane l holds dimensions
 // 128 c + 4 l .. 128 c + 4 l + 3 of chunk c.
 
+#include <cstdint>
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
 #include "faiss_gmm/train/cuda/detail/segments.h"
 
 namespace faiss_gmm::cuda {
@@ -48,26 +53,48 @@ __device__ inline float warp_sums(float (&value)[8]) {
     return value[0] + __shfl_xor_sync(whole_warp, value[0], 1);
 }
 
-/// Four numbers of a row from dimension `at` on, zeros past d. `aligned`: 16-byte loads are allowed.
+__device__ inline float to_float(float value) {
+    return value;
+}
+__device__ inline float to_float(__half value) {
+    return __half2float(value);
+}
+__device__ inline float to_float(__nv_bfloat16 value) {
+    return __bfloat162float(value);
+}
+__device__ inline float to_float(uint8_t value) {
+    return value;
+}
+__device__ inline float to_float(int8_t value) {
+    return value;
+}
+
+template <class T> struct alignas(4 * sizeof(T)) Four { T value[4]; };
+
+/// Four numbers of a row from dimension `at` on, zeros past d. `aligned`: one load of all four is allowed.
 template <class T>
 __device__ inline void load_four(const T* row, int at, int d, bool aligned, float* out) {
     if (aligned) {
-        const float4 v = at < d ? *reinterpret_cast<const float4*>(row + at) : float4{0, 0, 0, 0};
-        out[0] = v.x;
-        out[1] = v.y;
-        out[2] = v.z;
-        out[3] = v.w;
+        if (at < d) {
+            const Four<T> four = *reinterpret_cast<const Four<T>*>(row + at);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                out[i] = to_float(four.value[i]);
+            }
+        } else {
+            out[0] = out[1] = out[2] = out[3] = 0;
+        }
         return;
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-        out[i] = at + i < d ? row[at + i] : 0.0f;
+        out[i] = at + i < d ? to_float(row[at + i]) : 0.0f;
     }
 }
 
-template <int chunks>
+template <int chunks, class T>
 __device__ inline void
-load_row(const float* row, int d, bool aligned, int lane, float (&out)[4 * chunks]) {
+load_row(const T* row, int d, bool aligned, int lane, float (&out)[4 * chunks]) {
 #pragma unroll
     for (int c = 0; c < chunks; ++c) {
         load_four(row, chunk_width * c + 4 * lane, d, aligned, out + 4 * c);

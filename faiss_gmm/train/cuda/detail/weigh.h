@@ -7,6 +7,7 @@
 #include <cuda_runtime_api.h>
 
 #include "faiss_gmm/train/cuda/detail/mixture_view.h"
+#include "faiss_gmm/train/cuda/detail/rows.h"
 #include "faiss_gmm/train/cuda/detail/segments.h"
 
 namespace faiss_gmm::cuda {
@@ -16,8 +17,7 @@ constexpr int most_candidates = 32;
 
 /// Rows of a wave and the candidates of each; device memory.
 struct RowLists {
-    const float* x = nullptr; ///< [rows, d]
-    bool x_aligned = false;   ///< rows begin at multiples of 16 bytes
+    Rows x; ///< [rows, d]
     int rows = 0;
     int capacity = 0;
     uint16_t* component =
@@ -57,8 +57,7 @@ struct RowShare {
 /// Phase 4: sums of the other pairs, sorted by block and component.
 void sum_pairs(
         const MixtureView& mixture,
-        const float* x,
-        bool x_aligned,
+        const Rows& x,
         const RowShare* pairs,
         const SegmentTable& table,
         int segments,
