@@ -16,7 +16,9 @@
 //   Hopper adds 16 products and the sum with two bits behind the last, then cuts (Li et al. 2024,
 //   "FTTN"; dense_test.cu looks): 17 cuts of 2^-25 and one of 2^-23 a step, so that the bound is
 //   (5.25 w / 16 + 8) 2^-23 |y| max|c| 2 hp. Sums over 1,024 rows lose up to 192 such steps, of
-//   growing numbers: some 4e-6 of a mean about the origin. Scores are in units of log 2.
+//   growing numbers: some 4e-6 of a mean about the origin. The cuts of scores add up over rows, unlike
+//   roundings, to some 5e-8 of |y||c| 2 hp a step: more than a likelihood may be off where d is below
+//   16; such rows take dense.cu's form. Scores are in units of log 2.
 // Determinism: gpu_to_gpu; pieces are constants of K and d, whatever the chunks, the memory and the device.
 // Reference and test: exact.cu, tests/train/cuda/cuda_estep_engine_test.cc.
 #include <algorithm>
@@ -37,7 +39,11 @@ constexpr int slice = 64; // columns of a tile that lie together: 128 bytes a ro
 constexpr int slice_bytes = tile * slice * 2;
 constexpr int strip_bytes = 64 * slice * 2; // rows of one product
 constexpr int run_tiles = 8;                // of rows, between two visits of the sums to memory
-constexpr int most_pieces = 64, most_chunk_rows = 65536;
+#ifndef DENSE_PIECES
+#define DENSE_PIECES 32
+#define DENSE_ROWS 65536
+#endif
+constexpr int most_pieces = DENSE_PIECES, most_chunk_rows = DENSE_ROWS;
 constexpr float impossible = -1e30f; // a score whose exponential is 0; finite, so are differences
 constexpr float r_scale = 32768.0f;
 constexpr double log2_e = 1.4426950408889634;
@@ -357,6 +363,7 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
     PairPlace place;
     const int pairs = arguments.pieces.pairs_before[arguments.pieces.count];
     float acc[2][64];
+    int shared_rows = 0;
     if (group == 1) {
         hopper::give_turn(1);
     }
@@ -377,13 +384,16 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
             hopper::begin_products();
             c = hopper::operand_descriptor(shared.means[ring.stage]);
             multiply_parts<width>(acc[0], low, c);
+            hopper::close_group();
+            hopper::wait_for_all_but<1>();
+            release(&shared.means_there
+                             .empty[low_stage]); // the next ones need all the time they get
+            hopper::begin_products();
             multiply_parts<width>(acc[1], low + strip, c);
             multiply_parts<width>(acc[0], high, c);
             multiply_parts<width>(acc[1], high + strip, c);
             hopper::close_group();
             hopper::give_turn(2 - group);
-            hopper::wait_for_all_but<1>();
-            release(&shared.means_there.empty[low_stage]);
             hopper::wait_for_all_but<0>();
             release(&shared.means_there.empty[ring.stage]);
             ring.advance();
@@ -466,11 +476,15 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
                     arguments.output.moment[x] = // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k
                             square + row.distance / row.sum / (hp * log2_e);
                     if (power_of_two(row.second - row.best) * arguments.K > row.sum) {
-                        atomicAdd(arguments.output.shared_rows, 1ull);
+                        ++shared_rows;
                     }
                 }
             }
         }
+    }
+    shared_rows = warp_sum(shared_rows);
+    if (lane == 0 && shared_rows > 0) {
+        atomicAdd(arguments.output.shared_rows, static_cast<unsigned long long>(shared_rows));
     }
 }
 
@@ -586,18 +600,23 @@ __device__ void sum_rows(const Arguments& arguments, SumShared<width>& shared, i
         sums[i] = 0;
     }
     double mass[2] = {0, 0};
-    // Waits for the rows behind `ring` and starts their scores.
-    const auto start_scores = [&]() {
+    // Waits for the rows behind `ring` and starts their scores; what was started before is done when
+    // between() is called.
+    const auto start_scores = [&](auto between) {
         const int high = ring.stage;
         shared.rows_there.wait_for(ring);
         ring.advance();
+        const uint64_t y_high = hopper::operand_descriptor(shared.rows[high]);
+        hopper::begin_products();
+        multiply_parts_afresh<width>(score, c_low, y_high);
+        hopper::close_group();
+        hopper::wait_for_all_but<1>();
+        between();
         const int low = ring.stage;
         shared.rows_there.wait_for(ring);
         ring.advance();
-        const uint64_t y_high = hopper::operand_descriptor(shared.rows[high]);
         const uint64_t y_low = hopper::operand_descriptor(shared.rows[low]);
         hopper::begin_products();
-        multiply_parts_afresh<width>(score, c_low, y_high);
         multiply_parts<width>(score, c_high, y_low);
         multiply_parts<width>(score, c_high, y_high);
         hopper::close_group();
@@ -610,7 +629,7 @@ __device__ void sum_rows(const Arguments& arguments, SumShared<width>& shared, i
         const int k = stretch.k * tile + own;
         const float base[2] = {buffers.base[k], buffers.base[k + 8]};
         RowRing used = ring; // of the rows that are added up
-        start_scores();
+        start_scores([] {});
         hopper::wait_for_all_but<0>();
         int piece = stretch.first, t = 0, tiles = arguments.pieces.tiles(piece);
         while (true) {
@@ -654,13 +673,18 @@ __device__ void sum_rows(const Arguments& arguments, SumShared<width>& shared, i
                 hopper::multiply_registers(sums, high[step], hopper::advanced_rows(y_high, step));
             }
             hopper::close_group();
+            const auto release_rows = [&] {
+                release(&shared.rows_there.empty[high_stage]);
+                release(&shared.rows_there.empty[low_stage]);
+            };
             if (more) {
-                start_scores();
+                start_scores(release_rows);
             }
             hopper::give_turn(2 - group);
             hopper::wait_for_all_but<0>();
-            release(&shared.rows_there.empty[high_stage]);
-            release(&shared.rows_there.empty[low_stage]);
+            if (!more) {
+                release_rows();
+            }
             if (piece_ends || (t + 1) % run_tiles == 0) {
                 float* out = buffers.partial +
                              (static_cast<size_t>(piece) * shape.padded_K + k) * width +
@@ -730,33 +754,37 @@ __global__ void __launch_bounds__(threads, 1)
     }
 }
 
-/// Phase 4; a block a component.
-__global__ void add_pieces(
+/// Phase 4; a block a component, a thread a dimension.
+__global__ void __launch_bounds__(128) add_pieces(
         MixtureView mixture,
         const float* origin,
         DenseShape shape,
         DenseBuffers buffers,
         int pieces,
         PassSums sums) {
-    const int k = blockIdx.x, d = mixture.d, width = shape.padded_width;
-    const double factor = 1.0 / (static_cast<double>(r_scale) * buffers.scale[scale_rows]);
-    const double* mass = buffers.mass + k;
-    for (int j = threadIdx.x; j < d; j += blockDim.x) {
+    __shared__ double masses[most_pieces];
+    const int k = blockIdx.x, d = mixture.d, j = threadIdx.x;
+    const size_t stride = shape.padded_K;
+    if (j < pieces) {
+        masses[j] = buffers.mass[j * stride + k];
+    }
+    __syncthreads();
+    if (j < d) {
+        const double factor = 1.0 / (static_cast<double>(r_scale) * buffers.scale[scale_rows]);
         const size_t at = static_cast<size_t>(k) * d + j;
-        const float* partial = buffers.partial + static_cast<size_t>(k) * width + j;
+        const float* partial = buffers.partial + static_cast<size_t>(k) * shape.padded_width + j;
         const double c = mixture.means[at] - origin[j];
         double sum = sums.first_moment[at];
-#pragma unroll 8
+#pragma unroll 16
         for (int p = 0; p < pieces; ++p) {
-            sum += partial[static_cast<size_t>(p) * shape.padded_K * width] * factor -
-                   mass[static_cast<size_t>(p) * shape.padded_K] * c;
+            sum += partial[p * stride * shape.padded_width] * factor - masses[p] * c;
         }
         sums.first_moment[at] = sum;
     }
-    if (threadIdx.x == 0) {
+    if (j == 0) {
         double sum = sums.mass[k];
         for (int p = 0; p < pieces; ++p) {
-            sum += mass[static_cast<size_t>(p) * shape.padded_K];
+            sum += masses[p];
         }
         sums.mass[k] = sum;
     }
@@ -796,7 +824,7 @@ template <int width> void multiply(const Arguments& arguments, cudaStream_t stre
 } // namespace
 
 bool warpgroups_take(int d) {
-    return d <= 128;
+    return d >= 16 && d <= 128; // narrower: see Numerics
 }
 
 DenseShape warpgroup_dense_shape(int K, int d) {
