@@ -12,8 +12,8 @@
 // Phases of a chunk: 1 split the rows   2 (1), tiles of 128 x 128   3 (2), a warp a row   4 (3), tiles of
 //   128 components x 128 dimensions, 256 rows a piece   5 pieces in order, fp64.
 // Cost: 6 products of 2 n K d flops; scores and responsibilities of a chunk stay in L2. Measured on an
-//   H100: 22 ms for (1M, 1024, 128), 73 TFLOP/s of the 6 products; the sums wait for L2 more than for
-//   the tensor cores. A wgmma form would be the next step.
+//   H100: 22 to 26 ms for (1M, 1024, 128), 73 TFLOP/s of the 6 products; the sums wait for L2 more than
+//   for the tensor cores. On Hopper dense_wgmma.cu takes rows of 16 to 128 dimensions.
 // Numerics: F, E powers of two of the model, so that a row up to 4 (max |c| + sqrt(d s2)) fits fp16. Sums
 //   of 32 products leave the tensor core, which truncates, for fp32 additions. Bound: |s - exact| <=
 //   (1.5 32 2^-23 + (3 w / 32 + 4) 2^-24 + 2^-21) |y| max|c| 2 hp + 2^-23 max|base|; rows where this

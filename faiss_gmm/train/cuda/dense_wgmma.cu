@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// The dense tier (dense.cu) on Hopper, for rows of at most 128 dimensions: no score leaves the chip.
+// The dense tier (dense.cu) on Hopper, for rows of 16 to 128 dimensions: no score leaves the chip.
 //   (1) to (3) as in dense.cu; scores twice: once for each row's normaliser, once for the sums.
 // Phases of a chunk (up to 65,536 rows in pieces, as tiles of 128):
 //   1 tile       y in halves, as the tiles that the products read; |y|^2
@@ -11,18 +11,22 @@
 //                product wants its left operand; sums [64, d] stay in registers for 1,024 rows
 //   4 add        pieces in order, fp64
 // 2 and 3: a warp copies tiles, two warpgroups take turns: one multiplies while the other exponentiates.
-// Cost: 9 products of 2 n K d flops, of L2 64 KB a tile of 128 x 128 scores and phase.
+// Cost: 9 products of 2 n K d flops; 64 KB from L2 a tile of 128 x 128 scores. (1M, 1024, 128) on an H100:
+//   predicted 3.7 ms, measured 4.2 = 16 (.023 + .091 + .150 + .013); 2 runs at 570 TFLOP/s, 3 at 690 of
+//   cuBLAS's 775, at 1.65 GHz where idle ones get 1.98: power. Lost: pieces of 1,024 rows (4: .028), chunks of
+//   half the size (.4 ms), turns handed over earlier or not at all. Storing scores costs more L2 time
+//   than computing them again.
 // Numerics: as dense.cu's, but the small products come first and all stay in the tensor core's sum.
-//   Hopper adds 16 products and the sum with two bits behind the last, then cuts (Li et al. 2024,
-//   "FTTN"; dense_test.cu looks): 17 cuts of 2^-25 and one of 2^-23 a step, so that the bound is
-//   (5.25 w / 16 + 8) 2^-23 |y| max|c| 2 hp. Sums over 1,024 rows lose up to 192 such steps, of
-//   growing numbers: some 4e-6 of a mean about the origin. The cuts of scores add up over rows, unlike
-//   roundings, to some 5e-8 of |y||c| 2 hp a step: more than a likelihood may be off where d is below
-//   16; such rows take dense.cu's form. Scores are in units of log 2.
-// Determinism: gpu_to_gpu; pieces are constants of K and d, whatever the chunks, the memory and the device.
-// Reference and test: exact.cu, tests/train/cuda/cuda_estep_engine_test.cc.
+//   Hopper adds 16 products and the sum before with two bits behind the last, then cuts (Li et al. 2024,
+//   "FTTN"; dense_test.cu looks): 17 cuts of 2^-25 and one of 2^-23 a step. Bound: (5.25 w / 16 + 8) 2^-23
+//   |y| max|c| 2 hp, 6e-6 at w = 128. Cuts add up over rows as roundings do not, 5e-8 of a score a step:
+//   too much for likelihoods where d < 16, hence the portable form there. 192 cuts of growing sums
+//   in 1,024 rows: some 4e-6 of a mean about the origin. Scores are in units of log 2.
+// Determinism: gpu_to_gpu among Hopper's; pieces are constants of K and d.
+// Reference and test: exact.cu, tests/train/cuda/{dense,cuda_estep_engine}_test.
 #include <algorithm>
 
+#include "faiss_gmm/train/cuda/detail/collect_launch.h"
 #include "faiss_gmm/train/cuda/detail/dense.h"
 #include "faiss_gmm/train/cuda/detail/device.h"
 #include "faiss_gmm/train/cuda/detail/halves.cuh"
@@ -39,11 +43,7 @@ constexpr int slice = 64; // columns of a tile that lie together: 128 bytes a ro
 constexpr int slice_bytes = tile * slice * 2;
 constexpr int strip_bytes = 64 * slice * 2; // rows of one product
 constexpr int run_tiles = 8;                // of rows, between two visits of the sums to memory
-#ifndef DENSE_PIECES
-#define DENSE_PIECES 32
-#define DENSE_ROWS 65536
-#endif
-constexpr int most_pieces = DENSE_PIECES, most_chunk_rows = DENSE_ROWS;
+constexpr int most_pieces = 32, most_chunk_rows = 65536;
 constexpr float impossible = -1e30f; // a score whose exponential is 0; finite, so are differences
 constexpr float r_scale = 32768.0f;
 constexpr double log2_e = 1.4426950408889634;
@@ -51,7 +51,6 @@ constexpr double log2_e = 1.4426950408889634;
 template <int width_> struct Shape {
     static constexpr int width = width_;
     static constexpr int slices = (width + slice - 1) / slice;
-    static constexpr int steps = width / 16; ///< of a product over dimensions
     static constexpr int part_bytes =
             slices * slice_bytes; ///< the high or the low halves of a tile
 };
@@ -127,11 +126,11 @@ __device__ float power_of_two(float x) {
     return y;
 }
 
-/// acc += A B^T over the dimensions from 16 first_step on; descriptors of parts of tiles.
-template <int width, int first_step = 0>
+/// acc += A B^T over the dimensions from 16 first on, up to 16 last; descriptors of parts of tiles.
+template <int width, int first = 0, int last = width / 16>
 __device__ void multiply_parts(float (&acc)[64], uint64_t a, uint64_t b) {
 #pragma unroll
-    for (int step = first_step; step < Shape<width>::steps; ++step) {
+    for (int step = first; step < last; ++step) {
         const uint64_t at = (step / 4 * slice_bytes + step % 4 * 32) >> 4;
         hopper::multiply_asynchronously(acc, a + at, b + at);
     }
@@ -368,7 +367,8 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
         hopper::give_turn(1);
     }
     for (int pair = blockIdx.x; pair < pairs; pair += gridDim.x) {
-        Normaliser state[2][2];
+        // One dimension: nvcc 13.0 leaves members of the second row of an array of arrays at 0.
+        Normaliser state[4];
         shared.rows_there[group].wait_for(rows_ring);
         for (int k = 0; k < tiles; ++k) {
             hopper::wait_for_turn(1 + group);
@@ -408,8 +408,8 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
             float before[2][2];
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
-                before[m][0] = state[m][0].best;
-                before[m][1] = state[m][1].best;
+                before[m][0] = state[2 * m].best;
+                before[m][1] = state[2 * m + 1].best;
             }
 #pragma unroll
             for (int n = 0; n < tile / 8; ++n) {
@@ -422,15 +422,15 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
                         const int i = 4 * n + 2 * h;
                         s[i] = fmaf(s[i], factor, b.x);
                         s[i + 1] = fmaf(s[i + 1], factor, b.y);
-                        state[m][h].see(s[i]);
-                        state[m][h].see(s[i + 1]);
+                        state[2 * m + h].see(s[i]);
+                        state[2 * m + h].see(s[i + 1]);
                     }
                 }
             }
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
-                state[m][0].rescale(before[m][0]);
-                state[m][1].rescale(before[m][1]);
+                state[2 * m].rescale(before[m][0]);
+                state[2 * m + 1].rescale(before[m][1]);
             }
 #pragma unroll
             for (int n = 0; n < tile / 8; ++n) {
@@ -440,7 +440,7 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
 #pragma unroll
                     for (int h = 0; h < 2; ++h) {
                         const float s0 = acc[m][4 * n + 2 * h], s1 = acc[m][4 * n + 2 * h + 1];
-                        Normaliser& row = state[m][h];
+                        Normaliser& row = state[2 * m + h];
                         const float e0 = power_of_two(s0 - row.best);
                         const float e1 = power_of_two(s1 - row.best);
                         row.sum += e0 + e1;
@@ -458,7 +458,7 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
         for (int m = 0; m < 2; ++m) {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                Normaliser& row = state[m][h];
+                Normaliser& row = state[2 * m + h];
                 row.merge_quad();
                 const int i = pair_row + 64 * m + 16 * warp + 8 * h + lane / 4;
                 if (lane % 4 != 0) {
@@ -791,14 +791,6 @@ __global__ void __launch_bounds__(128) add_pieces(
 }
 
 // ---- host
-
-int multiprocessors() {
-    int device = 0, count = 0;
-    check(cudaGetDevice(&device), "asking for the current device");
-    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-          "asking for the number of multiprocessors");
-    return count;
-}
 
 template <class Shared>
 void launch(

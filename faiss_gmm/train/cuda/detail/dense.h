@@ -12,8 +12,8 @@
 
 namespace faiss_gmm::cuda {
 
-/// Shapes of the dense tier, functions of K, d and the path alone. The rows of a chunk are added up in
-/// pieces; a piece is a whole chunk's share or what is left of a block.
+/// Shapes of the dense tier, functions of K, d and the path alone. A block's rows are cut into pieces,
+/// and a chunk is as many pieces as are worked on at once.
 struct DenseShape {
     CollectPath path = CollectPath::portable; ///< hopper: dense_wgmma.cu, else dense.cu
     int padded_K = 0;                         ///< a multiple of 128
