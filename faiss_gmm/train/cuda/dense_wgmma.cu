@@ -12,10 +12,10 @@
 //   4 add        pieces in order, fp64
 // 2 and 3: a warp copies tiles, two warpgroups take turns: one multiplies while the other exponentiates.
 // Cost: 9 products of 2 n K d flops; 64 KB from L2 a tile of 128 x 128 scores. (1M, 1024, 128) on an H100:
-//   predicted 3.7 ms, measured 4.2 = 16 (.023 + .091 + .150 + .013); 2 runs at 570 TFLOP/s, 3 at 690 of
-//   cuBLAS's 775, at 1.65 GHz where idle ones get 1.98: power. Lost: pieces of 1,024 rows (4: .028), chunks of
-//   half the size (.4 ms), turns handed over earlier or not at all. Storing scores costs more L2 time
-//   than computing them again.
+//   predicted 3.7 ms, measured 4.2 = 16 (.023 + .091 + .150 + .013); 2 runs at 570 TFLOP/s, 3 at 690
+//   of cuBLAS's 775, at 1.65 GHz where 1 and 4 get 1.98: power. Lost: pieces of 1,024 rows (4: .028),
+//   chunks of half the size (.4 ms more), turns handed over earlier (nothing) or not at all
+//   (2: 3% more). Storing scores would cost more L2 time than computing them again costs tensor time.
 // Numerics: as dense.cu's, but the small products come first and all stay in the tensor core's sum.
 //   Hopper adds 16 products and the sum before with two bits behind the last, then cuts (Li et al. 2024,
 //   "FTTN"; dense_test.cu looks): 17 cuts of 2^-25 and one of 2^-23 a step. Bound: (5.25 w / 16 + 8) 2^-23
@@ -43,7 +43,7 @@ constexpr int slice = 64; // columns of a tile that lie together: 128 bytes a ro
 constexpr int slice_bytes = tile * slice * 2;
 constexpr int strip_bytes = 64 * slice * 2; // rows of one product
 constexpr int run_tiles = 8;                // of rows, between two visits of the sums to memory
-constexpr int most_pieces = 32, most_chunk_rows = 65536;
+constexpr int most_pieces = 64, most_chunk_rows = 65536;
 constexpr float impossible = -1e30f; // a score whose exponential is 0; finite, so are differences
 constexpr float r_scale = 32768.0f;
 constexpr double log2_e = 1.4426950408889634;

@@ -2,6 +2,7 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include <cuda_runtime_api.h>
