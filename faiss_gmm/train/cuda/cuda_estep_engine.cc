@@ -9,8 +9,8 @@
 //   2 order    rows by block and provisional home          (order.cu)
 //   3 weigh    exact responsibilities; the home's share is added up from the same read (weigh.cu)
 //   4 sum      the other pairs, by block and component     (order.cu, weigh.cu)
-//   5 left     rows without a list: dense products where their bound allows (dense.cu), the others
-//              in fp64                                     (exact.cu)
+//   5 left     rows without a list: dense products where their bound allows (dense.cu,
+//              dense_wgmma.cu), the others in fp64         (exact.cu)
 // The host waits once a wave, for the number of pairs and of rows left to 5, while the device adds up
 // the homes. Four sets of fp64 sums (3, 4, both of 5), each in the order of the blocks, become one in finish().
 // tied: rows are whitened as a wave begins, and all else sees a tied_spherical mixture; full: all rows go
@@ -368,7 +368,7 @@ private:
             const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs);
     void sum_left_rows(const int* left);
     bool dense_applies() const;
-    DenseBuffers dense_buffers();
+    DenseShape shape_of_dense_tier() const;
     SegmentSums segment_sums(size_t segments, bool with_likelihood);
     ExactBuffers exact_buffers();
     void combine();
@@ -420,9 +420,8 @@ private:
     DeviceArray<double> segment_numbers_, log_likelihood_, likelihood_tiles_;
     DeviceArray<float> white_high_, white_low_;
     DeviceArray<double> exact_joint_, exact_share_, dense_moment_;
-    DeviceArray<uint16_t> dense_halves_;
-    DeviceArray<float> dense_floats_, dense_scale_;
-    DeviceArray<double> dense_mass_;
+    DeviceArray<float> dense_scale_;
+    DeviceBytes dense_memory_;
     bool dense_is_prepared_ = false; ///< for this pass
     PinnedBytes host_counts_;
     /// The wave that is under way: phases 1 to 3 are launched.
@@ -561,7 +560,7 @@ void Engine::start_pass(Assignment assignment) {
         find_dense_scales(
                 mixture_.view(),
                 mixture_.origin(),
-                dense_shape(static_cast<int>(K_), static_cast<int>(d_)),
+                shape_of_dense_tier(),
                 dense_scale_.data(),
                 stream_.get());
     }
@@ -1122,29 +1121,8 @@ bool Engine::dense_applies() const {
            assignment_ == Assignment::soft && options_.tier != CudaTier::exact;
 }
 
-DenseBuffers Engine::dense_buffers() {
-    const DenseShape shape = dense_shape(static_cast<int>(K_), static_cast<int>(d_));
-    const size_t K = shape.padded_K, width = shape.padded_width, rows = shape.chunk_rows;
-    const size_t pieces = rows / dense_split;
-    DenseBuffers buffers;
-    // Rows of halves are multiples of 64 bytes, so everything is aligned.
-    dense_halves_.reserve(2 * (K * width + rows * width + rows * K));
-    buffers.means_high = dense_halves_.data();
-    buffers.means_low = buffers.means_high + K * width;
-    buffers.rows_high = buffers.means_low + K * width;
-    buffers.rows_low = buffers.rows_high + rows * width;
-    buffers.r_high = buffers.rows_low + rows * width;
-    buffers.r_low = buffers.r_high + rows * K;
-    dense_floats_.reserve(2 * K + rows + rows * K + pieces * K * width);
-    buffers.base = dense_floats_.data();
-    buffers.constant = buffers.base + K;
-    buffers.square = buffers.constant + K;
-    buffers.score = buffers.square + rows;
-    buffers.partial = buffers.score + rows * K;
-    dense_mass_.reserve(pieces * K);
-    buffers.mass = dense_mass_.data();
-    buffers.scale = dense_scale_.data();
-    return buffers;
+DenseShape Engine::shape_of_dense_tier() const {
+    return dense_shape(path_, static_cast<int>(K_), static_cast<int>(d_));
 }
 
 /// Phase 5. left[b]: where in the order block b's rows of the dense tier begin; left[blocks]: where
@@ -1160,8 +1138,10 @@ void Engine::sum_left_rows(const int* left) {
     check(cudaMemsetAsync(dense_moment_.data(), 0, lists.rows * sizeof(double), stream),
           "clearing moments");
     if (left[0] < left[blocks]) {
-        const DenseShape shape = dense_shape(static_cast<int>(K_), static_cast<int>(d_));
-        const DenseBuffers buffers = dense_buffers();
+        const DenseShape shape = shape_of_dense_tier();
+        dense_memory_.reserve(dense_bytes(shape));
+        const DenseBuffers buffers =
+                place_dense_buffers(shape, dense_memory_.data(), dense_scale_.data());
         if (dense_sums_.empty()) {
             dense_sums_.clear(K_, d_, diagonal, stream);
         }
@@ -1169,21 +1149,18 @@ void Engine::sum_left_rows(const int* left) {
             prepare_dense(mixture_.view(), mixture_.origin(), shape, buffers, stream);
             dense_is_prepared_ = true;
         }
-        for (int b = 0; b < blocks; ++b) {
-            sum_densely(
-                    mixture_.view(),
-                    mixture_.origin(),
-                    shape,
-                    buffers,
-                    lists.x,
-                    wave_.order + left[b],
-                    left[b + 1] - left[b],
-                    dense_sums_.view(),
-                    log_likelihood_.data(),
-                    dense_moment_.data(),
-                    &counters_.data()->shared_rows,
-                    stream);
-        }
+        const DenseRows dense{lists.x, wave_.order, left, blocks};
+        const DenseOutput output{
+                log_likelihood_.data(), dense_moment_.data(), &counters_.data()->shared_rows};
+        sum_densely(
+                mixture_.view(),
+                mixture_.origin(),
+                shape,
+                buffers,
+                dense,
+                dense_sums_.view(),
+                output,
+                stream);
         clock_.mark("dense rows", stream);
     }
     if (exact_rows > 0) {

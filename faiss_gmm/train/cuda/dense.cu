@@ -12,8 +12,8 @@
 // Phases of a chunk: 1 split the rows   2 (1), tiles of 128 x 128   3 (2), a warp a row   4 (3), tiles of
 //   128 components x 128 dimensions, 256 rows a piece   5 pieces in order, fp64.
 // Cost: 6 products of 2 n K d flops; scores and responsibilities of a chunk stay in L2. Measured on an
-//   H100: 22 ms for (1M, 1024, 128), 73 TFLOP/s of the 6 products; the sums wait for L2 more than for
-//   the tensor cores. A wgmma form would be the next step.
+//   H100: 22 to 26 ms for (1M, 1024, 128), 73 TFLOP/s of the 6 products; the sums wait for L2 more than
+//   for the tensor cores. On Hopper dense_wgmma.cu takes rows of 16 to 128 dimensions.
 // Numerics: F, E powers of two of the model, so that a row up to 4 (max |c| + sqrt(d s2)) fits fp16. Sums
 //   of 32 products leave the tensor core, which truncates, for fp32 additions. Bound: |s - exact| <=
 //   (1.5 32 2^-23 + (3 w / 32 + 4) 2^-24 + 2^-21) |y| max|c| 2 hp + 2^-23 max|base|; rows where this
@@ -26,37 +26,20 @@
 
 #include <algorithm>
 
-#include <cuda_fp16.h>
-
 #include "faiss_gmm/train/cuda/detail/device.h"
+#include "faiss_gmm/train/cuda/detail/halves.cuh"
 #include "faiss_gmm/train/cuda/detail/rows.cuh"
 
 namespace faiss_gmm::cuda {
 namespace {
 
 constexpr int tile = 128, depth = 32, gemm_threads = 256;
+constexpr int dense_split = 256;       ///< rows of a piece
 constexpr int score_pitch = depth + 8; ///< halves; 80 bytes: eight rows meet all banks
 constexpr int sum_pitch = tile + 8;    ///< halves; 272 bytes
 constexpr float r_scale = 32768.0f;
 constexpr float infinity = __builtin_huge_valf();
 constexpr float tolerable_error = 1e-3f; ///< nats, were every rounding the worst
-
-/// Places in DenseBuffers::scale.
-enum : int {
-    scale_rows,  ///< F
-    scale_means, ///< E
-    scale_reach, ///< largest |y_j| that fits
-    scale_error, ///< |y|'s factor in the bound of s
-    scale_largest_square,
-    scale_largest_base,
-};
-
-/// high + low = value up to 2^-22.
-__device__ void split(float value, uint16_t& high, uint16_t& low) {
-    const __half h = __float2half_rn(value);
-    high = __half_as_ushort(h);
-    low = __half_as_ushort(__float2half_rn(value - __half2float(h)));
-}
 
 __device__ float power_of_two_below(float value) {
     return exp2f(floorf(log2f(value)));
@@ -87,7 +70,7 @@ __global__ void find_largest(MixtureView mixture, const float* origin, float* sc
     }
 }
 
-__global__ void find_scales(MixtureView mixture, int padded_width, float* scale) {
+__global__ void find_scales(MixtureView mixture, float rounding, float* scale) {
     const int d = mixture.d;
     const float hp = mixture.half_precision32[0], base = scale[scale_largest_base];
     const float norm = sqrtf(scale[scale_largest_square]) * 1.001f;
@@ -96,8 +79,6 @@ __global__ void find_scales(MixtureView mixture, int padded_width, float* scale)
     scale[scale_rows] = usable ? 2048 * power_of_two_below(1 / reach) : 1;
     scale[scale_means] = usable ? 2048 * power_of_two_below(1 / fmaxf(norm, 1e-15f)) : 1;
     scale[scale_reach] = usable ? reach : -1;
-    const float rounding =
-            1.5f * depth * 0x1.0p-23f + (padded_width / depth * 3 + 4) * 0x1.0p-24f + 0x1.0p-21f;
     // What |base| costs is the same for all rows: it is taken off what is tolerable.
     const float left = tolerable_error - base * 0x1.0p-23f;
     scale[scale_error] = left > 0 ? rounding * norm * 2 * hp / left : infinity;
@@ -328,9 +309,7 @@ __global__ void responsibility_kernel(
         DenseBuffers buffers,
         const uint32_t* row,
         int count,
-        double* log_likelihood,
-        double* moment,
-        unsigned long long* shared_rows) {
+        DenseOutput output) {
     const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (i >= (count + dense_split - 1) / dense_split * dense_split) {
         return;
@@ -387,10 +366,10 @@ __global__ void responsibility_kernel(
     }
     if (lane == 0) {
         const double hp = mixture.half_precision[0], square = buffers.square[i];
-        log_likelihood[row[i]] = mixture.constant[0] - hp * square + best + logf(sum);
-        moment[row[i]] = square + weighted / hp; // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k
+        output.log_likelihood[row[i]] = mixture.constant[0] - hp * square + best + logf(sum);
+        output.moment[row[i]] = square + weighted / hp; // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k
         if (second > 1.0f / mixture.K) {
-            atomicAdd(shared_rows, 1ull);
+            atomicAdd(output.shared_rows, 1ull);
         }
     }
 }
@@ -526,14 +505,77 @@ int rounded_up(int value, int unit) {
 
 } // namespace
 
-DenseShape dense_shape(int K, int d) {
+DenseShape dense_shape(CollectPath path, int K, int d) {
+    if (path == CollectPath::hopper && warpgroups_take(d)) {
+        return warpgroup_dense_shape(K, d);
+    }
     constexpr int scores = 1 << 22; // of a chunk: 16 MiB, and as many in halves twice
     DenseShape shape;
     shape.padded_K = rounded_up(K, tile);
-    shape.padded_width = rounded_up(d, depth);
+    shape.padded_width = shape.row_width = rounded_up(d, depth);
+    shape.piece_rows = dense_split;
     shape.chunk_rows =
             std::clamp(scores / shape.padded_K / dense_split * dense_split, dense_split, 4096);
+    const float sums = static_cast<float>(3 * shape.padded_width / depth);
+    shape.rounding = 1.5f * depth * 0x1.0p-23f + (sums + 4) * 0x1.0p-24f + 0x1.0p-21f;
     return shape;
+}
+
+namespace {
+
+/// Hands out parts of one piece of memory, or only counts them.
+class Places {
+public:
+    explicit Places(void* memory) : memory_(static_cast<unsigned char*>(memory)) {}
+    template <class T> void take(T*& pointer, size_t count) {
+        pointer = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + bytes_);
+        bytes_ += (count * sizeof(T) + 255) / 256 * 256;
+    }
+    size_t bytes() const {
+        return bytes_;
+    }
+
+private:
+    unsigned char* memory_;
+    size_t bytes_ = 0;
+};
+
+size_t place(const DenseShape& shape, void* memory, DenseBuffers& out) {
+    const bool portable = shape.path != CollectPath::hopper;
+    const size_t K = shape.padded_K, rows = shape.chunk_rows, pieces = shape.pieces();
+    const size_t width = shape.row_width, parts = portable ? 1 : 2;
+    Places places(memory);
+    places.take(out.means_high, parts * K * width);
+    places.take(out.rows_high, parts * rows * width);
+    places.take(out.base, K);
+    places.take(out.constant, K);
+    places.take(out.square, rows);
+    places.take(out.partial, pieces * K * shape.padded_width);
+    places.take(out.mass, pieces * K);
+    if (portable) {
+        places.take(out.means_low, K * width);
+        places.take(out.rows_low, rows * width);
+        places.take(out.score, rows * K);
+        places.take(out.r_high, rows * K);
+        places.take(out.r_low, rows * K);
+    } else {
+        places.take(out.norm, rows);
+    }
+    return places.bytes();
+}
+
+} // namespace
+
+size_t dense_bytes(const DenseShape& shape) {
+    DenseBuffers none;
+    return place(shape, nullptr, none);
+}
+
+DenseBuffers place_dense_buffers(const DenseShape& shape, void* memory, float* scale) {
+    DenseBuffers buffers;
+    buffers.scale = scale;
+    place(shape, memory, buffers);
+    return buffers;
 }
 
 void find_dense_scales(
@@ -544,7 +586,7 @@ void find_dense_scales(
         cudaStream_t stream) {
     check(cudaMemsetAsync(scale, 0, dense_scales * sizeof(float), stream), "clearing scales");
     find_largest<<<(mixture.K + 7) / 8, 256, 0, stream>>>(mixture, origin, scale);
-    find_scales<<<1, 1, 0, stream>>>(mixture, shape.padded_width, scale);
+    find_scales<<<1, 1, 0, stream>>>(mixture, shape.rounding, scale);
     check_launch("preparing the dense tier");
 }
 
@@ -554,6 +596,10 @@ void prepare_dense(
         const DenseShape& shape,
         const DenseBuffers& buffers,
         cudaStream_t stream) {
+    if (shape.path == CollectPath::hopper) {
+        split_means_into_tiles(mixture, origin, shape, buffers, stream);
+        return;
+    }
     split_means<<<shape.padded_K, 128, 0, stream>>>(mixture, origin, shape, buffers);
     check_launch("preparing the dense tier");
 }
@@ -568,7 +614,10 @@ void classify_left_rows(
     check_launch("choosing tiers");
 }
 
-void sum_densely(
+namespace {
+
+/// Rows `row` [count] of one block.
+void sum_block(
         const MixtureView& mixture,
         const float* origin,
         const DenseShape& shape,
@@ -577,9 +626,7 @@ void sum_densely(
         const uint32_t* row,
         int count,
         const PassSums& sums,
-        double* log_likelihood,
-        double* moment,
-        unsigned long long* shared_rows,
+        const DenseOutput& output,
         cudaStream_t stream) {
     for (int first = 0; first < count; first += shape.chunk_rows) {
         const int here = std::min(shape.chunk_rows, count - first);
@@ -590,12 +637,43 @@ void sum_densely(
         score_kernel<<<dim3(shape.padded_K / tile, padded / tile), gemm_threads, 0, stream>>>(
                 mixture.half_precision32, shape, buffers);
         responsibility_kernel<<<padded / 8, 256, 0, stream>>>(
-                mixture, shape, buffers, row + first, here, log_likelihood, moment, shared_rows);
+                mixture, shape, buffers, row + first, here, output);
         mass_kernel<<<dim3(shape.padded_K / tile, pieces), tile, 0, stream>>>(shape, buffers);
         const dim3 grid((shape.padded_width + tile - 1) / tile, shape.padded_K / tile, pieces);
         moment_kernel<<<grid, gemm_threads, 0, stream>>>(shape, buffers);
         add_pieces<<<mixture.K, 128, 0, stream>>>(mixture, origin, shape, buffers, pieces, sums);
         check_launch("adding up rows densely");
+    }
+}
+
+} // namespace
+
+void sum_densely(
+        const MixtureView& mixture,
+        const float* origin,
+        const DenseShape& shape,
+        const DenseBuffers& buffers,
+        const DenseRows& rows,
+        const PassSums& sums,
+        const DenseOutput& output,
+        cudaStream_t stream) {
+    if (shape.path == CollectPath::hopper) {
+        sum_by_warpgroups(mixture, origin, shape, buffers, rows, sums, output, stream);
+        return;
+    }
+    for (int b = 0; b < rows.blocks; ++b) {
+        const int first = rows.left[b], count = rows.left[b + 1] - first;
+        sum_block(
+                mixture,
+                origin,
+                shape,
+                buffers,
+                rows.x,
+                rows.order + first,
+                count,
+                sums,
+                output,
+                stream);
     }
 }
 

@@ -601,14 +601,19 @@ __device__ int weigh_row(
 }
 
 template <Covariance form, int chunks>
-__global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 4 : 1) weigh_kernel(
-        MixtureView mixture,
-        PairRule rule,
-        RowLists lists,
-        const uint32_t* __restrict__ order,
-        SegmentTable table,
-        unsigned long long first_row,
-        WeighOutput out) {
+__global__ void __launch_bounds__(
+        32 * warps_a_block,
+        chunks > 1                           ? 1
+        : form == Covariance::tied_spherical ? 5
+                                             : 4)
+        weigh_kernel(
+                MixtureView mixture,
+                PairRule rule,
+                RowLists lists,
+                const uint32_t* __restrict__ order,
+                SegmentTable table,
+                unsigned long long first_row,
+                WeighOutput out) {
     const int s = blockIdx.x * warps_a_block + threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
     if (s >= table.first[table.groups]) {

@@ -2,46 +2,69 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include <cuda_runtime_api.h>
 
+#include "faiss_gmm/train/cuda/collect.h"
 #include "faiss_gmm/train/cuda/detail/mixture_view.h"
 #include "faiss_gmm/train/cuda/detail/order.h"
+#include "faiss_gmm/train/cuda/detail/rows.h"
 
 namespace faiss_gmm::cuda {
 
-/// Rows of a chunk that are added up in one piece; a chunk is a multiple of it.
-constexpr int dense_split = 256;
-
-/// Shapes of the dense tier, functions of K and d alone.
+/// Shapes of the dense tier, functions of K, d and the path alone. A block's rows are cut into pieces,
+/// and a chunk is as many pieces as are worked on at once.
 struct DenseShape {
-    int padded_K = 0;     ///< a multiple of 128
-    int padded_width = 0; ///< of 32
-    int chunk_rows = 0;   ///< of dense_split
+    CollectPath path = CollectPath::portable; ///< hopper: dense_wgmma.cu, else dense.cu
+    int padded_K = 0;                         ///< a multiple of 128
+    int padded_width = 0;                     ///< portable: of 32; hopper: 64, 96 or 128
+    int row_width = 0;                        ///< numbers that a row takes in memory
+    int piece_rows = 0;
+    int chunk_rows = 0; ///< of piece_rows
+    int pieces() const {
+        return chunk_rows / piece_rows;
+    }
+    /// Of |y| max|c| 2 hp: what a score may be off by.
+    float rounding = 0;
 };
-DenseShape dense_shape(int K, int d);
+DenseShape dense_shape(CollectPath path, int K, int d);
 
-/// Device memory of the dense tier.
+/// Device memory of the dense tier. hopper: halves lie as dense_wgmma.cu's tiles, [tiles of 128, high and
+/// low, row_width / 64, 128, 64].
 struct DenseBuffers {
+    float* scale = nullptr; ///< [dense_scales], see dense.cu
     // Of a pass; halves as bits.
-    uint16_t* means_high = nullptr; ///< [padded_K, padded_width]
-    uint16_t* means_low = nullptr;
-    float* base = nullptr;     ///< [padded_K] s of y = 0; -infinity in the padding
-    float* constant = nullptr; ///< [padded_K] constant_k - constant_0
-    float* scale = nullptr;    ///< [dense_scales], see dense.cu
+    uint16_t* means_high = nullptr; ///< [padded_K, row_width]; hopper: tiles
+    uint16_t* means_low = nullptr;  ///< hopper: none
+    float* base = nullptr;          ///< [padded_K] s of y = 0; -infinity in the padding
+    float* constant = nullptr;      ///< [padded_K] constant_k - constant_0
     // Of a chunk.
-    uint16_t* rows_high = nullptr; ///< [chunk, padded_width]
-    uint16_t* rows_low = nullptr;
-    float* square = nullptr;    ///< [chunk] |y|^2
-    float* score = nullptr;     ///< [chunk, padded_K], then responsibilities
-    uint16_t* r_high = nullptr; ///< [chunk, padded_K]
+    uint16_t* rows_high = nullptr; ///< [chunk, row_width]; hopper: tiles
+    uint16_t* rows_low = nullptr;  ///< hopper: none
+    float* square = nullptr;       ///< [chunk] |y|^2
+    float2* norm = nullptr;        ///< [chunk] hopper: largest score, 2^15 / sum
+    float* score = nullptr;        ///< [chunk, padded_K], then responsibilities; hopper: none
+    uint16_t* r_high = nullptr;    ///< [chunk, padded_K]; hopper: none
     uint16_t* r_low = nullptr;
-    float* partial = nullptr; ///< [chunk / dense_split, padded_K, padded_width]
-    double* mass = nullptr;   ///< [chunk / dense_split, padded_K]
+    float* partial = nullptr; ///< [pieces, padded_K, padded_width]
+    double* mass = nullptr;   ///< [pieces, padded_K]
 };
+size_t dense_bytes(const DenseShape& shape);
+/// `memory` of dense_bytes(), on a multiple of 256.
+DenseBuffers place_dense_buffers(const DenseShape& shape, void* memory, float* scale);
 
-constexpr int dense_scales = 6;
+/// Places in DenseBuffers::scale.
+enum DenseScale : int {
+    scale_rows,  ///< F
+    scale_means, ///< E
+    scale_reach, ///< largest |y_j| that fits
+    scale_error, ///< |y|'s factor in the bound of s
+    scale_largest_square,
+    scale_largest_base,
+    dense_scales
+};
 
 /// What classify_left_rows() and the rest need of a tied_spherical model: `scale` [dense_scales].
 void find_dense_scales(
@@ -69,20 +92,50 @@ void classify_left_rows(
         const RowLists& lists,
         cudaStream_t stream);
 
-/// Adds rows `row` [count] of one block to the sums (tied_spherical), and writes their likelihoods and
-/// sum_k r |x - mu_k|^2 into log_likelihood, moment [wave rows].
+/// Rows of a wave for the dense tier.
+struct DenseRows {
+    Rows x;
+    const uint32_t* order = nullptr; ///< numbers in x
+    const int* left = nullptr; ///< [blocks + 1], host: where a block's rows begin in the order
+    int blocks = 0;
+};
+
+/// What is known of single rows, [wave rows].
+struct DenseOutput {
+    double* log_likelihood = nullptr;
+    double* moment = nullptr; ///< sum_k r |x - mu_k|^2
+    unsigned long long* shared_rows = nullptr;
+};
+
+/// Adds the rows to the sums (tied_spherical), block by block, piece by piece, and writes what is known
+/// of each.
 void sum_densely(
         const MixtureView& mixture,
         const float* origin,
         const DenseShape& shape,
         const DenseBuffers& buffers,
-        const Rows& x,
-        const uint32_t* row,
-        int count,
+        const DenseRows& rows,
         const PassSums& sums,
-        double* log_likelihood,
-        double* moment,
-        unsigned long long* shared_rows,
+        const DenseOutput& output,
+        cudaStream_t stream);
+
+// The form of dense_wgmma.cu behind the above.
+DenseShape warpgroup_dense_shape(int K, int d);
+bool warpgroups_take(int d);
+void split_means_into_tiles(
+        const MixtureView& mixture,
+        const float* origin,
+        const DenseShape& shape,
+        const DenseBuffers& buffers,
+        cudaStream_t stream);
+void sum_by_warpgroups(
+        const MixtureView& mixture,
+        const float* origin,
+        const DenseShape& shape,
+        const DenseBuffers& buffers,
+        const DenseRows& rows,
+        const PassSums& sums,
+        const DenseOutput& output,
         cudaStream_t stream);
 
 } // namespace faiss_gmm::cuda
