@@ -51,9 +51,11 @@ void GMMQuantizer::assign(int64_t n, const float* x, int64_t* labels, int64_t k)
         const auto engine = make_cpu_engine();
         engine->begin(state_->mixture);
         TopResponsibilities top;
+        std::vector<float> buffer;
         for (size_t first = 0; first < rows.size(); first += at_once) {
             const size_t count = std::min(at_once, rows.size() - first);
-            engine->top_responsibilities({finite + first * d, count, first}, m, top);
+            const float* block = state_->codec.as_modelled(count, finite + first * d, buffer);
+            engine->top_responsibilities({block, count, first}, m, top);
             for (size_t i = 0; i < count; i++) {
                 for (size_t j = 0; j < m; j++) {
                     labels[rows[first + i] * k + j] = top.component[i * m + j];
@@ -82,7 +84,9 @@ void GMMQuantizer::responsibilities(
         const auto engine = make_cpu_engine();
         engine->begin(state_->mixture);
         TopResponsibilities top;
-        engine->top_responsibilities({x, static_cast<size_t>(n), 0}, best, top);
+        std::vector<float> buffer;
+        const float* rows = state_->codec.as_modelled(n, x, buffer);
+        engine->top_responsibilities({rows, static_cast<size_t>(n), 0}, best, top);
         for (int64_t i = 0; i < n; i++) {
             for (size_t j = 0; j < best; j++) {
                 labels[i * m + j] = top.component[i * best + j];

@@ -13,7 +13,8 @@ namespace faiss_gmm {
 /// The mixture as a coarse quantizer. Stock code sees an IndexFlat over the means.
 ///
 /// search() is IndexFlat's: lists in metric order with true distances. assign() goes by
-/// responsibility: with one variance and equal weights both agree.
+/// responsibility: with one variance and equal weights both agree. For inner products responsibilities
+/// are those of a row's direction, whatever its length.
 class GMMQuantizer : public faiss::IndexFlat {
 public:
     explicit GMMQuantizer(int64_t d, faiss::MetricType metric = faiss::METRIC_L2);

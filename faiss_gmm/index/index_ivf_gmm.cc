@@ -21,6 +21,7 @@
 #include "faiss_gmm/runs/vector_ops.h"
 #include "faiss_gmm/train/estep_engine.h"
 #include "faiss_gmm/train/finite_rows.h"
+#include "faiss_gmm/train/unit_length.h"
 
 namespace faiss_gmm {
 namespace {
@@ -193,10 +194,13 @@ void IndexIVFGMM::check_stored_copies() const {
 TrainingParameters IndexIVFGMM::training_around_quantizer() const {
     const faiss::IndexIVF& index = ivf();
     TrainingParameters parameters = index_training();
+    const size_t d = index.d;
+    std::vector<float>& means = parameters.means_init;
     parameters.keep_means = true;
-    parameters.means_init.resize(index.nlist * index.d);
-    index.quantizer->reconstruct_n(
-            0, static_cast<int64_t>(index.nlist), parameters.means_init.data());
+    means.resize(index.nlist * d);
+    index.quantizer->reconstruct_n(0, static_cast<int64_t>(index.nlist), means.data());
+    // Given means of another length say something of lengths: rows then keep theirs.
+    parameters.unit_means = parameters.unit_means && of_unit_length(index.nlist, d, means.data());
     return parameters;
 }
 
@@ -254,7 +258,9 @@ void IndexIVFGMM::learn_around(
         const auto engine = GMMTrainer(training).make_engine(index.nlist, d);
         engine->begin(state->mixture);
         TopResponsibilities top;
-        engine->top_responsibilities({sample.data(), rows.size(), 0}, 1, top);
+        std::vector<float> buffer;
+        const float* modelled = state->codec.as_modelled(rows.size(), sample.data(), buffer);
+        engine->top_responsibilities({modelled, rows.size(), 0}, 1, top);
         members = state->codec.train(
                 rows.size(),
                 sample.data(),
@@ -274,7 +280,9 @@ void IndexIVFGMM::learn_around(
                 most > 0 ? std::min(rows_a_list, static_cast<double>(most)) : rows_a_list);
         calibrate_spill(*state, members.home.size(), members.mean.data(), members.home.data());
     } else {
-        calibrate_spill(*state, rows.size(), sample.data(), nullptr);
+        std::vector<float> buffer;
+        const float* modelled = state->codec.as_modelled(rows.size(), sample.data(), buffer);
+        calibrate_spill(*state, rows.size(), modelled, nullptr);
     }
     runs->set_state(state);
     if (auto* quantizer = dynamic_cast<GMMQuantizer*>(index.quantizer)) {
@@ -282,7 +290,7 @@ void IndexIVFGMM::learn_around(
     }
 }
 
-/// Sets the threshold of rule fraction from n members x [n, d]; home: null where it is the best
+/// Sets the threshold of rule fraction from n members x [n, d] as modelled; home: null where it is the best
 /// component.
 void IndexIVFGMM::calibrate_spill(
         CoarseState& state, size_t n, const float* x, const int32_t* home) {
@@ -489,7 +497,9 @@ void IndexIVFGMM::add_copies(
     TopResponsibilities top;
     const auto engine = make_cpu_engine();
     engine->begin(state.mixture);
-    engine->top_responsibilities({gathered.data(), placed.size(), 0}, m, top);
+    std::vector<float> buffer;
+    const float* modelled = state.codec.as_modelled(placed.size(), gathered.data(), buffer);
+    engine->top_responsibilities({modelled, placed.size(), 0}, m, top);
     std::vector<float> copies;
     std::vector<int64_t> copy_ids, copy_lists;
     std::vector<int32_t> chosen;
@@ -500,7 +510,7 @@ void IndexIVFGMM::add_copies(
                 state.spill,
                 state.mixture,
                 home,
-                squared_distance(d, row, state.mixture.means.data() + home * d),
+                squared_distance(d, modelled + i * d, state.mixture.means.data() + home * d),
                 candidates_of(top, m, i),
                 chosen);
         for (size_t j = 1; j < chosen.size(); j++) {

@@ -313,8 +313,9 @@ void RunInvertedLists::split(
             const size_t member = order[first + i];
             std::copy_n(y.data() + member * kept, kept, rows.data() + i * kept);
             if (spills) {
-                const float share = 1.0f / static_cast<float>(size);
-                add_scaled(d, share, x.data() + member * d, result.run_means.data() + run * d);
+                const float* row = x.data() + member * d;
+                const float share = state.codec.weight_in_mean(row) / static_cast<float>(size);
+                add_scaled(d, share, row, result.run_means.data() + run * d);
             }
         }
         mean_of_rows(size, kept, rows.data(), mean.data());

@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -26,6 +27,7 @@
 #include "faiss_gmm/mixture/random.h"
 #include "faiss_gmm/train/finite_rows.h"
 #include "faiss_gmm/train/maximization.h"
+#include "faiss_gmm/train/unit_length.h"
 
 namespace faiss_gmm {
 namespace {
@@ -130,17 +132,8 @@ pass(VectorSource& source,
 
 /// Unit length, as stock's spherical k-means; a mean of zero stays.
 std::vector<float> unit_length(const std::vector<float>& means, size_t d) {
-    std::vector<float> result = means;
-    for (size_t first = 0; first < means.size(); first += d) {
-        double square = 0;
-        for (size_t j = 0; j < d; ++j) {
-            square += static_cast<double>(means[first + j]) * means[first + j];
-        }
-        const double factor = square > 0 ? 1 / std::sqrt(square) : 1.0;
-        for (size_t j = 0; j < d; ++j) {
-            result[first + j] = static_cast<float>(means[first + j] * factor);
-        }
-    }
+    std::vector<float> result(means.size());
+    to_unit_length(means.size() / d, d, means.data(), result.data());
     return result;
 }
 
@@ -577,10 +570,15 @@ TrainingResult GMMTrainer::train(size_t K, VectorSource& source, EStepEngine& en
                 K,
                 least));
     }
+    std::optional<UnitLengthSource> directions;
+    if (parameters_.unit_means) {
+        directions.emplace(source);
+    }
+    VectorSource& rows = directions ? *directions : source;
     TrainingResult best;
     double best_log_likelihood = 0;
     for (size_t number = 0; number < parameters_.n_init; ++number) {
-        Run run(parameters_, K, source, engine, number);
+        Run run(parameters_, K, rows, engine, number);
         TrainingResult result = run.train();
         const bool stopped = result.stopped;
         if (number == 0 || run.last_log_likelihood() > best_log_likelihood) {

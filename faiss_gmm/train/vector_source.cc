@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/train/unit_length.h"
 
 namespace faiss_gmm {
 namespace {
@@ -21,6 +22,12 @@ void require_range(size_t first, size_t n, size_t rows, size_t most) {
                  fmt::format("ranges within the source, at most {} rows at once", most),
                  "ask for fewer rows"});
     }
+}
+
+/// 8 MiB: long enough for an engine's threads, short enough to stay in a last-level cache.
+size_t rows_of_a_buffer(size_t d) {
+    const size_t rows = (size_t{8} << 20) / (sizeof(float) * std::max<size_t>(1, d));
+    return std::max<size_t>(1024, rows);
 }
 
 } // namespace
@@ -67,9 +74,7 @@ size_t SampledSource::dimensions() const {
 }
 
 size_t SampledSource::max_chunk_rows() const {
-    // 8 MiB: long enough for an engine's threads, short enough to stay in a last-level cache.
-    const size_t rows = (size_t{8} << 20) / (sizeof(float) * std::max<size_t>(1, d_));
-    return std::max<size_t>(1024, rows);
+    return rows_of_a_buffer(d_);
 }
 
 Chunk SampledSource::read(size_t first, size_t n) {
@@ -85,6 +90,41 @@ Chunk SampledSource::read(size_t first, size_t n) {
     chunk.first = first;
     chunk.last = first + n == rows_.size();
     chunk.source = number_;
+    return chunk;
+}
+
+UnitLengthSource::UnitLengthSource(VectorSource& whole) : whole_(whole) {}
+
+size_t UnitLengthSource::rows() const {
+    return whole_.rows();
+}
+
+size_t UnitLengthSource::dimensions() const {
+    return whole_.dimensions();
+}
+
+size_t UnitLengthSource::max_chunk_rows() const {
+    return std::min(whole_.max_chunk_rows(), rows_of_a_buffer(dimensions()));
+}
+
+Chunk UnitLengthSource::read(size_t first, size_t n) {
+    require_range(first, n, rows(), max_chunk_rows());
+    const size_t d = dimensions();
+    Chunk chunk = whole_.read(first, n);
+    if (chunk.memory != Chunk::Memory::host) {
+        throw Error(
+                {"bringing rows to unit length",
+                 "a source in device memory",
+                 "sources in host memory",
+                 "copy the rows to the host"});
+    }
+    chunk.source = number_;
+    if (of_unit_length(n, d, chunk.x)) {
+        return chunk; // where it lies
+    }
+    buffer_.resize(std::max(buffer_.size(), n * d));
+    to_unit_length(n, d, chunk.x, buffer_.data());
+    chunk.x = buffer_.data();
     return chunk;
 }
 

@@ -72,4 +72,20 @@ private:
     uint64_t number_ = new_number();
 };
 
+/// Another source's rows brought to unit length, chunk by chunk; a row of zeros stays.
+class UnitLengthSource : public VectorSource {
+public:
+    /// `whole` is alive while this is. read() throws Error where it hands out device memory.
+    explicit UnitLengthSource(VectorSource& whole);
+    size_t rows() const override;
+    size_t dimensions() const override;
+    Chunk read(size_t first, size_t n) override;
+    size_t max_chunk_rows() const override;
+
+private:
+    VectorSource& whole_;
+    std::vector<float> buffer_;
+    uint64_t number_ = new_number();
+};
+
 } // namespace faiss_gmm
