@@ -6,6 +6,10 @@
 //   1 start     K distinct rows at random, or means_init
 //   2 warm up   Lloyd steps (hard passes) on a subsample; covariances from the last of them
 //   3 iterate   pass, M-step, means to unit length, balance, re-seed, report, stop?
+// With unit_means rows of any length count by their direction: around a mean of length 1 the variance
+// of longer rows is that of their lengths, every component answers for every row, and all means become
+// one. The steps of phase 2 take rows as they are, for which mean is the best does not depend on a
+// row's length; one more gives the covariances of their directions. Phase 3 is of directions alone.
 // With max_iter = 0 phase 2 is ten steps on the whole sample, as stock k-means does, and the
 // covariances are those of the last hard assignment, around the means that it gave.
 // Cost: phase 2 by default 8 steps on 64 rows a component, as much as two over a sample of 256; then
@@ -18,7 +22,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -261,7 +264,8 @@ public:
         EStepEngine& engine,
         size_t number)
             : parameters_(parameters), source_(source), engine_(engine), number_(number),
-              random_(parameters.seed + number) {
+              random_(parameters.seed + number), directions_(source),
+              by_direction_(parameters.unit_means && directions_.changes_any()) {
         mixture_.K = K;
         mixture_.d = source.dimensions();
         mixture_.mixing = parameters.mixing;
@@ -308,7 +312,7 @@ private:
     void lloyd(VectorSource& sample, size_t steps, bool report) {
         for (size_t step = 1; step <= steps; ++step) {
             const Clock::time_point began = Clock::now();
-            if (step < steps) {
+            if (step < steps || by_direction_) {
                 // Hard passes need no more than distances: equal variances, whatever they are.
                 mixture_.covariance = Covariance::tied_spherical;
                 mixture_.mixing = Mixing::uniform;
@@ -328,7 +332,7 @@ private:
             if (reseeded > 0 && parameters_.unit_means) {
                 mixture_.means = unit_length(mixture_.means, mixture_.d);
             }
-            if (step == steps) {
+            if (step == steps && !by_direction_) {
                 pool_poor_covariances(mixture_, statistics.N_k, 2);
             }
             if (report && !reported(statistics, step, reseeded, began)) {
@@ -338,6 +342,22 @@ private:
                 break;
             }
         }
+        if (by_direction_) {
+            take_shape_of_directions(sample);
+        }
+    }
+
+    /// Covariances of the directions of these rows. The means stay: as in stock's spherical k-means, long
+    /// rows count for more in them.
+    void take_shape_of_directions(VectorSource& sample) {
+        UnitLengthSource directions(sample);
+        take_shape(1.0);
+        const SufficientStatistics statistics =
+                pass(directions, engine_, mixture_, Assignment::hard);
+        const std::vector<float> means = mixture_.means;
+        mixture_ = engine_.maximize(statistics, parameters_.reg_covar);
+        replace_means(mixture_, statistics.N_k, means);
+        pool_poor_covariances(mixture_, statistics.N_k, 2);
     }
 
     /// Gives the mixture its own covariance shape, all variances equal, and its mixing.
@@ -401,11 +421,11 @@ private:
     /// Phase 3.
     void iterate() {
         const size_t n = source_.rows();
+        VectorSource& rows = by_direction_ ? directions_ : source_;
         for (size_t iteration = 1; iteration <= parameters_.max_iter; ++iteration) {
             const Clock::time_point began = Clock::now();
             const double before = last_log_likelihood_;
-            const SufficientStatistics statistics =
-                    pass(source_, engine_, mixture_, Assignment::soft);
+            const SufficientStatistics statistics = pass(rows, engine_, mixture_, Assignment::soft);
             if (iteration == 1) {
                 take_data_mean(statistics);
             }
@@ -471,6 +491,8 @@ private:
     EStepEngine& engine_;
     size_t number_;
     Random random_;
+    UnitLengthSource directions_;
+    bool by_direction_; ///< the mixture is one of directions, and not all rows are such
     GaussianMixture mixture_;
     TrainingResult result_;
     bool first_pass_ = true;
@@ -570,15 +592,10 @@ TrainingResult GMMTrainer::train(size_t K, VectorSource& source, EStepEngine& en
                 K,
                 least));
     }
-    std::optional<UnitLengthSource> directions;
-    if (parameters_.unit_means) {
-        directions.emplace(source);
-    }
-    VectorSource& rows = directions ? *directions : source;
     TrainingResult best;
     double best_log_likelihood = 0;
     for (size_t number = 0; number < parameters_.n_init; ++number) {
-        Run run(parameters_, K, rows, engine, number);
+        Run run(parameters_, K, source, engine, number);
         TrainingResult result = run.train();
         const bool stopped = result.stopped;
         if (number == 0 || run.last_log_likelihood() > best_log_likelihood) {

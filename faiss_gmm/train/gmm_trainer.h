@@ -54,8 +54,9 @@ struct TrainingParameters {
     size_t min_points_per_component = 39;  ///< fewer: a warning, FAISS's wording
     size_t max_points_per_component = 256; ///< more: a random subset is used; 0: all rows
     size_t warm_start_iterations = 8; ///< Lloyd steps on 64 rows a component before EM; at least 1
-    /// Inner product: rows count by their direction alone, brought to unit length (a row of zeros
-    /// stays), and so are the means after each M-step. A mean of length 1 says nothing of lengths.
+    /// Inner product: means are brought to unit length after each M-step, and the mixture is one of
+    /// directions: EM takes rows brought to unit length (a row of zeros stays). Lloyd steps take them as
+    /// they are, as stock does. The source must hand out host memory.
     bool unit_means = false;
     std::vector<float> means_init; ///< [K, d] or empty: start here instead of k-means
     bool keep_means = false; ///< with means_init: estimate weights and covariances around them only
@@ -70,8 +71,9 @@ struct TrainingResult {
     GaussianMixture mixture;
     std::vector<TrainingProgress> history; ///< of the run that was kept
     bool converged = false;
-    bool stopped = false;         ///< by the callback
-    std::vector<float> data_mean; ///< [d], of the training sample (unit_means: of its directions)
+    bool stopped = false; ///< by the callback
+    std::vector<float>
+            data_mean; ///< [d], of the training sample, as the first pass over it takes it
 };
 
 /// The EM loop: sampling, warm start, iterations, re-seeding, balancing, stopping.

@@ -107,10 +107,8 @@ size_t UnitLengthSource::max_chunk_rows() const {
     return std::min(whole_.max_chunk_rows(), rows_of_a_buffer(dimensions()));
 }
 
-Chunk UnitLengthSource::read(size_t first, size_t n) {
-    require_range(first, n, rows(), max_chunk_rows());
-    const size_t d = dimensions();
-    Chunk chunk = whole_.read(first, n);
+Chunk UnitLengthSource::read_whole(size_t first, size_t n) {
+    const Chunk chunk = whole_.read(first, n);
     if (chunk.memory != Chunk::Memory::host) {
         throw Error(
                 {"bringing rows to unit length",
@@ -118,6 +116,24 @@ Chunk UnitLengthSource::read(size_t first, size_t n) {
                  "sources in host memory",
                  "copy the rows to the host"});
     }
+    return chunk;
+}
+
+bool UnitLengthSource::changes_any() {
+    const size_t n = rows(), most = max_chunk_rows();
+    for (size_t first = 0; first < n; first += most) {
+        const Chunk chunk = read_whole(first, std::min(most, n - first));
+        if (!of_unit_length(chunk.n, dimensions(), chunk.x)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+Chunk UnitLengthSource::read(size_t first, size_t n) {
+    require_range(first, n, rows(), max_chunk_rows());
+    const size_t d = dimensions();
+    Chunk chunk = read_whole(first, n);
     chunk.source = number_;
     if (of_unit_length(n, d, chunk.x)) {
         return chunk; // where it lies

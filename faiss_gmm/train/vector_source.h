@@ -81,8 +81,12 @@ public:
     size_t dimensions() const override;
     Chunk read(size_t first, size_t n) override;
     size_t max_chunk_rows() const override;
+    /// Whether a row of `whole` has another length than 1 or 0; reads until it finds one.
+    bool changes_any();
 
 private:
+    Chunk read_whole(size_t first, size_t n);
+
     VectorSource& whole_;
     std::vector<float> buffer_;
     uint64_t number_ = new_number();
