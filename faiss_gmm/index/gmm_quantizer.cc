@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "faiss_gmm/index/faiss_error.h"
-#include "faiss_gmm/train/estep_engine.h"
+#include "faiss_gmm/runs/component_ranking.h"
 #include "faiss_gmm/train/finite_rows.h"
 
 namespace faiss_gmm {
@@ -46,16 +46,13 @@ void GMMQuantizer::assign(int64_t n, const float* x, int64_t* labels, int64_t k)
         finite = gathered.data();
     }
     const size_t m = std::min<size_t>(k, state_->mixture.K);
-    constexpr size_t at_once = 65536;
+    constexpr size_t at_once = 262144;
     at_faiss_seam([&] {
-        const auto engine = make_cpu_engine();
-        engine->begin(state_->mixture);
+        ComponentRanking ranking(engine, state_->mixture, state_->codec, rows.size());
         TopResponsibilities top;
-        std::vector<float> buffer;
         for (size_t first = 0; first < rows.size(); first += at_once) {
             const size_t count = std::min(at_once, rows.size() - first);
-            const float* block = state_->codec.as_modelled(count, finite + first * d, buffer);
-            engine->top_responsibilities({block, count, first}, m, top);
+            ranking.rank(count, finite + first * d, m, top);
             for (size_t i = 0; i < count; i++) {
                 for (size_t j = 0; j < m; j++) {
                     labels[rows[first + i] * k + j] = top.component[i * m + j];
@@ -81,12 +78,9 @@ void GMMQuantizer::responsibilities(
             log_responsibilities + n * m,
             -std::numeric_limits<float>::infinity());
     at_faiss_seam([&] {
-        const auto engine = make_cpu_engine();
-        engine->begin(state_->mixture);
+        ComponentRanking ranking(engine, state_->mixture, state_->codec, n);
         TopResponsibilities top;
-        std::vector<float> buffer;
-        const float* rows = state_->codec.as_modelled(n, x, buffer);
-        engine->top_responsibilities({rows, static_cast<size_t>(n), 0}, best, top);
+        ranking.rank(n, x, best, top);
         for (int64_t i = 0; i < n; i++) {
             for (size_t j = 0; j < best; j++) {
                 labels[i * m + j] = top.component[i * best + j];

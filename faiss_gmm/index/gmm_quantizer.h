@@ -7,6 +7,7 @@
 #include <faiss/IndexFlat.h>
 
 #include "faiss_gmm/runs/run_inverted_lists.h"
+#include "faiss_gmm/train/engine.h"
 
 namespace faiss_gmm {
 
@@ -33,6 +34,9 @@ public:
             int64_t m,
             int64_t* labels,
             float* log_responsibilities) const;
+
+    /// Where assign() and responsibilities() compute; an index sets it before it adds. Never stored.
+    EngineParameters engine = exact_engine();
 
     /// Shares the state of the index, which sets it after training.
     void set_state(std::shared_ptr<const CoarseState> state);

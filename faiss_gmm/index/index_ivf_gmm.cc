@@ -17,9 +17,9 @@
 #include "faiss_gmm/index/list_search.h"
 #include "faiss_gmm/index/written_bytes.h"
 #include "faiss_gmm/mixture/clock.h"
+#include "faiss_gmm/runs/component_ranking.h"
 #include "faiss_gmm/runs/parallel.h"
 #include "faiss_gmm/runs/vector_ops.h"
-#include "faiss_gmm/train/estep_engine.h"
 #include "faiss_gmm/train/finite_rows.h"
 #include "faiss_gmm/train/unit_length.h"
 
@@ -255,12 +255,10 @@ void IndexIVFGMM::learn_around(
     RunCodec::RunMeans members; // what is placed: runs, or vectors
     if (spill.storage == SpillStorage::shared) {
         const Stopwatch watch(times_.sketch);
-        const auto engine = GMMTrainer(training).make_engine(index.nlist, d);
-        engine->begin(state->mixture);
+        ComponentRanking ranking(
+                engine_parameters(training), state->mixture, state->codec, rows.size());
         TopResponsibilities top;
-        std::vector<float> buffer;
-        const float* modelled = state->codec.as_modelled(rows.size(), sample.data(), buffer);
-        engine->top_responsibilities({modelled, rows.size(), 0}, 1, top);
+        ranking.rank(rows.size(), sample.data(), 1, top);
         members = state->codec.train(
                 rows.size(),
                 sample.data(),
@@ -293,15 +291,15 @@ void IndexIVFGMM::learn_around(
 /// Sets the threshold of rule fraction from n members x [n, d] as modelled; home: null where it is the best
 /// component.
 void IndexIVFGMM::calibrate_spill(
-        CoarseState& state, size_t n, const float* x, const int32_t* home) {
+        CoarseState& state, size_t n, const float* x, const int32_t* home) const {
     if (state.spill.rule != SpillRule::fraction || state.mixture.K < 2 || n == 0) {
         return;
     }
     const size_t m = std::min(state.spill.m, state.mixture.K);
-    const auto engine = make_cpu_engine();
-    engine->begin(state.mixture);
+    ComponentRanking ranking(
+            exact_engine(engine_parameters(training)), state.mixture, state.codec, n);
     TopResponsibilities top;
-    engine->top_responsibilities({x, n, 0}, m, top);
+    ranking.rank_modelled(n, x, m, top);
     std::vector<float> border(n);
     for (size_t i = 0; i < n; i++) {
         border[i] = border_log_responsibility(
@@ -417,6 +415,22 @@ size_t IndexIVFGMM::distinct_members(const faiss::IDSelector& selector) const {
     return members.size();
 }
 
+/// A GPU where it pays and is there: lists that lose entries or come from elsewhere are organised without
+/// one too.
+EngineParameters IndexIVFGMM::placing_engine() const {
+    EngineParameters engine = exact_engine(engine_parameters(training));
+    if (engine.kind == EngineKind::cuda) {
+        engine.kind = EngineKind::automatic;
+    }
+    return engine;
+}
+
+void IndexIVFGMM::assign_by_engine() {
+    if (auto* quantizer = dynamic_cast<GMMQuantizer*>(ivf().quantizer)) {
+        quantizer->engine = exact_engine(engine_parameters(training));
+    }
+}
+
 void IndexIVFGMM::add_spilled(
         int64_t n,
         const float* x,
@@ -494,12 +508,12 @@ void IndexIVFGMM::add_copies(
         }
     }
     const std::vector<float> gathered = gather(d, x, placed);
-    TopResponsibilities top;
-    const auto engine = make_cpu_engine();
-    engine->begin(state.mixture);
     std::vector<float> buffer;
     const float* modelled = state.codec.as_modelled(placed.size(), gathered.data(), buffer);
-    engine->top_responsibilities({modelled, placed.size(), 0}, m, top);
+    ComponentRanking ranking(
+            exact_engine(engine_parameters(training)), state.mixture, state.codec, placed.size());
+    TopResponsibilities top;
+    ranking.rank_modelled(placed.size(), modelled, m, top);
     std::vector<float> copies;
     std::vector<int64_t> copy_ids, copy_lists;
     std::vector<int32_t> chosen;
@@ -547,6 +561,7 @@ void IndexIVFGMM::organise() {
     if (runs == nullptr) {
         return;
     }
+    runs->engine = placing_engine();
     const faiss::IndexIVF& index = ivf();
     const size_t enough = std::max(
             training.min_points_per_component * index.nlist, enough_training_vectors(index.d));
@@ -582,6 +597,7 @@ void IndexIVFGMM::compact() {
         if (!stores_copies() && !runs->state().codec.trained) {
             estimate_from_lists();
         }
+        runs->engine = placing_engine();
         bring_into_order([&](OrganiseTimes& times) { return runs->compact(decoder(), times); });
     });
 }

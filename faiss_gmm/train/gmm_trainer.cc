@@ -501,6 +501,16 @@ private:
 
 } // namespace
 
+EngineParameters engine_parameters(const TrainingParameters& parameters) {
+    EngineParameters engine;
+    engine.kind = parameters.engine;
+    engine.device = parameters.device;
+    engine.gpu_memory = parameters.gpu_memory;
+    engine.gpu_cache = parameters.gpu_cache;
+    engine.estep = parameters.estep;
+    return engine;
+}
+
 GMMTrainer::GMMTrainer(TrainingParameters parameters) : parameters_(std::move(parameters)) {
     const TrainingParameters& p = parameters_;
     if (!(p.reg_covar >= 0) || !std::isfinite(p.reg_covar)) {
@@ -542,13 +552,8 @@ TrainingResult GMMTrainer::train(size_t K, size_t n, size_t d, const float* x) c
 }
 
 std::unique_ptr<EStepEngine> GMMTrainer::make_engine(size_t K, size_t d) const {
-    EngineParameters engine;
-    engine.kind = parameters_.engine;
-    engine.device = parameters_.device;
-    engine.gpu_memory = parameters_.gpu_memory;
-    engine.gpu_cache = parameters_.gpu_cache;
-    engine.estep = parameters_.estep;
-    return faiss_gmm::make_engine(engine, {parameters_.covariance, K, d}, parameters_.warning);
+    return faiss_gmm::make_engine(
+            engine_parameters(parameters_), {parameters_.covariance, K, d}, parameters_.warning);
 }
 
 TrainingResult

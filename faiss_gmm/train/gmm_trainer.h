@@ -67,6 +67,9 @@ struct TrainingParameters {
     std::function<void(const std::string&)> warning;
 };
 
+/// Of these parameters, what names the engine.
+EngineParameters engine_parameters(const TrainingParameters& parameters);
+
 struct TrainingResult {
     GaussianMixture mixture;
     std::vector<TrainingProgress> history; ///< of the run that was kept
@@ -86,7 +89,7 @@ public:
     /// Trains K components on the source's rows (all of them) with the given engine.
     TrainingResult train(size_t K, VectorSource& source, EStepEngine& engine) const;
 
-    /// What make_engine() is given for a mixture of K components in d dimensions.
+    /// The engine that train(K, n, d, x) makes.
     std::unique_ptr<EStepEngine> make_engine(size_t K, size_t d) const;
 
     const TrainingParameters& parameters() const {
