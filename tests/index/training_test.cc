@@ -191,7 +191,8 @@ TEST(InnerProducts, ListsAreEvenWhateverTheLengthsOfRows) {
             index.nprobe = 4;
             recalls.push_back(recall(oracle, asked, search(index, asked, k)));
         }
-        EXPECT_GT(recalls[1], recalls[0] - 0.02) << "spread " << spread;
+        EXPECT_GT(recalls[1], recalls[0] - (spread > 0 ? 0.06 : 0.02))
+                << "spread " << spread; // a few long rows are everybody's neighbours
     }
 }
 
@@ -254,7 +255,9 @@ TEST(Engines, AGpuThatIsMissingStopsAnAddOnlyWhereItIsAskedForByName) {
     index.training.device = 1000; // no machine has it
     index.training.engine = EngineKind::cuda;
     const float* rest = base.data() + rows / 2 * d;
-    expect_four_parts(refusal([&] { index.add(rows / 2, rest); }), "engine=cpu");
+    expect_four_parts(
+            refusal([&] { index.add(rows / 2, rest); }),
+            built_with_cuda() ? "" : "in a build without CUDA");
     EXPECT_EQ(index.ntotal, static_cast<int64_t>(rows) / 2);
     EXPECT_EQ(index.invlists->compute_ntotal(), rows / 2);
     index.check();
