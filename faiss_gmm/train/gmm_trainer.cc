@@ -119,17 +119,21 @@ private:
     uint64_t number_ = new_number();
 };
 
+void accumulate(VectorSource& source, EStepEngine& engine) {
+    const size_t n = source.rows();
+    const size_t most = source.max_chunk_rows();
+    for (size_t first = 0; first < n; first += most) {
+        engine.accumulate(source.read(first, std::min(most, n - first)));
+    }
+}
+
 SufficientStatistics
 pass(VectorSource& source,
      EStepEngine& engine,
      const GaussianMixture& mixture,
      Assignment assignment) {
     engine.begin(mixture, assignment);
-    const size_t n = source.rows();
-    const size_t most = source.max_chunk_rows();
-    for (size_t first = 0; first < n; first += most) {
-        engine.accumulate(source.read(first, std::min(most, n - first)));
-    }
+    accumulate(source, engine);
     return engine.finish();
 }
 
@@ -163,6 +167,10 @@ double typical_deviation(const GaussianMixture& mixture, size_t k) {
         break;
     }
     return std::sqrt(sum / d);
+}
+
+bool any_dead(const std::vector<double>& N_k) {
+    return std::any_of(N_k.begin(), N_k.end(), [](double N) { return N < dead_mass; });
 }
 
 /// Components of (almost) no mass take half of the heaviest one each: the two means stand on both
@@ -425,21 +433,16 @@ private:
         for (size_t iteration = 1; iteration <= parameters_.max_iter; ++iteration) {
             const Clock::time_point began = Clock::now();
             const double before = last_log_likelihood_;
-            const SufficientStatistics statistics = pass(rows, engine_, mixture_, Assignment::soft);
-            if (iteration == 1) {
-                take_data_mean(statistics);
-            }
-            maximize(statistics);
-            if (parameters_.mixing == Mixing::balanced) {
-                balance(mixture_, statistics);
-            }
+            const PassSummary statistics = expect_and_maximize(rows, iteration == 1);
             const double change =
                     std::abs(statistics.sum_log_likelihood / static_cast<double>(n) - before);
             const bool last = iteration == parameters_.max_iter;
             // A re-seeded component needs an iteration to settle: none after the last one.
-            const size_t reseeded = last || parameters_.keep_means
-                                            ? 0
-                                            : reseed_dead(mixture_, statistics.N_k, random_);
+            size_t reseeded = 0;
+            if (!last && !parameters_.keep_means && any_dead(statistics.N_k)) {
+                fetch();
+                reseeded = reseed_dead(mixture_, statistics.N_k, random_);
+            }
             if (reseeded > 0 && parameters_.mixing != Mixing::uniform) {
                 normalise(mixture_.log_weights);
             }
@@ -454,11 +457,46 @@ private:
                 break;
             }
         }
+        fetch();
+    }
+
+    /// A pass of EM and its M-step. Where policy has no say in the parameters they stay with the engine; the
+    /// first pass gives the mean of the data too.
+    PassSummary expect_and_maximize(VectorSource& rows, bool first) {
+        if (at_engine_) {
+            engine_.begin_again(Assignment::soft);
+        } else {
+            engine_.begin(mixture_, Assignment::soft);
+        }
+        accumulate(rows, engine_);
+        const bool policy = parameters_.mixing == Mixing::balanced || parameters_.unit_means ||
+                            parameters_.keep_means;
+        if (!first && !policy) {
+            at_engine_ = true;
+            return engine_.advance(parameters_.reg_covar);
+        }
+        SufficientStatistics statistics = engine_.finish();
+        if (first) {
+            take_data_mean(statistics);
+        }
+        maximize(statistics);
+        if (parameters_.mixing == Mixing::balanced) {
+            balance(mixture_, statistics);
+        }
+        return std::move(statistics);
+    }
+
+    /// Takes back the parameters that stayed with the engine.
+    void fetch() {
+        if (at_engine_) {
+            mixture_ = engine_.mixture();
+            at_engine_ = false;
+        }
     }
 
     /// Writes the iteration down and tells the callback; false: stop.
     bool reported(
-            const SufficientStatistics& statistics,
+            const PassSummary& statistics,
             size_t iteration,
             size_t reseeded,
             Clock::time_point began) {
@@ -496,6 +534,7 @@ private:
     GaussianMixture mixture_;
     TrainingResult result_;
     bool first_pass_ = true;
+    bool at_engine_ = false; ///< the parameters: mixture_ is of an earlier pass
     double last_log_likelihood_ = -std::numeric_limits<double>::infinity();
 };
 

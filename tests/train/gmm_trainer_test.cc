@@ -1029,6 +1029,46 @@ TEST(GMMTrainer, UniformMixingKeepsEvenWeights) {
     }
 }
 
+TEST(GMMTrainer, ParametersStayWithTheEngineWherePolicyLeavesThemAlone) {
+    class CountingEngine : public WatchedEngine {
+    public:
+        size_t advances = 0, fetches = 0;
+        PassSummary advance(double reg_covar) override {
+            ++advances;
+            return WatchedEngine::advance(reg_covar);
+        }
+        GaussianMixture mixture() override {
+            ++fetches;
+            return WatchedEngine::mixture();
+        }
+    };
+    const size_t K = 4, d = 3, n = 400;
+    const std::vector<float> x = draw(random_mixture(Covariance::tied, K, d, 4, 0, 2701), n, 2702);
+    for_each_setup([&](TrainingParameters p) {
+        p.max_iter = 5;
+        p.tol = 0;
+        for (const bool unit_means : {false, true}) {
+            p.unit_means = unit_means;
+            MemorySource source(n, d, x.data());
+            CountingEngine engine;
+            const TrainingResult result = GMMTrainer(p).train(K, source, engine);
+            ASSERT_EQ(result.history.size(), 5u);
+            const bool stay = p.mixing != Mixing::balanced && !unit_means;
+            EXPECT_EQ(engine.advances, stay ? 4u : 0u); // the first pass tells of the data's mean
+            EXPECT_EQ(engine.fetches, stay ? 1u : 0u);
+            WatchedEngine::Pass& last = engine.passes.back();
+            if (stay) {
+                const auto again = make_cpu_engine();
+                again->begin(last.mixture, last.assignment);
+                const GaussianMixture expected = again->maximize(last.statistics, p.reg_covar);
+                EXPECT_EQ(result.mixture.means, expected.means);
+                EXPECT_EQ(result.mixture.covariances, expected.covariances);
+                EXPECT_EQ(result.mixture.log_weights, expected.log_weights);
+            }
+        }
+    });
+}
+
 TEST(GMMTrainer, UnitMeansHaveLengthOneAndVariancesAroundThem) {
     const size_t K = 5, d = 4, n = 600;
     const std::vector<float> x = draw(random_mixture(Covariance::tied, K, d, 3, 1, 2401), n, 2402);

@@ -253,6 +253,7 @@ public:
     maximize(const SufficientStatistics& statistics, double reg_covar) const override;
     void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) override;
 
+    PassSummary advance(double reg_covar) override;
     void maximize_in_place(double reg_covar) override;
     void begin_again(Assignment assignment) override;
     GaussianMixture mixture() override;
@@ -297,6 +298,9 @@ private:
     SegmentSums segment_sums(size_t segments, bool with_likelihood);
     ExactBuffers exact_buffers();
     void combine();
+    PassSummary summarize();
+    void fetch(std::vector<double>& to, const double* from, size_t count);
+    void maximize_total(double reg_covar);
     void check_counters(PassCounters& counters);
     void rank(const float* x, size_t rows, size_t first_row, size_t m, const TopOutput& out);
     Scratch scratch() const {
@@ -1020,39 +1024,46 @@ void Engine::check_counters(PassCounters& counters) {
     }
 }
 
+/// Of the sums that combine() made; refuses the pass's rows with NaN or Inf.
+PassSummary Engine::summarize() {
+    PassCounters counters;
+    check_counters(counters);
+    const PassSums& sums = total_.view();
+    PassSummary summary;
+    summary.rows = rows_;
+    summary.shared_rows = counters.shared_rows;
+    summary.sum_log_likelihood = counters.log_likelihood;
+    fetch(summary.N_k, sums.mass, K_);
+    std::vector<double> log_likelihood;
+    fetch(log_likelihood, sums.log_likelihood, K_);
+    stream_.synchronize();
+    for (const double value : log_likelihood) {
+        summary.sum_log_likelihood += value;
+    }
+    return summary;
+}
+
+/// Once the stream has come so far.
+void Engine::fetch(std::vector<double>& to, const double* from, size_t count) {
+    to.resize(count);
+    check(cudaMemcpyAsync(
+                  to.data(), from, count * sizeof(double), cudaMemcpyDeviceToHost, stream_.get()),
+          "reading the statistics");
+}
+
 SufficientStatistics Engine::finish() {
     require_ready();
     const DeviceGuard guard(options_.device);
     combine();
-    PassCounters counters;
-    check_counters(counters);
+    SufficientStatistics statistics;
+    static_cast<PassSummary&>(statistics) = summarize();
     const PassSums& sums = total_.view();
     const bool diagonal = covariance_ == Covariance::diagonal;
-    SufficientStatistics statistics;
-    statistics.rows = rows_;
-    statistics.shared_rows = counters.shared_rows;
-    std::vector<double> log_likelihood(K_);
-    const auto fetch = [&](std::vector<double>& to, const double* from, size_t count) {
-        to.resize(count);
-        check(cudaMemcpyAsync(
-                      to.data(),
-                      from,
-                      count * sizeof(double),
-                      cudaMemcpyDeviceToHost,
-                      stream_.get()),
-              "reading the statistics");
-    };
-    fetch(statistics.N_k, sums.mass, K_);
     fetch(statistics.first_moment, sums.first_moment, K_ * d_);
     fetch(statistics.second_moment,
           diagonal ? sums.second_moment : sums.moment,
           diagonal ? K_ * d_ : K_);
-    fetch(log_likelihood, sums.log_likelihood, K_);
     stream_.synchronize();
-    statistics.sum_log_likelihood = counters.log_likelihood;
-    for (const double value : log_likelihood) {
-        statistics.sum_log_likelihood += value;
-    }
     if (covariance_ == Covariance::tied_spherical) {
         double total = 0;
         for (const double value : statistics.second_moment) {
@@ -1079,6 +1090,20 @@ void Engine::maximize_in_place(double reg_covar) {
     const DeviceGuard guard(options_.device);
     combine();
     clock_.mark("combine", stream_.get());
+    maximize_total(reg_covar);
+}
+
+PassSummary Engine::advance(double reg_covar) {
+    require_ready();
+    const DeviceGuard guard(options_.device);
+    combine();
+    clock_.mark("combine", stream_.get());
+    PassSummary summary = summarize(); // before rows that it refuses spoil the parameters
+    maximize_total(reg_covar);
+    return summary;
+}
+
+void Engine::maximize_total(double reg_covar) {
     mixture_.maximize(total_.view(), static_cast<double>(rows_), reg_covar, stream_.get());
     clock_.mark("maximize", stream_.get());
     before_is_current_ = false;
