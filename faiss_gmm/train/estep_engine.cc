@@ -6,6 +6,10 @@
 
 namespace faiss_gmm {
 
+bool EStepEngine::holds(const Chunk&) {
+    return false;
+}
+
 PassSummary EStepEngine::advance(double reg_covar) {
     SufficientStatistics statistics = finish();
     advanced_ = maximize(statistics, reg_covar);

@@ -78,6 +78,9 @@ public:
     void begin(const GaussianMixture& mixture) {
         begin(mixture, Assignment::soft);
     }
+    /// Whether it kept these rows (Chunk::source, first, n) in an earlier pass: then accumulate() takes
+    /// the chunk next without its x.
+    virtual bool holds(const Chunk& chunk);
     /// Adds a chunk of rows. Throws Error naming the first row that holds NaN or Inf.
     virtual void accumulate(const Chunk& chunk) = 0;
     /// The statistics of all chunks since begin().

@@ -79,6 +79,9 @@ public:
     size_t max_chunk_rows() const override {
         return std::max<size_t>(1024, (size_t{8} << 20) / (sizeof(float) * dimensions()));
     }
+    uint64_t number() const override {
+        return number_;
+    }
     Chunk read(size_t first, size_t n) override {
         const size_t d = dimensions();
         buffer_.resize(std::max(buffer_.size(), n * d));
@@ -123,7 +126,13 @@ void accumulate(VectorSource& source, EStepEngine& engine) {
     const size_t n = source.rows();
     const size_t most = source.max_chunk_rows();
     for (size_t first = 0; first < n; first += most) {
-        engine.accumulate(source.read(first, std::min(most, n - first)));
+        Chunk chunk;
+        chunk.n = std::min(most, n - first);
+        chunk.first = first;
+        chunk.last = first + chunk.n == n;
+        chunk.source = source.number();
+        // To gather rows takes a host longer than what a GPU then does with them.
+        engine.accumulate(engine.holds(chunk) ? chunk : source.read(first, chunk.n));
     }
 }
 
@@ -280,11 +289,13 @@ public:
     }
 
     TrainingResult train() {
+        const Clock::time_point began = Clock::now();
         start();
         if (parameters_.max_iter == 0) {
             lloyd(source_, parameters_.keep_means ? 1 : stock_lloyd_steps, true);
         } else {
             warm_up();
+            warm_start_seconds_ = seconds_since(began);
             iterate();
         }
         result_.mixture = std::move(mixture_);
@@ -515,6 +526,7 @@ private:
         progress.shared_fraction = static_cast<double>(statistics.shared_rows) / n;
         progress.reseeded = reseeded;
         progress.seconds = seconds_since(began);
+        progress.warm_start_seconds = warm_start_seconds_;
         last_log_likelihood_ = progress.mean_log_likelihood;
         result_.history.push_back(progress);
         if (parameters_.progress && !parameters_.progress(progress)) {
@@ -534,6 +546,7 @@ private:
     GaussianMixture mixture_;
     TrainingResult result_;
     bool first_pass_ = true;
+    double warm_start_seconds_ = 0;
     bool at_engine_ = false; ///< the parameters: mixture_ is of an earlier pass
     double last_log_likelihood_ = -std::numeric_limits<double>::infinity();
 };

@@ -25,10 +25,11 @@ struct TrainingProgress {
     double mean_log_likelihood = 0;
     double change = 0; ///< against the iteration before
     double smallest_N_k = 0;
-    double imbalance = 1;       ///< K * sum (N_k / n)^2, 1 when even (FAISS's imbalance factor)
-    double shared_fraction = 0; ///< share of rows with r > 1 / K in a second component
-    size_t reseeded = 0;        ///< components started anew in this iteration
-    double seconds = 0;         ///< of this iteration
+    double imbalance = 1;          ///< K * sum (N_k / n)^2, 1 when even (FAISS's imbalance factor)
+    double shared_fraction = 0;    ///< share of rows with r > 1 / K in a second component
+    size_t reseeded = 0;           ///< components started anew in this iteration
+    double seconds = 0;            ///< of this iteration
+    double warm_start_seconds = 0; ///< that the run took before iteration 1
 };
 
 struct TrainingParameters {

@@ -32,7 +32,11 @@ public:
     virtual size_t dimensions() const = 0;
     /// Rows [first, first + n) as one chunk; valid until the next call. Throws Error past the end.
     virtual Chunk read(size_t first, size_t n) = 0;
-    /// A number that no other source has, for Chunk::source.
+    /// Chunk::source of its chunks.
+    virtual uint64_t number() const {
+        return 0;
+    }
+    /// A number that no other source has.
     static uint64_t new_number();
     /// Largest n that one read() may be asked for.
     virtual size_t max_chunk_rows() const = 0;
@@ -47,6 +51,9 @@ public:
     size_t dimensions() const override;
     Chunk read(size_t first, size_t n) override;
     size_t max_chunk_rows() const override;
+    uint64_t number() const override {
+        return number_;
+    }
 
 private:
     size_t n_, d_;
@@ -63,6 +70,9 @@ public:
     size_t dimensions() const override;
     Chunk read(size_t first, size_t n) override;
     size_t max_chunk_rows() const override;
+    uint64_t number() const override {
+        return number_;
+    }
 
 private:
     size_t d_;
@@ -81,6 +91,9 @@ public:
     size_t dimensions() const override;
     Chunk read(size_t first, size_t n) override;
     size_t max_chunk_rows() const override;
+    uint64_t number() const override {
+        return number_;
+    }
     /// Whether a row of `whole` has another length than 1 or 0; reads until it finds one.
     bool changes_any();
 

@@ -247,6 +247,7 @@ public:
             : options_(options), forced_path_(path_of(options.path)), clock_(options.time_phases) {}
 
     void begin(const GaussianMixture& mixture, Assignment assignment) override;
+    bool holds(const Chunk& chunk) override;
     void accumulate(const Chunk& chunk) override;
     SufficientStatistics finish() override;
     GaussianMixture
@@ -574,6 +575,17 @@ ExactBuffers Engine::exact_buffers() {
     return buffers;
 }
 
+bool Engine::holds(const Chunk& chunk) {
+    require_ready();
+    if (chunk.source == 0 || chunk.source != cached_source_ || chunk.first != rows_) {
+        return false;
+    }
+    const DeviceGuard guard(options_.device);
+    reserve_wave(true); // here: it may cost what was kept
+    return cached_wave_size_ == wave_rows() * d_ &&
+           chunk.first + chunk.n <= complete_waves_ * wave_rows();
+}
+
 void Engine::accumulate(const Chunk& chunk) {
     require_ready();
     if (chunk.n == 0) {
@@ -656,12 +668,12 @@ void Engine::stage(const Chunk& chunk, size_t from, size_t count) {
         filling_->used.block(copying);
     }
     float* to = filling_->rows.data() + staged_ * d_;
-    const float* rows = chunk.x + from * d_;
-    const size_t bytes = count * d_ * sizeof(float);
     staged_ += count;
     if (filling_is_there_) {
         return;
     }
+    const float* rows = chunk.x + from * d_;
+    const size_t bytes = count * d_ * sizeof(float);
     if (chunk.memory == Chunk::Memory::host) {
         copy_from_host(to, rows, bytes, copying);
         return;
