@@ -183,6 +183,7 @@ nlohmann::json time_an_index(
             {"em_iterations_s", iterations},
             {"mean_log_likelihood", result.history.back().mean_log_likelihood},
             {"imbalance", result.history.back().imbalance},
+            {"shared_fraction", result.history.back().shared_fraction},
             {"assign_s", assign}};
     if (check > 0) {
         line["against_cpu"] = differences(

@@ -1232,13 +1232,7 @@ void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilit
         const size_t rows = std::min(most, chunk.n - first);
         const float* x = chunk.x + first * d_;
         if (!on_device) {
-            check(cudaMemcpyAsync(
-                          staging.data(),
-                          x,
-                          rows * d_ * sizeof(float),
-                          cudaMemcpyHostToDevice,
-                          stream),
-                  "copying rows to the device");
+            copy_from_host(staging.data(), x, rows * d_ * sizeof(float), stream);
             x = staging.data();
         }
         rank(x,
