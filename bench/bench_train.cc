@@ -5,6 +5,7 @@
 // BLAS, in turns. With --engine what an index of K lists takes: warm start, EM, and the assignment of all
 // rows, on that engine.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <map>
@@ -62,23 +63,42 @@ template <class Body> double peak_extra_mib(Body body) {
     return status_mib("VmHWM") - before;
 }
 
-/// n rows around 4 K centres of unequal spread, for want of a data set.
-std::vector<float> clustered_rows(size_t n, size_t d, size_t groups, unsigned seed) {
-    constexpr size_t rows_a_seed = 4096;
-    std::vector<float> centres(groups * d), x(n * d);
-    std::mt19937 of_centres(seed);
-    std::normal_distribution<float> spread(0, 3);
-    for (float& value : centres) {
-        value = spread(of_centres);
+/// n rows on a curved surface of 12 dimensions, with a little noise, for want of a data set: like
+/// descriptors, few of many components matter to a row.
+std::vector<float> curved_rows(size_t n, size_t d) {
+    constexpr size_t latent = 12, rows_a_seed = 4096;
+    const size_t hidden = std::max<size_t>(1, d / 2);
+    std::vector<float> in(hidden * latent), out(d * hidden), x(n * d);
+    std::mt19937 of_surface(3);
+    std::normal_distribution<float> normal;
+    for (float& value : in) {
+        value = normal(of_surface) / std::sqrt(static_cast<float>(latent));
     }
+    for (float& value : out) {
+        value = normal(of_surface) / std::sqrt(static_cast<float>(hidden));
+    }
+    const auto product = [](const float* a, const float* b, size_t length) {
+        float sum = 0;
+        for (size_t j = 0; j < length; j++) {
+            sum += a[j] * b[j];
+        }
+        return sum;
+    };
 #pragma omp parallel for schedule(dynamic)
     for (int64_t first = 0; first < static_cast<int64_t>(n); first += rows_a_seed) {
-        std::mt19937 random(seed + 1 + static_cast<unsigned>(first / rows_a_seed));
-        std::normal_distribution<float> normal;
+        std::mt19937 random(static_cast<unsigned>(100 + first));
+        std::normal_distribution<float> of_rows;
+        std::vector<float> z(latent), bent(hidden);
         for (size_t i = first; i < std::min<size_t>(n, first + rows_a_seed); i++) {
-            const size_t group = random() % groups;
+            for (float& value : z) {
+                value = of_rows(random);
+            }
+            for (size_t j = 0; j < hidden; j++) {
+                bent[j] = std::tanh(1.5f * product(&in[j * latent], z.data(), latent));
+            }
             for (size_t t = 0; t < d; t++) {
-                x[i * d + t] = centres[group * d + t] + normal(random);
+                x[i * d + t] =
+                        0.03f * of_rows(random) + product(&out[t * hidden], bent.data(), hidden);
             }
         }
     }
@@ -225,7 +245,8 @@ int main(int argc, char** argv) {
     size_t check = 0;
     size_t n = 262144, d = 128, K = 1024, rounds = 5;
     int threads = bench::default_threads();
-    app.add_option("--data", data, "Vector file (.fvecs, .u8bin, ...); else clustered random rows")
+    app.add_option(
+               "--data", data, "Vector file (.fvecs, .u8bin, ...); else rows on a curved surface")
             ->check(CLI::ExistingFile);
     app.add_option("--n", n, "Rows")->capture_default_str()->check(CLI::PositiveNumber);
     app.add_option("--d", d, "Dimensions of random rows")
@@ -245,7 +266,7 @@ int main(int argc, char** argv) {
         bench::set_threads(threads);
         std::vector<float> x;
         if (data.empty()) {
-            x = clustered_rows(n, d, 4 * K, 1);
+            x = curved_rows(n, d);
         } else {
             const VectorFile file(data);
             n = std::min(n, file.rows());
@@ -255,7 +276,7 @@ int main(int argc, char** argv) {
         }
         nlohmann::json line = engine.empty() ? compare_with_kmeans(rounds, K, n, d, x)
                                              : time_an_index(engine, K, n, d, x.data(), check);
-        line["data"] = data.empty() ? "clustered random rows" : data;
+        line["data"] = data.empty() ? "curved random rows" : data;
         line["n"] = n;
         line["d"] = d;
         line["K"] = K;
