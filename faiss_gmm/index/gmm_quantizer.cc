@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "faiss_gmm/index/faiss_error.h"
-#include "faiss_gmm/train/estep_engine.h"
+#include "faiss_gmm/runs/component_ranking.h"
 #include "faiss_gmm/train/finite_rows.h"
 
 namespace faiss_gmm {
@@ -29,35 +29,31 @@ void GMMQuantizer::assign(int64_t n, const float* x, int64_t* labels, int64_t k)
         return;
     }
     // Rows that hold NaN or Inf belong nowhere.
-    std::vector<int64_t> rows;
-    for (int64_t i = 0; i < n; i++) {
-        if (all_finite(d, x + i * d)) {
-            rows.push_back(i);
-        }
-    }
-    std::fill(labels, labels + n * k, -1);
+    const auto total = static_cast<size_t>(n);
+    const bool all_sound = first_bad_row(total, d, x) == total;
+    std::vector<int64_t> sound; // their numbers, where not all are
     std::vector<float> gathered;
-    const float* finite = x;
-    if (rows.size() < static_cast<size_t>(n)) {
-        gathered.resize(rows.size() * d);
-        for (size_t i = 0; i < rows.size(); i++) {
-            std::copy_n(x + rows[i] * d, d, gathered.data() + i * d);
+    for (int64_t i = 0; i < n && !all_sound; i++) {
+        const float* row = x + i * d;
+        if (all_finite(d, row)) {
+            sound.push_back(i);
+            gathered.insert(gathered.end(), row, row + d);
         }
-        finite = gathered.data();
     }
+    const size_t rows = all_sound ? total : sound.size();
+    const float* finite = all_sound ? x : gathered.data();
+    std::fill(labels, labels + n * k, -1);
     const size_t m = std::min<size_t>(k, state_->mixture.K);
-    constexpr size_t at_once = 65536;
+    constexpr size_t at_once = 262144;
     at_faiss_seam([&] {
-        const auto engine = make_cpu_engine();
-        engine->begin(state_->mixture);
+        ComponentRanking ranking(engine, state_->mixture, state_->codec, rows);
         TopResponsibilities top;
-        for (size_t first = 0; first < rows.size(); first += at_once) {
-            const size_t count = std::min(at_once, rows.size() - first);
-            engine->top_responsibilities({finite + first * d, count, first}, m, top);
+        for (size_t first = 0; first < rows; first += at_once) {
+            const size_t count = std::min(at_once, rows - first);
+            ranking.rank(count, finite + first * d, m, top);
             for (size_t i = 0; i < count; i++) {
-                for (size_t j = 0; j < m; j++) {
-                    labels[rows[first + i] * k + j] = top.component[i * m + j];
-                }
+                const size_t row = all_sound ? first + i : static_cast<size_t>(sound[first + i]);
+                std::copy_n(&top.component[i * m], m, labels + row * k);
             }
         }
     });
@@ -79,10 +75,9 @@ void GMMQuantizer::responsibilities(
             log_responsibilities + n * m,
             -std::numeric_limits<float>::infinity());
     at_faiss_seam([&] {
-        const auto engine = make_cpu_engine();
-        engine->begin(state_->mixture);
+        ComponentRanking ranking(engine, state_->mixture, state_->codec, n);
         TopResponsibilities top;
-        engine->top_responsibilities({x, static_cast<size_t>(n), 0}, best, top);
+        ranking.rank(n, x, best, top);
         for (int64_t i = 0; i < n; i++) {
             for (size_t j = 0; j < best; j++) {
                 labels[i * m + j] = top.component[i * best + j];

@@ -7,13 +7,15 @@
 #include <faiss/IndexFlat.h>
 
 #include "faiss_gmm/runs/run_inverted_lists.h"
+#include "faiss_gmm/train/engine.h"
 
 namespace faiss_gmm {
 
 /// The mixture as a coarse quantizer. Stock code sees an IndexFlat over the means.
 ///
 /// search() is IndexFlat's: lists in metric order with true distances. assign() goes by
-/// responsibility: with one variance and equal weights both agree.
+/// responsibility: with one variance and equal weights both agree. For inner products responsibilities
+/// are those of a row's direction, whatever its length.
 class GMMQuantizer : public faiss::IndexFlat {
 public:
     explicit GMMQuantizer(int64_t d, faiss::MetricType metric = faiss::METRIC_L2);
@@ -32,6 +34,9 @@ public:
             int64_t m,
             int64_t* labels,
             float* log_responsibilities) const;
+
+    /// Where assign() and responsibilities() compute; an index sets it before it adds. Never stored.
+    EngineParameters engine = exact_engine();
 
     /// Shares the state of the index, which sets it after training.
     void set_state(std::shared_ptr<const CoarseState> state);

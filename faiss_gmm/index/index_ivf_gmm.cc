@@ -17,10 +17,11 @@
 #include "faiss_gmm/index/list_search.h"
 #include "faiss_gmm/index/written_bytes.h"
 #include "faiss_gmm/mixture/clock.h"
+#include "faiss_gmm/runs/component_ranking.h"
 #include "faiss_gmm/runs/parallel.h"
 #include "faiss_gmm/runs/vector_ops.h"
-#include "faiss_gmm/train/estep_engine.h"
 #include "faiss_gmm/train/finite_rows.h"
+#include "faiss_gmm/train/unit_length.h"
 
 namespace faiss_gmm {
 namespace {
@@ -193,10 +194,13 @@ void IndexIVFGMM::check_stored_copies() const {
 TrainingParameters IndexIVFGMM::training_around_quantizer() const {
     const faiss::IndexIVF& index = ivf();
     TrainingParameters parameters = index_training();
+    const size_t d = index.d;
+    std::vector<float>& means = parameters.means_init;
     parameters.keep_means = true;
-    parameters.means_init.resize(index.nlist * index.d);
-    index.quantizer->reconstruct_n(
-            0, static_cast<int64_t>(index.nlist), parameters.means_init.data());
+    means.resize(index.nlist * d);
+    index.quantizer->reconstruct_n(0, static_cast<int64_t>(index.nlist), means.data());
+    // Given means of another length say something of lengths: rows then keep theirs.
+    parameters.unit_means = parameters.unit_means && of_unit_length(index.nlist, d, means.data());
     return parameters;
 }
 
@@ -251,10 +255,10 @@ void IndexIVFGMM::learn_around(
     RunCodec::RunMeans members; // what is placed: runs, or vectors
     if (spill.storage == SpillStorage::shared) {
         const Stopwatch watch(times_.sketch);
-        const auto engine = GMMTrainer(training).make_engine(index.nlist, d);
-        engine->begin(state->mixture);
+        ComponentRanking ranking(
+                engine_parameters(training), state->mixture, state->codec, rows.size());
         TopResponsibilities top;
-        engine->top_responsibilities({sample.data(), rows.size(), 0}, 1, top);
+        ranking.rank(rows.size(), sample.data(), 1, top);
         members = state->codec.train(
                 rows.size(),
                 sample.data(),
@@ -274,7 +278,9 @@ void IndexIVFGMM::learn_around(
                 most > 0 ? std::min(rows_a_list, static_cast<double>(most)) : rows_a_list);
         calibrate_spill(*state, members.home.size(), members.mean.data(), members.home.data());
     } else {
-        calibrate_spill(*state, rows.size(), sample.data(), nullptr);
+        std::vector<float> buffer;
+        const float* modelled = state->codec.as_modelled(rows.size(), sample.data(), buffer);
+        calibrate_spill(*state, rows.size(), modelled, nullptr);
     }
     runs->set_state(state);
     if (auto* quantizer = dynamic_cast<GMMQuantizer*>(index.quantizer)) {
@@ -282,18 +288,18 @@ void IndexIVFGMM::learn_around(
     }
 }
 
-/// Sets the threshold of rule fraction from n members x [n, d]; home: null where it is the best
+/// Sets the threshold of rule fraction from n members x [n, d] as modelled; home: null where it is the best
 /// component.
 void IndexIVFGMM::calibrate_spill(
-        CoarseState& state, size_t n, const float* x, const int32_t* home) {
+        CoarseState& state, size_t n, const float* x, const int32_t* home) const {
     if (state.spill.rule != SpillRule::fraction || state.mixture.K < 2 || n == 0) {
         return;
     }
     const size_t m = std::min(state.spill.m, state.mixture.K);
-    const auto engine = make_cpu_engine();
-    engine->begin(state.mixture);
+    ComponentRanking ranking(
+            exact_engine(engine_parameters(training)), state.mixture, state.codec, n);
     TopResponsibilities top;
-    engine->top_responsibilities({x, n, 0}, m, top);
+    ranking.rank_modelled(n, x, m, top);
     std::vector<float> border(n);
     for (size_t i = 0; i < n; i++) {
         border[i] = border_log_responsibility(
@@ -409,6 +415,22 @@ size_t IndexIVFGMM::distinct_members(const faiss::IDSelector& selector) const {
     return members.size();
 }
 
+/// A GPU where it pays and is there: lists that lose entries or come from elsewhere are organised without
+/// one too.
+EngineParameters IndexIVFGMM::placing_engine() const {
+    EngineParameters engine = exact_engine(engine_parameters(training));
+    if (engine.kind == EngineKind::cuda) {
+        engine.kind = EngineKind::automatic;
+    }
+    return engine;
+}
+
+void IndexIVFGMM::assign_by_engine() {
+    if (auto* quantizer = dynamic_cast<GMMQuantizer*>(ivf().quantizer)) {
+        quantizer->engine = exact_engine(engine_parameters(training));
+    }
+}
+
 void IndexIVFGMM::add_spilled(
         int64_t n,
         const float* x,
@@ -486,10 +508,12 @@ void IndexIVFGMM::add_copies(
         }
     }
     const std::vector<float> gathered = gather(d, x, placed);
+    std::vector<float> buffer;
+    const float* modelled = state.codec.as_modelled(placed.size(), gathered.data(), buffer);
+    ComponentRanking ranking(
+            exact_engine(engine_parameters(training)), state.mixture, state.codec, placed.size());
     TopResponsibilities top;
-    const auto engine = make_cpu_engine();
-    engine->begin(state.mixture);
-    engine->top_responsibilities({gathered.data(), placed.size(), 0}, m, top);
+    ranking.rank_modelled(placed.size(), modelled, m, top);
     std::vector<float> copies;
     std::vector<int64_t> copy_ids, copy_lists;
     std::vector<int32_t> chosen;
@@ -500,7 +524,7 @@ void IndexIVFGMM::add_copies(
                 state.spill,
                 state.mixture,
                 home,
-                squared_distance(d, row, state.mixture.means.data() + home * d),
+                squared_distance(d, modelled + i * d, state.mixture.means.data() + home * d),
                 candidates_of(top, m, i),
                 chosen);
         for (size_t j = 1; j < chosen.size(); j++) {
@@ -537,6 +561,7 @@ void IndexIVFGMM::organise() {
     if (runs == nullptr) {
         return;
     }
+    runs->engine = placing_engine();
     const faiss::IndexIVF& index = ivf();
     const size_t enough = std::max(
             training.min_points_per_component * index.nlist, enough_training_vectors(index.d));
@@ -572,6 +597,7 @@ void IndexIVFGMM::compact() {
         if (!stores_copies() && !runs->state().codec.trained) {
             estimate_from_lists();
         }
+        runs->engine = placing_engine();
         bring_into_order([&](OrganiseTimes& times) { return runs->compact(decoder(), times); });
     });
 }

@@ -60,7 +60,7 @@ class IndexIVFGMM {
 public:
     virtual ~IndexIVFGMM();
 
-    TrainingParameters training; ///< read by train()
+    TrainingParameters training; ///< read by train(); what it says of the engine also by add()
     SpillPolicy spill;           ///< read by train()
     SketchParameters sketch;     ///< read by train()
     float probe_expansion = 0;   ///< lists probed / nprobe; 0: by the measured rule
@@ -117,6 +117,8 @@ protected:
     /// Learns mixture, rotation and quantizers, and fills the coarse quantizer unless it holds
     /// nlist vectors.
     void train_coarse(int64_t n, const float* x);
+    /// From here on a GMMQuantizer assigns where `training` says.
+    void assign_by_engine();
     /// add_core: codes through the codec's own in blocks, copies where the storage asks for them,
     /// then runs.
     void add_spilled(
@@ -203,7 +205,8 @@ private:
             const StockAddCore& stock);
     void learn_around(
             GaussianMixture mixture, const std::vector<float>& data_mean, size_t n, const float* x);
-    static void calibrate_spill(CoarseState& state, size_t n, const float* x, const int32_t* home);
+    void calibrate_spill(CoarseState& state, size_t n, const float* x, const int32_t* home) const;
+    EngineParameters placing_engine() const;
     void estimate_from_lists();
     DecodeEntries decoder() const;
     void bring_into_order(const std::function<std::vector<size_t>(OrganiseTimes&)>& step);
@@ -250,6 +253,11 @@ public:
     void train(int64_t n, const float* x) override {
         at_faiss_seam([&] { train_coarse(n, x); });
         Codec::train(n, x);
+    }
+
+    void add_with_ids(int64_t n, const float* x, const int64_t* xids) override {
+        assign_by_engine();
+        Codec::add_with_ids(n, x, xids);
     }
 
     void add_core(
@@ -391,6 +399,7 @@ public:
     }
 
     void update_vectors(int nv, const int64_t* idx, const float* v) override {
+        assign_by_engine();
         refuse_with_copies("updating vectors");
         refuse_rows_not_finite("updating vectors", nv, v);
         Codec::update_vectors(nv, idx, v);

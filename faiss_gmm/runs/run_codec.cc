@@ -24,6 +24,7 @@
 #include "faiss_gmm/runs/split.h"
 #include "faiss_gmm/runs/tables.h"
 #include "faiss_gmm/runs/vector_ops.h"
+#include "faiss_gmm/train/unit_length.h"
 
 namespace faiss_gmm {
 namespace {
@@ -149,6 +150,7 @@ void RunCodec::set_means(
     d = dimensions;
     nlist = lists;
     inner_product = ip;
+    by_direction = ip && of_unit_length(nlist, d, means);
     data_mean.assign(d, 0.0f);
     if (!ip && mean_of_data != nullptr) {
         data_mean.assign(mean_of_data, mean_of_data + d);
@@ -166,6 +168,19 @@ void RunCodec::set_means(
         rotated_means.resize(nlist * kept);
         rotate_queries(nlist, centred_means.data(), rotated_means.data());
     }
+}
+
+const float* RunCodec::as_modelled(size_t n, const float* x, std::vector<float>& buffer) const {
+    if (!by_direction) {
+        return x;
+    }
+    buffer.resize(n * d);
+    to_unit_length(n, d, x, buffer.data());
+    return buffer.data();
+}
+
+float RunCodec::weight_in_mean(const float* x) const {
+    return by_direction ? static_cast<float>(unit_length_factor(d, x)) : 1.0f;
 }
 
 void RunCodec::multiply_means(size_t n, const float* centred, float factor, float* out) const {
@@ -303,7 +318,8 @@ RunCodec::RunMeans RunCodec::train(
             const float share = 1.0f / static_cast<float>(in_run);
             add_scaled(kept, share, row, mean);
             const size_t run = first_run[k] + i / run_size;
-            add_scaled(d, share, gathered.data() + order[i] * d, means.mean.data() + run * d);
+            const float* x_i = gathered.data() + order[i] * d;
+            add_scaled(d, share * weight_in_mean(x_i), x_i, means.mean.data() + run * d);
             means.home[run] = static_cast<int32_t>(k);
             std::copy_n(row, kept, rotated.data() + (first_row[k] + i) * kept);
         }

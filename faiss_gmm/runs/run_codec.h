@@ -69,6 +69,9 @@ class RunCodec {
 public:
     bool trained = false;
     bool inner_product = false;
+    /// The mixture is one of directions, and asked about rows of length 1: inner product, around means of
+    /// length 1.
+    bool by_direction = false;
     size_t d = 0, kept = 0, nlist = 0;
     std::vector<float> data_mean;     ///< [d]; zero for inner product
     std::vector<float> centred_means; ///< [nlist, d], c - data_mean
@@ -80,7 +83,14 @@ public:
     /// Sets the means; the rest stays. means [nlist, d].
     void set_means(size_t d, size_t nlist, const float* means, const float* data_mean, bool ip);
 
-    /// Means of runs, and the lists that they are of.
+    /// What the mixture is asked about rows x [n, d]: x itself, or where it goes by direction, buffer
+    /// with these rows brought to unit length.
+    const float* as_modelled(size_t n, const float* x, std::vector<float>& buffer) const;
+    /// What a row x [d] counts in the mean of its run, by which that is placed.
+    float weight_in_mean(const float* x) const;
+
+    /// Means of runs (of the directions of their rows where the mixture goes by these), and the lists
+    /// that they are of.
     struct RunMeans {
         std::vector<float> mean; ///< [runs, d]
         std::vector<int32_t> home;

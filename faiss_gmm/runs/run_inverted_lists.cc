@@ -26,11 +26,11 @@
 #include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/mixture/clock.h"
 #include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/runs/component_ranking.h"
 #include "faiss_gmm/runs/large_array.h"
 #include "faiss_gmm/runs/parallel.h"
 #include "faiss_gmm/runs/split.h"
 #include "faiss_gmm/runs/vector_ops.h"
-#include "faiss_gmm/train/estep_engine.h"
 #include "faiss_gmm/train/finite_rows.h"
 
 namespace faiss_gmm {
@@ -313,8 +313,9 @@ void RunInvertedLists::split(
             const size_t member = order[first + i];
             std::copy_n(y.data() + member * kept, kept, rows.data() + i * kept);
             if (spills) {
-                const float share = 1.0f / static_cast<float>(size);
-                add_scaled(d, share, x.data() + member * d, result.run_means.data() + run * d);
+                const float* row = x.data() + member * d;
+                const float share = state.codec.weight_in_mean(row) / static_cast<float>(size);
+                add_scaled(d, share, row, result.run_means.data() + run * d);
             }
         }
         mean_of_rows(size, kept, rows.data(), mean.data());
@@ -511,13 +512,16 @@ void RunInvertedLists::place(std::vector<SplitList>& splits) {
     }
     const size_t d = state.codec.d;
     const size_t m = std::min(state.spill.m, state.mixture.K);
-    const auto engine = make_cpu_engine();
-    engine->begin(state.mixture);
+    size_t numbers = 0;
+    for (const SplitList& split : splits) {
+        numbers += split.run_means.size();
+    }
+    ComponentRanking ranking(engine, state.mixture, state.codec, numbers / d);
     std::vector<float> means;
     std::vector<std::pair<size_t, size_t>> owners; // (split, run)
     TopResponsibilities top;
     const auto place_batch = [&] {
-        engine->top_responsibilities({means.data(), owners.size(), 0}, m, top);
+        ranking.rank_modelled(owners.size(), means.data(), m, top);
         parallel_for(owners.size(), [&](size_t i) {
             const size_t l = splits[owners[i].first].list;
             const float* mean = means.data() + i * d;

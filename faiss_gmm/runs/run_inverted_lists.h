@@ -15,6 +15,7 @@
 #include "faiss_gmm/runs/run_codec.h"
 #include "faiss_gmm/runs/run_directory.h"
 #include "faiss_gmm/spill/spill_policy.h"
+#include "faiss_gmm/train/engine.h"
 
 namespace faiss_gmm {
 
@@ -70,6 +71,9 @@ public:
     /// next to each other, on huge pages where the system gives them. Throws std::bad_alloc; entries stay
     /// as they were.
     void make_room(const std::vector<size_t>& arriving);
+
+    /// Where runs are placed; an index sets it before it organises. Never stored.
+    EngineParameters engine = exact_engine();
 
     /// Takes a newly learnt state; the directory starts empty.
     void set_state(std::shared_ptr<const CoarseState> state);

@@ -33,6 +33,12 @@ struct EngineParameters {
     EStep estep = EStep::automatic;     ///< of the CPU engine; nearest_cells is the CPU's alone
 };
 
+/// Whichever engine, with every component compared: of vectors that an index stores.
+inline EngineParameters exact_engine(EngineParameters parameters = {}) {
+    parameters.estep = EStep::exact;
+    return parameters;
+}
+
 /// What the engine will be given.
 struct EngineTask {
     Covariance covariance = Covariance::tied_spherical;

@@ -35,17 +35,21 @@ enum class EStep {
     nearest_cells,
 };
 
-/// What one pass over the data leaves behind. Moments are around the means of the mixture that the
-/// pass began with, so that no large number is subtracted from another.
-struct SufficientStatistics {
+/// What policy looks at of a pass over the data.
+struct PassSummary {
     size_t rows = 0;
-    double sum_log_likelihood = 0;    ///< nats, over all rows (hard: of the largest joint alone)
-    std::vector<double> N_k;          ///< [K] sum of responsibilities
+    size_t shared_rows = 0;        ///< rows with r > 1 / K in a second component
+    double sum_log_likelihood = 0; ///< nats, over all rows (hard: of the largest joint alone)
+    std::vector<double> N_k;       ///< [K] sum of responsibilities
+};
+
+/// What one pass leaves behind. Moments are around the means of the mixture that the pass began with,
+/// so that no large number is subtracted from another.
+struct SufficientStatistics : PassSummary {
     std::vector<double> first_moment; ///< [K, d] sum of r_ik (x_i - mu_k)
     /// sum of r_ik (x_i - mu_k)(x_i - mu_k)^T reduced to the shape of the covariance: spherical forms
     /// sum |x - mu_k|^2 over the dimensions too.
     std::vector<double> second_moment;
-    size_t shared_rows = 0; ///< rows with r > 1 / K in a second component
 };
 
 /// The m best components of each row.
@@ -74,6 +78,9 @@ public:
     void begin(const GaussianMixture& mixture) {
         begin(mixture, Assignment::soft);
     }
+    /// Whether it kept these rows (Chunk::source, first, n) in an earlier pass: then accumulate() takes
+    /// the chunk next without its x.
+    virtual bool holds(const Chunk& chunk);
     /// Adds a chunk of rows. Throws Error naming the first row that holds NaN or Inf.
     virtual void accumulate(const Chunk& chunk) = 0;
     /// The statistics of all chunks since begin().
@@ -84,9 +91,20 @@ public:
     virtual GaussianMixture
     maximize(const SufficientStatistics& statistics, double reg_covar) const = 0;
 
+    /// finish() and maximize() in one, whose result stays with the engine: what many components weigh
+    /// need not go back and forth between a GPU and the host.
+    virtual PassSummary advance(double reg_covar);
+    /// begin() with the parameters of the last advance().
+    virtual void begin_again(Assignment assignment);
+    /// The parameters of the last advance().
+    virtual GaussianMixture mixture();
+
     /// The m best components of each row of the chunk under the mixture of begin(); with nearest_cells
     /// of those that the row looks at, which may be fewer than m: then -1.
     virtual void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) = 0;
+
+private:
+    GaussianMixture advanced_;
 };
 
 /// The BLAS engine on the CPU; head cards in train/cpu/cpu_estep_engine.cc and, for nearest_cells,

@@ -6,6 +6,10 @@
 //   1 start     K distinct rows at random, or means_init
 //   2 warm up   Lloyd steps (hard passes) on a subsample; covariances from the last of them
 //   3 iterate   pass, M-step, means to unit length, balance, re-seed, report, stop?
+// With unit_means rows of any length count by their direction: around a mean of length 1 the variance
+// of longer rows is that of their lengths, every component answers for every row, and all means become
+// one. The steps of phase 2 take rows as they are, for which mean is the best does not depend on a
+// row's length; one more gives the covariances of their directions. Phase 3 is of directions alone.
 // With max_iter = 0 phase 2 is ten steps on the whole sample, as stock k-means does, and the
 // covariances are those of the last hard assignment, around the means that it gave.
 // Cost: phase 2 by default 8 steps on 64 rows a component, as much as two over a sample of 256; then
@@ -26,6 +30,7 @@
 #include "faiss_gmm/mixture/random.h"
 #include "faiss_gmm/train/finite_rows.h"
 #include "faiss_gmm/train/maximization.h"
+#include "faiss_gmm/train/unit_length.h"
 
 namespace faiss_gmm {
 namespace {
@@ -74,6 +79,9 @@ public:
     size_t max_chunk_rows() const override {
         return std::max<size_t>(1024, (size_t{8} << 20) / (sizeof(float) * dimensions()));
     }
+    uint64_t number() const override {
+        return number_;
+    }
     Chunk read(size_t first, size_t n) override {
         const size_t d = dimensions();
         buffer_.resize(std::max(buffer_.size(), n * d));
@@ -116,33 +124,34 @@ private:
     uint64_t number_ = new_number();
 };
 
+void accumulate(VectorSource& source, EStepEngine& engine) {
+    const size_t n = source.rows();
+    const size_t most = source.max_chunk_rows();
+    for (size_t first = 0; first < n; first += most) {
+        Chunk chunk;
+        chunk.n = std::min(most, n - first);
+        chunk.first = first;
+        chunk.last = first + chunk.n == n;
+        chunk.source = source.number();
+        // To gather rows takes a host longer than what a GPU then does with them.
+        engine.accumulate(engine.holds(chunk) ? chunk : source.read(first, chunk.n));
+    }
+}
+
 SufficientStatistics
 pass(VectorSource& source,
      EStepEngine& engine,
      const GaussianMixture& mixture,
      Assignment assignment) {
     engine.begin(mixture, assignment);
-    const size_t n = source.rows();
-    const size_t most = source.max_chunk_rows();
-    for (size_t first = 0; first < n; first += most) {
-        engine.accumulate(source.read(first, std::min(most, n - first)));
-    }
+    accumulate(source, engine);
     return engine.finish();
 }
 
 /// Unit length, as stock's spherical k-means; a mean of zero stays.
 std::vector<float> unit_length(const std::vector<float>& means, size_t d) {
-    std::vector<float> result = means;
-    for (size_t first = 0; first < means.size(); first += d) {
-        double square = 0;
-        for (size_t j = 0; j < d; ++j) {
-            square += static_cast<double>(means[first + j]) * means[first + j];
-        }
-        const double factor = square > 0 ? 1 / std::sqrt(square) : 1.0;
-        for (size_t j = 0; j < d; ++j) {
-            result[first + j] = static_cast<float>(means[first + j] * factor);
-        }
-    }
+    std::vector<float> result(means.size());
+    to_unit_length(means.size() / d, d, means.data(), result.data());
     return result;
 }
 
@@ -169,6 +178,10 @@ double typical_deviation(const GaussianMixture& mixture, size_t k) {
         break;
     }
     return std::sqrt(sum / d);
+}
+
+bool any_dead(const std::vector<double>& N_k) {
+    return std::any_of(N_k.begin(), N_k.end(), [](double N) { return N < dead_mass; });
 }
 
 /// Components of (almost) no mass take half of the heaviest one each: the two means stand on both
@@ -270,18 +283,21 @@ public:
         EStepEngine& engine,
         size_t number)
             : parameters_(parameters), source_(source), engine_(engine), number_(number),
-              random_(parameters.seed + number) {
+              random_(parameters.seed + number), directions_(source),
+              by_direction_(parameters.unit_means && directions_.changes_any()) {
         mixture_.K = K;
         mixture_.d = source.dimensions();
         mixture_.mixing = parameters.mixing;
     }
 
     TrainingResult train() {
+        const Clock::time_point began = Clock::now();
         start();
         if (parameters_.max_iter == 0) {
             lloyd(source_, parameters_.keep_means ? 1 : stock_lloyd_steps, true);
         } else {
             warm_up();
+            warm_start_seconds_ = seconds_since(began);
             iterate();
         }
         result_.mixture = std::move(mixture_);
@@ -317,7 +333,7 @@ private:
     void lloyd(VectorSource& sample, size_t steps, bool report) {
         for (size_t step = 1; step <= steps; ++step) {
             const Clock::time_point began = Clock::now();
-            if (step < steps) {
+            if (step < steps || by_direction_) {
                 // Hard passes need no more than distances: equal variances, whatever they are.
                 mixture_.covariance = Covariance::tied_spherical;
                 mixture_.mixing = Mixing::uniform;
@@ -337,7 +353,7 @@ private:
             if (reseeded > 0 && parameters_.unit_means) {
                 mixture_.means = unit_length(mixture_.means, mixture_.d);
             }
-            if (step == steps) {
+            if (step == steps && !by_direction_) {
                 pool_poor_covariances(mixture_, statistics.N_k, 2);
             }
             if (report && !reported(statistics, step, reseeded, began)) {
@@ -347,6 +363,22 @@ private:
                 break;
             }
         }
+        if (by_direction_) {
+            take_shape_of_directions(sample);
+        }
+    }
+
+    /// Covariances of the directions of these rows. The means stay: as in stock's spherical k-means, long
+    /// rows count for more in them.
+    void take_shape_of_directions(VectorSource& sample) {
+        UnitLengthSource directions(sample);
+        take_shape(1.0);
+        const SufficientStatistics statistics =
+                pass(directions, engine_, mixture_, Assignment::hard);
+        const std::vector<float> means = mixture_.means;
+        mixture_ = engine_.maximize(statistics, parameters_.reg_covar);
+        replace_means(mixture_, statistics.N_k, means);
+        pool_poor_covariances(mixture_, statistics.N_k, 2);
     }
 
     /// Gives the mixture its own covariance shape, all variances equal, and its mixing.
@@ -410,25 +442,20 @@ private:
     /// Phase 3.
     void iterate() {
         const size_t n = source_.rows();
+        VectorSource& rows = by_direction_ ? directions_ : source_;
         for (size_t iteration = 1; iteration <= parameters_.max_iter; ++iteration) {
             const Clock::time_point began = Clock::now();
             const double before = last_log_likelihood_;
-            const SufficientStatistics statistics =
-                    pass(source_, engine_, mixture_, Assignment::soft);
-            if (iteration == 1) {
-                take_data_mean(statistics);
-            }
-            maximize(statistics);
-            if (parameters_.mixing == Mixing::balanced) {
-                balance(mixture_, statistics);
-            }
+            const PassSummary statistics = expect_and_maximize(rows, iteration == 1);
             const double change =
                     std::abs(statistics.sum_log_likelihood / static_cast<double>(n) - before);
             const bool last = iteration == parameters_.max_iter;
             // A re-seeded component needs an iteration to settle: none after the last one.
-            const size_t reseeded = last || parameters_.keep_means
-                                            ? 0
-                                            : reseed_dead(mixture_, statistics.N_k, random_);
+            size_t reseeded = 0;
+            if (!last && !parameters_.keep_means && any_dead(statistics.N_k)) {
+                fetch();
+                reseeded = reseed_dead(mixture_, statistics.N_k, random_);
+            }
             if (reseeded > 0 && parameters_.mixing != Mixing::uniform) {
                 normalise(mixture_.log_weights);
             }
@@ -443,11 +470,46 @@ private:
                 break;
             }
         }
+        fetch();
+    }
+
+    /// A pass of EM and its M-step. Where policy has no say in the parameters they stay with the engine; the
+    /// first pass gives the mean of the data too.
+    PassSummary expect_and_maximize(VectorSource& rows, bool first) {
+        if (at_engine_) {
+            engine_.begin_again(Assignment::soft);
+        } else {
+            engine_.begin(mixture_, Assignment::soft);
+        }
+        accumulate(rows, engine_);
+        const bool policy = parameters_.mixing == Mixing::balanced || parameters_.unit_means ||
+                            parameters_.keep_means;
+        if (!first && !policy) {
+            at_engine_ = true;
+            return engine_.advance(parameters_.reg_covar);
+        }
+        SufficientStatistics statistics = engine_.finish();
+        if (first) {
+            take_data_mean(statistics);
+        }
+        maximize(statistics);
+        if (parameters_.mixing == Mixing::balanced) {
+            balance(mixture_, statistics);
+        }
+        return std::move(statistics);
+    }
+
+    /// Takes back the parameters that stayed with the engine.
+    void fetch() {
+        if (at_engine_) {
+            mixture_ = engine_.mixture();
+            at_engine_ = false;
+        }
     }
 
     /// Writes the iteration down and tells the callback; false: stop.
     bool reported(
-            const SufficientStatistics& statistics,
+            const PassSummary& statistics,
             size_t iteration,
             size_t reseeded,
             Clock::time_point began) {
@@ -466,6 +528,7 @@ private:
         progress.shared_fraction = static_cast<double>(statistics.shared_rows) / n;
         progress.reseeded = reseeded;
         progress.seconds = seconds_since(began);
+        progress.warm_start_seconds = warm_start_seconds_;
         last_log_likelihood_ = progress.mean_log_likelihood;
         result_.history.push_back(progress);
         if (parameters_.progress && !parameters_.progress(progress)) {
@@ -480,13 +543,27 @@ private:
     EStepEngine& engine_;
     size_t number_;
     Random random_;
+    UnitLengthSource directions_;
+    bool by_direction_; ///< the mixture is one of directions, and not all rows are such
     GaussianMixture mixture_;
     TrainingResult result_;
     bool first_pass_ = true;
+    double warm_start_seconds_ = 0;
+    bool at_engine_ = false; ///< the parameters: mixture_ is of an earlier pass
     double last_log_likelihood_ = -std::numeric_limits<double>::infinity();
 };
 
 } // namespace
+
+EngineParameters engine_parameters(const TrainingParameters& parameters) {
+    EngineParameters engine;
+    engine.kind = parameters.engine;
+    engine.device = parameters.device;
+    engine.gpu_memory = parameters.gpu_memory;
+    engine.gpu_cache = parameters.gpu_cache;
+    engine.estep = parameters.estep;
+    return engine;
+}
 
 GMMTrainer::GMMTrainer(TrainingParameters parameters) : parameters_(std::move(parameters)) {
     const TrainingParameters& p = parameters_;
@@ -529,13 +606,8 @@ TrainingResult GMMTrainer::train(size_t K, size_t n, size_t d, const float* x) c
 }
 
 std::unique_ptr<EStepEngine> GMMTrainer::make_engine(size_t K, size_t d) const {
-    EngineParameters engine;
-    engine.kind = parameters_.engine;
-    engine.device = parameters_.device;
-    engine.gpu_memory = parameters_.gpu_memory;
-    engine.gpu_cache = parameters_.gpu_cache;
-    engine.estep = parameters_.estep;
-    return faiss_gmm::make_engine(engine, {parameters_.covariance, K, d}, parameters_.warning);
+    return faiss_gmm::make_engine(
+            engine_parameters(parameters_), {parameters_.covariance, K, d}, parameters_.warning);
 }
 
 TrainingResult

@@ -25,10 +25,11 @@ struct TrainingProgress {
     double mean_log_likelihood = 0;
     double change = 0; ///< against the iteration before
     double smallest_N_k = 0;
-    double imbalance = 1;       ///< K * sum (N_k / n)^2, 1 when even (FAISS's imbalance factor)
-    double shared_fraction = 0; ///< share of rows with r > 1 / K in a second component
-    size_t reseeded = 0;        ///< components started anew in this iteration
-    double seconds = 0;         ///< of this iteration
+    double imbalance = 1;          ///< K * sum (N_k / n)^2, 1 when even (FAISS's imbalance factor)
+    double shared_fraction = 0;    ///< share of rows with r > 1 / K in a second component
+    size_t reseeded = 0;           ///< components started anew in this iteration
+    double seconds = 0;            ///< of this iteration
+    double warm_start_seconds = 0; ///< that the run took before iteration 1
 };
 
 struct TrainingParameters {
@@ -54,7 +55,10 @@ struct TrainingParameters {
     size_t min_points_per_component = 39;  ///< fewer: a warning, FAISS's wording
     size_t max_points_per_component = 256; ///< more: a random subset is used; 0: all rows
     size_t warm_start_iterations = 8; ///< Lloyd steps on 64 rows a component before EM; at least 1
-    bool unit_means = false;       ///< bring means to unit length after each M-step (inner product)
+    /// Inner product: means are brought to unit length after each M-step, and the mixture is one of
+    /// directions: EM takes rows brought to unit length (a row of zeros stays). Lloyd steps take them as
+    /// they are, as stock does. The source must hand out host memory.
+    bool unit_means = false;
     std::vector<float> means_init; ///< [K, d] or empty: start here instead of k-means
     bool keep_means = false; ///< with means_init: estimate weights and covariances around them only
     /// Called after each iteration, from the calling thread; false stops and keeps the last good
@@ -64,12 +68,16 @@ struct TrainingParameters {
     std::function<void(const std::string&)> warning;
 };
 
+/// Of these parameters, what names the engine.
+EngineParameters engine_parameters(const TrainingParameters& parameters);
+
 struct TrainingResult {
     GaussianMixture mixture;
     std::vector<TrainingProgress> history; ///< of the run that was kept
     bool converged = false;
-    bool stopped = false;         ///< by the callback
-    std::vector<float> data_mean; ///< [d], of the training sample
+    bool stopped = false; ///< by the callback
+    std::vector<float>
+            data_mean; ///< [d], of the training sample, as the first pass over it takes it
 };
 
 /// The EM loop: sampling, warm start, iterations, re-seeding, balancing, stopping.
@@ -82,7 +90,7 @@ public:
     /// Trains K components on the source's rows (all of them) with the given engine.
     TrainingResult train(size_t K, VectorSource& source, EStepEngine& engine) const;
 
-    /// What make_engine() is given for a mixture of K components in d dimensions.
+    /// The engine that train(K, n, d, x) makes.
     std::unique_ptr<EStepEngine> make_engine(size_t K, size_t d) const;
 
     const TrainingParameters& parameters() const {

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/train/unit_length.h"
 
 namespace faiss_gmm {
 namespace {
@@ -52,6 +53,12 @@ void convert_numbers(const void* numbers, size_t count, float* out, const Conver
         std::memcpy(&value, static_cast<const char*>(numbers) + i * sizeof(T), sizeof value);
         out[i] = convert(value);
     }
+}
+
+/// 8 MiB: long enough for an engine's threads, short enough to stay in a last-level cache.
+size_t rows_of_a_buffer(size_t row_bytes) {
+    const size_t rows = (size_t{8} << 20) / std::max<size_t>(1, row_bytes);
+    return std::max<size_t>(1024, rows);
 }
 
 } // namespace
@@ -142,9 +149,7 @@ size_t SampledSource::dimensions() const {
 }
 
 size_t SampledSource::max_chunk_rows() const {
-    // 8 MiB: long enough for an engine's threads, short enough to stay in a last-level cache.
-    const size_t rows = (size_t{8} << 20) / (bytes_of(element_) * std::max<size_t>(1, d_));
-    return std::max<size_t>(1024, rows);
+    return rows_of_a_buffer(d_ * bytes_of(element_));
 }
 
 Chunk SampledSource::read(size_t first, size_t n) {
@@ -162,6 +167,57 @@ Chunk SampledSource::read(size_t first, size_t n) {
     chunk.first = first;
     chunk.last = first + n == rows_.size();
     chunk.source = number_;
+    return chunk;
+}
+
+UnitLengthSource::UnitLengthSource(VectorSource& whole) : whole_(whole) {}
+
+size_t UnitLengthSource::rows() const {
+    return whole_.rows();
+}
+
+size_t UnitLengthSource::dimensions() const {
+    return whole_.dimensions();
+}
+
+size_t UnitLengthSource::max_chunk_rows() const {
+    return std::min(whole_.max_chunk_rows(), rows_of_a_buffer(dimensions() * sizeof(float)));
+}
+
+Chunk UnitLengthSource::read_whole(size_t first, size_t n) {
+    const Chunk chunk = whole_.read(first, n);
+    if (chunk.memory != Chunk::Memory::host) {
+        throw Error(
+                {"bringing rows to unit length",
+                 "a source in device memory",
+                 "sources in host memory",
+                 "copy the rows to the host"});
+    }
+    return as_f32(chunk, dimensions(), 0, n, converted_);
+}
+
+bool UnitLengthSource::changes_any() {
+    const size_t n = rows(), most = max_chunk_rows();
+    for (size_t first = 0; first < n; first += most) {
+        const Chunk chunk = read_whole(first, std::min(most, n - first));
+        if (!of_unit_length(chunk.n, dimensions(), chunk.floats())) {
+            return true;
+        }
+    }
+    return false;
+}
+
+Chunk UnitLengthSource::read(size_t first, size_t n) {
+    require_range(first, n, rows(), max_chunk_rows());
+    const size_t d = dimensions();
+    Chunk chunk = read_whole(first, n);
+    chunk.source = number_;
+    if (of_unit_length(n, d, chunk.floats())) {
+        return chunk; // where it lies
+    }
+    buffer_.resize(std::max(buffer_.size(), n * d));
+    to_unit_length(n, d, chunk.floats(), buffer_.data());
+    chunk.x = buffer_.data();
     return chunk;
 }
 

@@ -54,7 +54,11 @@ public:
     virtual size_t dimensions() const = 0;
     /// Rows [first, first + n) as one chunk; valid until the next call. Throws Error past the end.
     virtual Chunk read(size_t first, size_t n) = 0;
-    /// A number that no other source has, for Chunk::source.
+    /// Chunk::source of its chunks.
+    virtual uint64_t number() const {
+        return 0;
+    }
+    /// A number that no other source has.
     static uint64_t new_number();
     /// Largest n that one read() may be asked for.
     virtual size_t max_chunk_rows() const = 0;
@@ -69,6 +73,9 @@ public:
     size_t dimensions() const override;
     Chunk read(size_t first, size_t n) override;
     size_t max_chunk_rows() const override;
+    uint64_t number() const override {
+        return number_;
+    }
 
 private:
     size_t n_, d_;
@@ -90,6 +97,9 @@ public:
     size_t dimensions() const override;
     Chunk read(size_t first, size_t n) override;
     size_t max_chunk_rows() const override;
+    uint64_t number() const override {
+        return number_;
+    }
 
 private:
     size_t d_;
@@ -97,6 +107,29 @@ private:
     std::vector<int64_t> rows_;
     RowElement element_;
     std::vector<char> buffer_;
+    uint64_t number_ = new_number();
+};
+
+/// Another source's rows brought to unit length, chunk by chunk; a row of zeros stays.
+class UnitLengthSource : public VectorSource {
+public:
+    /// `whole` is alive while this is. read() throws Error where it hands out device memory.
+    explicit UnitLengthSource(VectorSource& whole);
+    size_t rows() const override;
+    size_t dimensions() const override;
+    Chunk read(size_t first, size_t n) override;
+    size_t max_chunk_rows() const override;
+    uint64_t number() const override {
+        return number_;
+    }
+    /// Whether a row of `whole` has another length than 1 or 0; reads until it finds one.
+    bool changes_any();
+
+private:
+    Chunk read_whole(size_t first, size_t n);
+
+    VectorSource& whole_;
+    std::vector<float> converted_, buffer_;
     uint64_t number_ = new_number();
 };
 

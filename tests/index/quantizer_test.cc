@@ -26,14 +26,22 @@ protected:
     std::vector<float> means_;
 };
 
-/// log r_k of one row under one variance and equal weights, by the formula in double precision.
-std::vector<double> log_responsibilities(const GaussianMixture& mixture, const float* x) {
+/// log r_k of one row under one variance and equal weights, by the formula in double precision; for
+/// inner products of the row's direction.
+std::vector<double>
+log_responsibilities(const GaussianMixture& mixture, faiss::MetricType metric, const float* x) {
+    double length = 0;
+    for (size_t t = 0; t < mixture.d; t++) {
+        length += x[t] * static_cast<double>(x[t]);
+    }
+    length = metric == faiss::METRIC_INNER_PRODUCT ? std::sqrt(length) : 1;
     std::vector<double> joint(mixture.K);
     double largest = -1e300, sum = 0;
     for (size_t c = 0; c < mixture.K; c++) {
         double distance = 0;
         for (size_t t = 0; t < mixture.d; t++) {
-            const double difference = x[t] - static_cast<double>(mixture.means[c * mixture.d + t]);
+            const double difference =
+                    x[t] / length - static_cast<double>(mixture.means[c * mixture.d + t]);
             distance += difference * difference;
         }
         joint[c] = -distance / 2 / mixture.covariances[0];
@@ -82,7 +90,8 @@ TEST_P(Quantizer, AssignAndResponsibilitiesFollowTheFormula) {
     quantizer_->assign(n, asked_.data(), best.data(), m);
     EXPECT_EQ(best, labels);
     for (size_t i = 0; i < n; i++) {
-        const std::vector<double> truth = log_responsibilities(mixture, asked_.data() + i * d);
+        const std::vector<double> truth =
+                log_responsibilities(mixture, GetParam(), asked_.data() + i * d);
         double total = 0;
         std::set<int64_t> seen;
         for (size_t j = 0; j < m; j++) {

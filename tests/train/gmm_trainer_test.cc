@@ -18,6 +18,7 @@
 #include <omp.h>
 
 #include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/train/unit_length.h"
 #include "tests/train/naive_em.h"
 #include "tests/train/random_data.h"
 
@@ -1028,6 +1029,46 @@ TEST(GMMTrainer, UniformMixingKeepsEvenWeights) {
     }
 }
 
+TEST(GMMTrainer, ParametersStayWithTheEngineWherePolicyLeavesThemAlone) {
+    class CountingEngine : public WatchedEngine {
+    public:
+        size_t advances = 0, fetches = 0;
+        PassSummary advance(double reg_covar) override {
+            ++advances;
+            return WatchedEngine::advance(reg_covar);
+        }
+        GaussianMixture mixture() override {
+            ++fetches;
+            return WatchedEngine::mixture();
+        }
+    };
+    const size_t K = 4, d = 3, n = 400;
+    const std::vector<float> x = draw(random_mixture(Covariance::tied, K, d, 4, 0, 2701), n, 2702);
+    for_each_setup([&](TrainingParameters p) {
+        p.max_iter = 5;
+        p.tol = 0;
+        for (const bool unit_means : {false, true}) {
+            p.unit_means = unit_means;
+            MemorySource source(n, d, x.data());
+            CountingEngine engine;
+            const TrainingResult result = GMMTrainer(p).train(K, source, engine);
+            ASSERT_EQ(result.history.size(), 5u);
+            const bool stay = p.mixing != Mixing::balanced && !unit_means;
+            EXPECT_EQ(engine.advances, stay ? 4u : 0u); // the first pass tells of the data's mean
+            EXPECT_EQ(engine.fetches, stay ? 1u : 0u);
+            WatchedEngine::Pass& last = engine.passes.back();
+            if (stay) {
+                const auto again = make_cpu_engine();
+                again->begin(last.mixture, last.assignment);
+                const GaussianMixture expected = again->maximize(last.statistics, p.reg_covar);
+                EXPECT_EQ(result.mixture.means, expected.means);
+                EXPECT_EQ(result.mixture.covariances, expected.covariances);
+                EXPECT_EQ(result.mixture.log_weights, expected.log_weights);
+            }
+        }
+    });
+}
+
 TEST(GMMTrainer, UnitMeansHaveLengthOneAndVariancesAroundThem) {
     const size_t K = 5, d = 4, n = 600;
     const std::vector<float> x = draw(random_mixture(Covariance::tied, K, d, 3, 1, 2401), n, 2402);
@@ -1049,11 +1090,89 @@ TEST(GMMTrainer, UnitMeansHaveLengthOneAndVariancesAroundThem) {
                 EXPECT_NEAR(std::sqrt(square), 1, 1e-6);
             }
             const GaussianMixture one = GMMTrainer(p).train(1, 256, d, x.data()).mixture;
-            const std::vector<float> rows = first_rows(x, 256 * d);
+            std::vector<float> rows = first_rows(x, 256 * d);
+            to_unit_length(256, d, rows.data(), rows.data());
             const std::vector<double> expected = covariances_around(
                     covariance, 1, d, one.means, rows, std::vector<double>(256, 1), p.reg_covar);
             EXPECT_LT(relative_distance(one.covariances, expected), 1e-5);
         }
+    }
+}
+
+/// Lengths from 1/100 to 10,000; one row of zeros.
+std::vector<float> of_any_length(std::vector<float> x, size_t d) {
+    for (size_t i = 0; i < x.size(); ++i) {
+        x[i] *= i / d == 7 ? 0
+                           : static_cast<float>(
+                                     std::pow(10.0, static_cast<double>(i / d % 13) / 2 - 2));
+    }
+    return x;
+}
+
+// Around means of length 1 long rows are all equally far away: taken as they are, they would make one
+// of all means.
+TEST(GMMTrainer, UnitMeansAreOfDirectionsWhateverTheLengths) {
+    const size_t K = 8, d = 6, n = 2000;
+    std::vector<float> unit = draw(random_mixture(Covariance::tied, K, d, 3, 1, 2411), n, 2412);
+    to_unit_length(n, d, unit.data(), unit.data());
+    const std::vector<float> x = of_any_length(unit, d);
+    std::fill_n(unit.begin() + 7 * d, d, 0.0f);
+    for (const Covariance covariance : all_covariances) {
+        SCOPED_TRACE(name_of(covariance));
+        TrainingParameters p;
+        p.covariance = covariance;
+        p.mixing = Mixing::free;
+        p.unit_means = true;
+        p.tol = 0;
+        p.means_init = std::vector<float>(unit.begin() + 8 * d, unit.begin() + (8 + K) * d);
+        const GaussianMixture expected = GMMTrainer(p).train(K, n, d, unit.data()).mixture;
+        const GaussianMixture mixture = GMMTrainer(p).train(K, n, d, x.data()).mixture;
+        EXPECT_LT(relative_distance(mixture.means, expected.means), 1e-4);
+        EXPECT_LT(relative_distance(mixture.covariances, expected.covariances), 1e-4);
+        EXPECT_LT(relative_distance(mixture.log_weights, expected.log_weights), 1e-4);
+    }
+}
+
+TEST(GMMTrainer, UnitMeansOfLloydStepsAreStocksAndTheirCovariancesThoseOfDirections) {
+    const size_t K = 8, d = 6, n = 2000;
+    std::vector<float> x =
+            of_any_length(draw(random_mixture(Covariance::tied, K, d, 3, 1, 2421), n, 2422), d);
+    std::copy_n(x.begin() + 8 * d, d, x.begin() + 7 * d); // zeros are as far from all means
+    std::vector<float> unit = x;
+    to_unit_length(n, d, unit.data(), unit.data());
+    for (const Covariance covariance : all_covariances) {
+        SCOPED_TRACE(name_of(covariance));
+        TrainingParameters p;
+        p.covariance = covariance;
+        p.unit_means = true;
+        p.max_iter = 0;
+        const GaussianMixture mixture = GMMTrainer(p).train(K, n, d, x.data()).mixture;
+        // Ten steps settle this: one more moves nothing far.
+        std::vector<double> sum(K * d), home_of(n * K);
+        for (size_t i = 0; i < n; ++i) {
+            size_t best = 0;
+            double largest = -1e300;
+            for (size_t k = 0; k < K; ++k) {
+                double product = 0;
+                for (size_t j = 0; j < d; ++j) {
+                    product += double(x[i * d + j]) * mixture.means[k * d + j];
+                }
+                if (product > largest) {
+                    largest = product;
+                    best = k;
+                }
+            }
+            home_of[i * K + best] = 1;
+            for (size_t j = 0; j < d; ++j) {
+                sum[best * d + j] += x[i * d + j];
+            }
+        }
+        std::vector<float> means(sum.begin(), sum.end());
+        to_unit_length(K, d, means.data(), means.data());
+        EXPECT_LT(relative_distance(mixture.means, means), 0.05);
+        const std::vector<double> expected =
+                covariances_around(covariance, K, d, mixture.means, unit, home_of, p.reg_covar);
+        EXPECT_LT(relative_distance(mixture.covariances, expected), 1e-4);
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// Both sources hand out the rows they should, and nothing past their end.
+// Sources hand out the rows they should, and nothing past their end.
 #include "faiss_gmm/train/vector_source.h"
 
 #include <cmath>
@@ -165,6 +165,81 @@ TEST(SampledSource, BoundsItsChunksAndGathersLongOnes) {
         ASSERT_EQ(chunk.floats()[i * d], 10.0f * ((76 + i) % 3)) << i;
         ASSERT_EQ(chunk.floats()[i * d + d - 1], 10.0f * ((76 + i) % 3) + (d - 1)) << i;
     }
+}
+
+TEST(UnitLengthSource, BringsRowsToUnitLengthAndLeavesZeros) {
+    const size_t n = 5000, d = 3;
+    std::vector<float> x(n * d);
+    for (size_t i = 0; i < n * d; ++i) {
+        x[i] = std::ldexp(static_cast<float>(i % 7) - 3, static_cast<int>(i / d % 60) - 30);
+    }
+    std::fill_n(x.begin() + 17 * d, d, 0.0f);
+    MemorySource whole(n, d, x.data());
+    UnitLengthSource source(whole);
+    EXPECT_EQ(source.rows(), n);
+    EXPECT_EQ(source.dimensions(), d);
+    EXPECT_TRUE(source.changes_any());
+    const Chunk all = source.read(0, n);
+    EXPECT_EQ(all.n, n);
+    EXPECT_TRUE(all.last);
+    EXPECT_NE(all.source, 0u);
+    EXPECT_NE(
+            all.source,
+            whole.read(0, n).source); // other rows: no engine may take one for the other
+    const std::vector<float> unit(all.x, all.x + n * d);
+    for (size_t i = 0; i < n; ++i) {
+        double square = 0, along = 0, length = 0;
+        for (size_t j = 0; j < d; ++j) {
+            square += double(unit[i * d + j]) * unit[i * d + j];
+            along += double(unit[i * d + j]) * x[i * d + j];
+            length += double(x[i * d + j]) * x[i * d + j];
+        }
+        ASSERT_NEAR(square, i == 17 ? 0 : 1, 1e-6) << i;
+        ASSERT_NEAR(along, std::sqrt(length), 1e-6 * std::sqrt(length)) << i;
+    }
+    for (const size_t first :
+         {size_t{0}, size_t{16}, n - 10}) { // rows do not depend on their chunk
+        const Chunk piece = source.read(first, 10);
+        EXPECT_EQ(piece.first, first);
+        for (size_t i = 0; i < 10 * d; ++i) {
+            EXPECT_EQ(piece.x[i], unit[first * d + i]);
+        }
+    }
+    EXPECT_THROW(source.read(n - 1, 2), Error);
+}
+
+TEST(UnitLengthSource, HandsOnRowsOfUnitLengthWhereTheyLie) {
+    std::vector<float> x = {0.6f, 0.8f, 0, 0, 1.0000001f, 0};
+    MemorySource whole(3, 2, x.data());
+    UnitLengthSource source(whole);
+    EXPECT_FALSE(source.changes_any());
+    EXPECT_EQ(source.read(0, 3).x, x.data());
+    x[4] = 1.001f;
+    EXPECT_TRUE(source.changes_any());
+    EXPECT_EQ(source.read(0, 2).x, x.data());
+    const Chunk chunk = source.read(0, 3);
+    EXPECT_EQ(
+            std::vector<float>(chunk.x, chunk.x + 6), std::vector<float>({0.6f, 0.8f, 0, 0, 1, 0}));
+}
+
+TEST(UnitLengthSource, RefusesDeviceMemory) {
+    class DeviceSource : public MemorySource {
+    public:
+        using MemorySource::MemorySource;
+        Chunk read(size_t first, size_t n) override {
+            Chunk chunk = MemorySource::read(first, n);
+            chunk.memory = Chunk::Memory::device;
+            return chunk;
+        }
+    };
+    DeviceSource whole(2, 1, nullptr);
+    UnitLengthSource source(whole);
+    EXPECT_EQ(
+            message_of(source, 0, 1),
+            "bringing rows to unit length: given a source in device memory; allowed: sources in "
+            "host "
+            "memory; copy the rows to the host.");
+    EXPECT_THROW(source.changes_any(), Error);
 }
 
 } // namespace

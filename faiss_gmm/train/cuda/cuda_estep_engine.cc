@@ -307,12 +307,14 @@ public:
             : options_(options), forced_path_(path_of(options.path)), clock_(options.time_phases) {}
 
     void begin(const GaussianMixture& mixture, Assignment assignment) override;
+    bool holds(const Chunk& chunk) override;
     void accumulate(const Chunk& chunk) override;
     SufficientStatistics finish() override;
     GaussianMixture
     maximize(const SufficientStatistics& statistics, double reg_covar) const override;
     void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) override;
 
+    PassSummary advance(double reg_covar) override;
     void maximize_in_place(double reg_covar) override;
     void begin_again(Assignment assignment) override;
     GaussianMixture mixture() override;
@@ -372,6 +374,9 @@ private:
     SegmentSums segment_sums(size_t segments, bool with_likelihood);
     ExactBuffers exact_buffers();
     void combine();
+    PassSummary summarize();
+    void fetch(std::vector<double>& to, const double* from, size_t count);
+    void maximize_total(double reg_covar);
     void check_counters(PassCounters& counters);
     std::vector<double> fetch_scatter();
     void rank(const Rows& given, size_t rows, size_t first_row, size_t m, const TopOutput& out);
@@ -676,6 +681,17 @@ ExactBuffers Engine::exact_buffers() {
     return buffers;
 }
 
+bool Engine::holds(const Chunk& chunk) {
+    require_ready();
+    if (chunk.source == 0 || chunk.source != cached_source_ || chunk.first != rows_) {
+        return false;
+    }
+    const DeviceGuard guard(options_.device);
+    reserve_wave(true, chunk.n); // here: it may cost what was kept
+    return cached_wave_bytes_ == wave_rows() * row_bytes() &&
+           chunk.first + chunk.n <= complete_waves_ * wave_rows();
+}
+
 void Engine::accumulate(const Chunk& chunk) {
     require_ready();
     if (chunk.n == 0) {
@@ -795,12 +811,12 @@ void Engine::stage(const Chunk& chunk, size_t from, size_t count) {
         filling_->used.block(copying);
     }
     char* to = static_cast<char*>(filling_->rows.data()) + staged_ * row_bytes();
-    const char* rows = static_cast<const char*>(chunk.x) + from * row_bytes();
-    const size_t bytes = count * row_bytes();
     staged_ += count;
     if (filling_is_there_) {
         return;
     }
+    const char* rows = static_cast<const char*>(chunk.x) + from * row_bytes();
+    const size_t bytes = count * row_bytes();
     if (chunk.memory == Chunk::Memory::host) {
         copy_from_host(to, rows, bytes, copying);
         return;
@@ -1240,41 +1256,48 @@ void Engine::check_counters(PassCounters& counters) {
     }
 }
 
+/// Of the sums that combine() made; refuses the pass's rows with NaN or Inf.
+PassSummary Engine::summarize() {
+    PassCounters counters;
+    check_counters(counters);
+    const PassSums& sums = total_.view();
+    PassSummary summary;
+    summary.rows = rows_;
+    summary.shared_rows = counters.shared_rows;
+    summary.sum_log_likelihood = counters.log_likelihood;
+    fetch(summary.N_k, sums.mass, K_);
+    std::vector<double> log_likelihood;
+    fetch(log_likelihood, sums.log_likelihood, K_);
+    stream_.synchronize();
+    for (const double value : log_likelihood) {
+        summary.sum_log_likelihood += value;
+    }
+    return summary;
+}
+
+/// Once the stream has come so far.
+void Engine::fetch(std::vector<double>& to, const double* from, size_t count) {
+    to.resize(count);
+    check(cudaMemcpyAsync(
+                  to.data(), from, count * sizeof(double), cudaMemcpyDeviceToHost, stream_.get()),
+          "reading the statistics");
+}
+
 SufficientStatistics Engine::finish() {
     require_ready();
     const DeviceGuard guard(options_.device);
     combine();
-    PassCounters counters;
-    check_counters(counters);
+    SufficientStatistics statistics;
+    static_cast<PassSummary&>(statistics) = summarize();
     const PassSums& sums = total_.view();
     const bool diagonal = covariance_ == Covariance::diagonal;
-    SufficientStatistics statistics;
-    statistics.rows = rows_;
-    statistics.shared_rows = counters.shared_rows;
-    std::vector<double> log_likelihood(K_);
-    const auto fetch = [&](std::vector<double>& to, const double* from, size_t count) {
-        to.resize(count);
-        check(cudaMemcpyAsync(
-                      to.data(),
-                      from,
-                      count * sizeof(double),
-                      cudaMemcpyDeviceToHost,
-                      stream_.get()),
-              "reading the statistics");
-    };
-    fetch(statistics.N_k, sums.mass, K_);
     fetch(statistics.first_moment, sums.first_moment, K_ * d_);
     fetch(statistics.second_moment,
           diagonal ? sums.second_moment : sums.moment,
           diagonal ? K_ * d_ : K_);
-    fetch(log_likelihood, sums.log_likelihood, K_);
     stream_.synchronize();
     if (covariance_ == Covariance::tied) {
         unwhiten(mixture_.factors(), K_, d_, statistics.first_moment);
-    }
-    statistics.sum_log_likelihood = counters.log_likelihood;
-    for (const double value : log_likelihood) {
-        statistics.sum_log_likelihood += value;
     }
     if (covariance_ == Covariance::tied_spherical) {
         double total = 0;
@@ -1336,6 +1359,26 @@ void Engine::maximize_in_place(double reg_covar) {
     }
     combine();
     clock_.mark("combine", stream_.get());
+    maximize_total(reg_covar);
+}
+
+PassSummary Engine::advance(double reg_covar) {
+    require_ready();
+    const DeviceGuard guard(options_.device);
+    if (has_matrices(covariance_)) { // factors are the host's work
+        SufficientStatistics statistics = finish();
+        before_ = maximize_on_host(before_, statistics, reg_covar);
+        mixture_.upload(before_, stream_.get());
+        return std::move(statistics);
+    }
+    combine();
+    clock_.mark("combine", stream_.get());
+    PassSummary summary = summarize(); // before rows that it refuses spoil the parameters
+    maximize_total(reg_covar);
+    return summary;
+}
+
+void Engine::maximize_total(double reg_covar) {
     mixture_.maximize(total_.view(), static_cast<double>(rows_), reg_covar, stream_.get());
     clock_.mark("maximize", stream_.get());
     before_is_current_ = false;
@@ -1473,8 +1516,7 @@ void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilit
         const size_t rows = std::min(most, chunk.n - first);
         const void* x = static_cast<const char*>(chunk.x) + first * bytes;
         if (!on_device) {
-            check(cudaMemcpyAsync(staging.data(), x, rows * bytes, cudaMemcpyHostToDevice, stream),
-                  "copying rows to the device");
+            copy_from_host(staging.data(), x, rows * bytes, stream);
             x = staging.data();
         }
         rank(Rows(x, element_of(chunk.element), d_),

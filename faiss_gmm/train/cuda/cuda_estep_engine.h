@@ -74,12 +74,9 @@ class CudaEStepEngine : public EStepEngine {
 public:
     using EStepEngine::begin;
     /// The standard M-step on the device, of all chunks since begin(): finish() and maximize() without
-    /// their way through the host (but for tied and full). begin_again() then starts the next pass.
+    /// their way through the host (but for tied and full), as advance() but without its summary, and so
+    /// without waiting. begin_again() then starts the next pass.
     virtual void maximize_in_place(double reg_covar) = 0;
-    /// begin() with the parameters that are on the device.
-    virtual void begin_again(Assignment assignment) = 0;
-    /// The parameters that are on the device.
-    virtual GaussianMixture mixture() = 0;
     /// Of the pass since begin().
     virtual CudaPassCounts counts() const = 0;
     /// top_responsibilities into device memory [chunk.n, m], for a chunk in device memory, without

@@ -498,7 +498,12 @@ SufficientStatistics
 pass_over(EStepEngine& engine, const GaussianMixture& mixture, VectorSource& source, size_t piece) {
     engine.begin(mixture);
     for (size_t first = 0; first < source.rows(); first += piece) {
-        engine.accumulate(source.read(first, std::min(piece, source.rows() - first)));
+        Chunk chunk;
+        chunk.n = std::min(piece, source.rows() - first);
+        chunk.first = first;
+        chunk.source = source.number();
+        chunk.last = first + chunk.n == source.rows();
+        engine.accumulate(engine.holds(chunk) ? chunk : source.read(first, chunk.n));
     }
     return engine.finish();
 }
@@ -986,6 +991,59 @@ TEST_F(CudaEStepEngineTest, NamesTheFirstRowThatIsNotFinite) {
     }
 }
 
+/// Hands parameters and statistics through the host at every iteration.
+class ThroughTheHost : public EStepEngine {
+public:
+    using EStepEngine::begin;
+    void begin(const GaussianMixture& mixture, Assignment assignment) override {
+        engine_->begin(mixture, assignment);
+    }
+    void accumulate(const Chunk& chunk) override {
+        engine_->accumulate(chunk);
+    }
+    SufficientStatistics finish() override {
+        return engine_->finish();
+    }
+    GaussianMixture
+    maximize(const SufficientStatistics& statistics, double reg_covar) const override {
+        return engine_->maximize(statistics, reg_covar);
+    }
+    void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) override {
+        engine_->top_responsibilities(chunk, m, out);
+    }
+
+private:
+    std::unique_ptr<CudaEStepEngine> engine_ = make_cuda_engine();
+};
+
+TEST_F(CudaEStepEngineTest, TrainingIsTheSameWhereverParametersAndRowsStay) {
+    const size_t K = 300, d = 24, n = 60000;
+    const auto x = draw(random_mixture(Covariance::tied_spherical, K, d, 1.0, 0, 61), n, 62);
+    for (const Covariance covariance : forms) {
+        for (const bool unit_means : {false, true}) {
+            SCOPED_TRACE(name_of(covariance));
+            TrainingParameters parameters;
+            parameters.covariance = covariance;
+            parameters.unit_means = unit_means;
+            parameters.tol = 0;
+            ThroughTheHost host;
+            const auto engine = make_cuda_engine();
+            MemorySource source(n, d, x.data());
+            const TrainingResult expected = GMMTrainer(parameters).train(K, source, host);
+            const TrainingResult result = GMMTrainer(parameters).train(K, source, *engine);
+            EXPECT_LT(relative_distance(result.mixture.means, expected.mixture.means), 1e-5);
+            EXPECT_LT(
+                    relative_distance(result.mixture.covariances, expected.mixture.covariances),
+                    1e-5);
+            ASSERT_EQ(result.history.size(), expected.history.size());
+            EXPECT_NEAR(
+                    result.history.back().mean_log_likelihood,
+                    expected.history.back().mean_log_likelihood,
+                    1e-6 * d);
+        }
+    }
+}
+
 TEST_F(CudaEStepEngineTest, RefusesWhatItCannotRead) {
     const auto engine = make_cuda_engine();
     EXPECT_THROW(engine->accumulate(Chunk()), Error);
@@ -1009,7 +1067,14 @@ TEST_F(CudaEStepEngineTest, MStepOnTheDeviceIsTheHosts) {
             auto start = random_mixture(covariance, 50, 30, 1.0, 5, 32);
             start.mixing = mixing;
             const GaussianMixture host = engine->maximize(pass(*engine, start, x), 1e-6);
-            engine->maximize_in_place(1e-6);
+            const SufficientStatistics before = pass(*engine, start, x);
+            engine->begin(start);
+            engine->accumulate(chunk_of(x, 30, 0, 20000));
+            const PassSummary summary = engine->advance(1e-6);
+            EXPECT_EQ(summary.rows, before.rows);
+            EXPECT_EQ(summary.shared_rows, before.shared_rows);
+            EXPECT_EQ(summary.sum_log_likelihood, before.sum_log_likelihood);
+            EXPECT_EQ(summary.N_k, before.N_k);
             const GaussianMixture device = engine->mixture();
             EXPECT_LT(relative_distance(device.means, host.means), 1e-7);
             EXPECT_LT(relative_distance(device.covariances, host.covariances), 1e-12);

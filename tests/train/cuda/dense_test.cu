@@ -105,7 +105,10 @@ sum(const GaussianMixture& mixture,
     for (int first = 0; first < blocks; first += (blocks + calls - 1) / calls) {
         const int here = std::min((blocks + calls - 1) / calls, blocks - first);
         const DenseRows rows{
-                rows_there.data(), d % 4 == 0, order_there.data(), left.data() + first, here};
+                Rows(rows_there.data(), ElementType::f32, d),
+                order_there.data(),
+                left.data() + first,
+                here};
         sum_densely(view, origin.data(), shape, buffers, rows, pass, output, nullptr);
     }
     Outcome outcome;

@@ -51,6 +51,13 @@ __device__ inline void wait(uint64_t* barrier, uint32_t parity) {
                  "r"(parity)
                  : "memory");
 }
+/// Named barriers of two warpgroups: one waits, the other only says that it has come.
+__device__ inline void wait_for_turn(int name) {
+    asm volatile("bar.sync %0, 256;" ::"r"(name) : "memory");
+}
+__device__ inline void give_turn(int name) {
+    asm volatile("bar.arrive %0, 256;" ::"r"(name) : "memory");
+}
 /// Named barrier number `name` of so many threads.
 template <int name, int threads> __device__ inline void meet() {
     asm volatile("bar.sync %0, %1;" ::"n"(name), "n"(threads) : "memory");
