@@ -186,7 +186,7 @@ TEST(UnitLengthSource, BringsRowsToUnitLengthAndLeavesZeros) {
     EXPECT_NE(
             all.source,
             whole.read(0, n).source); // other rows: no engine may take one for the other
-    const std::vector<float> unit(all.x, all.x + n * d);
+    const std::vector<float> unit(all.floats(), all.floats() + n * d);
     for (size_t i = 0; i < n; ++i) {
         double square = 0, along = 0, length = 0;
         for (size_t j = 0; j < d; ++j) {
@@ -202,7 +202,7 @@ TEST(UnitLengthSource, BringsRowsToUnitLengthAndLeavesZeros) {
         const Chunk piece = source.read(first, 10);
         EXPECT_EQ(piece.first, first);
         for (size_t i = 0; i < 10 * d; ++i) {
-            EXPECT_EQ(piece.x[i], unit[first * d + i]);
+            EXPECT_EQ(piece.floats()[i], unit[first * d + i]);
         }
     }
     EXPECT_THROW(source.read(n - 1, 2), Error);
@@ -219,7 +219,8 @@ TEST(UnitLengthSource, HandsOnRowsOfUnitLengthWhereTheyLie) {
     EXPECT_EQ(source.read(0, 2).x, x.data());
     const Chunk chunk = source.read(0, 3);
     EXPECT_EQ(
-            std::vector<float>(chunk.x, chunk.x + 6), std::vector<float>({0.6f, 0.8f, 0, 0, 1, 0}));
+            std::vector<float>(chunk.floats(), chunk.floats() + 6),
+            std::vector<float>({0.6f, 0.8f, 0, 0, 1, 0}));
 }
 
 TEST(UnitLengthSource, RefusesDeviceMemory) {
