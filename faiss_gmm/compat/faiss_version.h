@@ -8,9 +8,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <faiss/IndexIVF.h>
+#include <faiss/IndexIVFAdditiveQuantizer.h>
 #include <faiss/impl/HNSW.h>
 #include <faiss/invlists/InvertedLists.h>
 
@@ -37,6 +40,32 @@
 #endif
 
 namespace faiss_gmm::compat {
+
+// What FAISS does with codes in blocks (FastScan). Where it does not: before 1.8 such an index has no
+// scanner and searching given lists crashes; the lists throw inside of OpenMP regions, which ends the process.
+constexpr bool searches_given_blocks = FAISS_GMM_FAISS_AT_LEAST(1, 8);
+constexpr bool merges_blocks = FAISS_GMM_FAISS_AT_LEAST(1, 8);
+constexpr bool removes_from_blocks = FAISS_GMM_FAISS_AT_LEAST(1, 9);
+
+/// The codec's own reconstruct_from_offset, which additive quantizers have since 1.9.
+template <class Codec>
+void reconstruct_from_offset(const Codec& index, int64_t list, int64_t offset, float* x) {
+#if !FAISS_GMM_FAISS_AT_LEAST(1, 9)
+    if constexpr (std::is_base_of_v<faiss::IndexIVFAdditiveQuantizer, Codec>) {
+        faiss::InvertedLists::ScopedCodes code(index.invlists, list, offset);
+        index.aq->decode(code.get(), x, 1);
+        if (index.by_residual) {
+            std::vector<float> mean(index.d);
+            index.quantizer->reconstruct(list, mean.data());
+            for (int t = 0; t < index.d; t++) {
+                x[t] += mean[t];
+            }
+        }
+        return;
+    }
+#endif
+    index.Codec::reconstruct_from_offset(list, offset, x);
+}
 
 /// A scanner of the codec that returns ids; parameters of the codec are heeded since 1.11.
 inline std::unique_ptr<faiss::InvertedListScanner> make_scanner(

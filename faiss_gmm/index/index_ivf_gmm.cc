@@ -14,6 +14,7 @@
 #include <faiss/impl/IDSelector.h>
 
 #include "faiss_gmm/index/budgeted_search.h"
+#include "faiss_gmm/index/codecs.h"
 #include "faiss_gmm/index/list_search.h"
 #include "faiss_gmm/index/written_bytes.h"
 #include "faiss_gmm/mixture/clock.h"
@@ -119,7 +120,10 @@ RunInvertedLists* IndexIVFGMM::lists() {
 const GaussianMixture& IndexIVFGMM::mixture() const {
     static const GaussianMixture untrained;
     const RunInvertedLists* runs = run_lists();
-    return runs != nullptr ? runs->state().mixture : untrained;
+    if (runs != nullptr) {
+        return runs->state().mixture;
+    }
+    return plain_state_ ? plain_state_->mixture : untrained;
 }
 
 void IndexIVFGMM::attach() {
@@ -130,6 +134,17 @@ void IndexIVFGMM::attach() {
                  fmt::format("metric {}", static_cast<int>(index.metric_type)),
                  "METRIC_L2 and METRIC_INNER_PRODUCT",
                  "choose one of these, or a stock IVF index"});
+    }
+    if (const auto refusal = refusal_of_codec(index)) {
+        throw_faiss(
+                {"constructing an IVFGMM index",
+                 refusal->why,
+                 "Flat, scalar, product and additive quantizers, FastScan, spectral hashes",
+                 refusal->instead});
+    }
+    if (keeps_plain_lists(index)) {
+        plain_state_ = std::make_shared<CoarseState>();
+        return;
     }
     std::unique_ptr<faiss::InvertedLists> stock(index.invlists);
     index.own_invlists = false;
@@ -170,6 +185,16 @@ void IndexIVFGMM::check_parameters() const {
                      fmt::format("sketch.codes = {}", sketch.codes),
                      "0 (by the dimension) to 256",
                      "ask for fewer codes"});
+        }
+        const bool copies = spill.storage == SpillStorage::copies;
+        if (plain_state_ && (copies || sketch.mode == SketchParameters::Mode::fixed)) {
+            throw Error(
+                    {"reading the parameters of an IVFGMM index",
+                     copies ? "storage=copies for a codec whose lists stay plain"
+                            : "sketches for a codec whose lists stay plain",
+                     "storage=shared and sketch=auto or none for FastScan and spectral hashes",
+                     "leave both as they are, or take the codec that FastScan packs: PQ, RQ, LSQ, "
+                     "PRQ, PLSQ"});
         }
     });
 }
@@ -230,11 +255,12 @@ void IndexIVFGMM::train_coarse(int64_t n, const float* x) {
 void IndexIVFGMM::learn_around(
         GaussianMixture mixture, const std::vector<float>& data_mean, size_t n, const float* x) {
     RunInvertedLists* runs = lists();
-    if (runs == nullptr) {
+    if (runs == nullptr && !plain_state_) {
         return;
     }
     const faiss::IndexIVF& index = ivf();
     const size_t d = index.d;
+    auto* quantizer = dynamic_cast<GMMQuantizer*>(index.quantizer);
     auto state = std::make_shared<CoarseState>();
     state->mixture = std::move(mixture);
     state->spill = spill;
@@ -246,6 +272,13 @@ void IndexIVFGMM::learn_around(
             state->mixture.means.data(),
             data_mean.data(),
             index.metric_type == faiss::METRIC_INNER_PRODUCT);
+    if (runs == nullptr) { // plain lists: the mixture says which, and that is all
+        plain_state_ = state;
+        if (quantizer != nullptr) {
+            quantizer->set_state(state);
+        }
+        return;
+    }
 
     const size_t sampled = std::max(
             codec_rows_per_list * index.nlist,
@@ -283,7 +316,7 @@ void IndexIVFGMM::learn_around(
         calibrate_spill(*state, rows.size(), modelled, nullptr);
     }
     runs->set_state(state);
-    if (auto* quantizer = dynamic_cast<GMMQuantizer*>(index.quantizer)) {
+    if (quantizer != nullptr) {
         quantizer->set_state(state);
     }
 }
@@ -387,6 +420,18 @@ void IndexIVFGMM::refuse_with_copies(const char* what) const {
                  "an index with storage=copies, where a vector has several codes",
                  "storage=shared",
                  "build the index with storage=shared, or remove and add the vectors"});
+    }
+}
+
+/// Where stock code would end the process, or leave a vector out.
+void IndexIVFGMM::refuse_with_blocks(const char* what) const {
+    if (has_code_blocks(ivf())) {
+        throw_faiss(
+                {what,
+                 "an index of a FastScan codec, whose codes stand in blocks",
+                 "a codec with a code a vector: this FAISS cannot do it with blocks",
+                 "take the codec that FastScan packs (PQ, RQ, LSQ, PRQ, PLSQ), or build the index "
+                 "anew"});
     }
 }
 

@@ -85,8 +85,8 @@ public:
         return times_;
     }
     MemoryUse memory_use() const;
-    /// The lists with their directory; null where another kind was put in their place (then the
-    /// index is a plain IVF).
+    /// The lists with their directory; null for a codec whose lists stay plain (codecs.h), and where
+    /// another kind was put in their place (then the index is a plain IVF).
     const RunInvertedLists* run_lists() const;
     /// Whether lists hold copies of vectors (SpillStorage::copies, trained), so that an id may come
     /// several times.
@@ -112,7 +112,7 @@ protected:
 
     /// How codes are stored, where our own loops read them.
     virtual std::optional<StoredRows> stored_rows() const = 0;
-    /// Puts the lists under RunInvertedLists; once, at construction.
+    /// Puts the lists under RunInvertedLists, unless the codec's stay plain; once, at construction.
     void attach();
     /// Learns mixture, rotation and quantizers, and fills the coarse quantizer unless it holds
     /// nlist vectors.
@@ -169,6 +169,7 @@ protected:
     /// Throws where lists of the other would not mean here what they meant there.
     void check_mergeable(const faiss::Index& other) const;
     void refuse_with_copies(const char* what) const;
+    void refuse_with_blocks(const char* what) const;
     /// Throws for NaN or Inf in x [n, d], naming the first row.
     void refuse_rows_not_finite(const char* what, int64_t n, const float* x) const;
     size_t distinct_members(const faiss::IDSelector& selector) const;
@@ -216,6 +217,8 @@ private:
 
     std::vector<TrainingProgress> history_;
     BuildTimes times_;
+    std::shared_ptr<const CoarseState>
+            plain_state_; ///< of a codec whose lists stay plain; else null
 };
 
 /// An IVF index over a Gaussian mixture. Codec: a stock IVF class, which this is in every
@@ -234,7 +237,8 @@ public:
                     d,
                     nlist,
                     codec...) {
-        this->own_fields = true;
+        static_cast<faiss::IndexIVF*>(this)->own_fields =
+                true; // SpectralHash has another of that name
         attach();
     }
     template <class... Arguments>
@@ -265,6 +269,7 @@ public:
             const float* x,
             const int64_t* xids,
             const int64_t* precomputed_idx FAISS_GMM_CONTEXT_PARAMETER) override {
+        refuse_with_blocks("adding vectors with their lists given");
         at_faiss_seam([&] {
             add_spilled(
                     n,
@@ -291,7 +296,8 @@ public:
             search_by_runs(n, x, {k, distances, labels}, params);
         } else {
             const faiss::SearchParametersIVF stock = stock_parameters(params);
-            Codec::search(n, x, k, distances, labels, &stock);
+            // Without parameters where none were given: FastScan takes none before 1.8.
+            Codec::search(n, x, k, distances, labels, params != nullptr ? &stock : nullptr);
             count_coarse(n);
         }
     }
@@ -307,6 +313,9 @@ public:
             bool store_pairs,
             const faiss::IVFSearchParameters* params = nullptr,
             faiss::IndexIVFStats* stats = nullptr) const override {
+        if (!compat::searches_given_blocks) {
+            refuse_with_blocks("searching given lists, or reconstructing what a search finds");
+        }
         const Labels meaning = store_pairs ? Labels::list_and_offset : Labels::ids;
         search_lists(
                 {n, x, assign, centroid_dis},
@@ -356,6 +365,9 @@ public:
             const faiss::IVFSearchParameters* params = nullptr,
             faiss::IndexIVFStats* stats = nullptr) const
             FAISS_GMM_RANGE_SEARCH_PREASSIGNED_OVERRIDE {
+        if (!compat::searches_given_blocks) {
+            refuse_with_blocks("range search of given lists");
+        }
         if (run_lists() == nullptr) {
             Codec::range_search_preassigned(
                     n, x, radius, keys, coarse_dis, result, store_pairs, params, stats);
@@ -382,7 +394,14 @@ public:
         }
     }
 
+    void reconstruct_from_offset(int64_t list_no, int64_t offset, float* recons) const override {
+        compat::reconstruct_from_offset<Codec>(*this, list_no, offset, recons);
+    }
+
     size_t remove_ids(const faiss::IDSelector& sel) override {
+        if (!compat::removes_from_blocks) {
+            refuse_with_blocks("removing vectors");
+        }
         if (!stores_copies()) {
             const size_t removed = Codec::remove_ids(sel);
             at_faiss_seam([&] { organise(); });
@@ -401,12 +420,16 @@ public:
     void update_vectors(int nv, const int64_t* idx, const float* v) override {
         assign_by_engine();
         refuse_with_copies("updating vectors");
+        refuse_with_blocks("updating vectors");
         refuse_rows_not_finite("updating vectors", nv, v);
         Codec::update_vectors(nv, idx, v);
         at_faiss_seam([&] { organise(); });
     }
 
     void merge_from(faiss::Index& other, int64_t add_id) override {
+        if (!compat::merges_blocks) {
+            refuse_with_blocks("merging two indices");
+        }
         check_mergeable(other);
         Codec::merge_from(other, add_id);
         at_faiss_seam([&] { organise(); });
@@ -418,6 +441,7 @@ public:
             int64_t a1,
             int64_t a2) const override {
         refuse_with_copies("copying a subset");
+        refuse_with_blocks("copying a subset");
         Codec::copy_subset_to(other, subset_type, a1, a2);
         if (auto* ours = dynamic_cast<IndexIVFGMMOf*>(&other)) {
             at_faiss_seam([&] { ours->organise(); });

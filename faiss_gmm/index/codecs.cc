@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#include "faiss_gmm/index/codecs.h"
+
+#include <faiss/IndexIVFFastScan.h>
+#include <faiss/IndexIVFPQR.h>
+
+#include "faiss_gmm/compat/panorama.h"
+
+namespace faiss_gmm {
+namespace {
+
+template <class Stock> bool is(const faiss::IndexIVF& index) {
+    return dynamic_cast<const Stock*>(&index) != nullptr;
+}
+
+template <class Stock> bool* by_residual_where(faiss::IndexIVF& index) {
+    auto* stock = dynamic_cast<Stock*>(&index);
+    return stock != nullptr ? &stock->by_residual : nullptr;
+}
+
+} // namespace
+
+std::optional<CodecRefusal> refusal_of_codec(const faiss::IndexIVF& index) {
+    if (is<faiss::IndexIVFPQR>(index)) {
+        return CodecRefusal{
+                "IVFPQR, whose refining codes stand outside of the lists, by id, and which "
+                "searches "
+                "past the lists' scanner",
+                "refine PQ by a wrapper: ...,PQ8,RFlat or ...,PQ8,Refine(PQ16)"};
+    }
+    if (is<faiss::IndexIVFFlatDedup>(index)) {
+        return CodecRefusal{
+                "IVFFlatDedup, where an entry stands for vectors kept outside of the lists, by id, "
+                "and which searches past the lists' scanner",
+                "use Flat, which stores each vector, or remove duplicates before adding"};
+    }
+    if (compat::is_panorama(index)) {
+        return CodecRefusal{
+                "IVFFlatPanorama, whose lists are laid out in levels that runs would cut",
+                "use Flat: sketches leave out most of its distances too"};
+    }
+    return std::nullopt;
+}
+
+bool has_code_blocks(const faiss::IndexIVF& index) {
+    return is<faiss::IndexIVFFastScan>(index);
+}
+
+bool keeps_plain_lists(const faiss::IndexIVF& index) {
+    // A code of no bytes (SQ's type of 0 bits) says nothing that runs could be chosen by.
+    return has_code_blocks(index) || is<faiss::IndexIVFSpectralHash>(index) || index.code_size == 0;
+}
+
+bool* by_residual_of(faiss::IndexIVF& index) {
+    for (bool* found :
+         {by_residual_where<faiss::IndexIVFScalarQuantizer>(index),
+          by_residual_where<faiss::IndexIVFPQ>(index),
+          by_residual_where<faiss::IndexIVFAdditiveQuantizer>(index),
+          by_residual_where<faiss::IndexIVFFastScan>(index)}) {
+        if (found != nullptr) {
+            return found;
+        }
+    }
+    return nullptr;
+}
+
+} // namespace faiss_gmm

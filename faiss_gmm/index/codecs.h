@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// Which stock codecs lists of a mixture hold, and how:
+//   in runs: Flat, ScalarQuantizer, PQ, and the additive quantizers. Selectors work for all of them, also
+//     where FAISS's scanner takes none (additive quantizers), and all of them reconstruct;
+//   in plain lists, which the stock class fills and searches: FastScan, whose blocks runs would cut, and
+//     SpectralHash, which does not decode. Lists are those of the mixture; nothing spills, nothing is
+//     sketched, and nprobe, selectors and the like are what they are in the stock class;
+//   not at all: IVFPQR, FlatDedup, FlatPanorama.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <faiss/IndexIVFAdditiveQuantizer.h>
+#include <faiss/IndexIVFAdditiveQuantizerFastScan.h>
+#include <faiss/IndexIVFPQ.h>
+#include <faiss/IndexIVFPQFastScan.h>
+#include <faiss/IndexIVFSpectralHash.h>
+
+#include "faiss_gmm/index/index_ivf_gmm.h"
+
+namespace faiss_gmm {
+
+/// Why a mixture's lists do not hold a codec, and what does instead.
+struct CodecRefusal {
+    std::string why, instead;
+};
+/// Of this stock index's codec; none where they hold it.
+std::optional<CodecRefusal> refusal_of_codec(const faiss::IndexIVF& index);
+
+/// Whether codes stand in blocks, which stock code alone reads and writes.
+bool has_code_blocks(const faiss::IndexIVF& index);
+/// Whether the codec's lists stay plain.
+bool keeps_plain_lists(const faiss::IndexIVF& index);
+
+/// The codec's choice to code what a vector's list mean leaves of it; null where it has none.
+bool* by_residual_of(faiss::IndexIVF& index);
+
+using IndexIVFGMMPQ = IndexIVFGMMOf<faiss::IndexIVFPQ>;
+using IndexIVFGMMResidualQuantizer = IndexIVFGMMOf<faiss::IndexIVFResidualQuantizer>;
+using IndexIVFGMMLocalSearchQuantizer = IndexIVFGMMOf<faiss::IndexIVFLocalSearchQuantizer>;
+using IndexIVFGMMProductResidualQuantizer = IndexIVFGMMOf<faiss::IndexIVFProductResidualQuantizer>;
+using IndexIVFGMMProductLocalSearchQuantizer =
+        IndexIVFGMMOf<faiss::IndexIVFProductLocalSearchQuantizer>;
+
+using IndexIVFGMMPQFastScan = IndexIVFGMMOf<faiss::IndexIVFPQFastScan>;
+using IndexIVFGMMResidualQuantizerFastScan =
+        IndexIVFGMMOf<faiss::IndexIVFResidualQuantizerFastScan>;
+using IndexIVFGMMLocalSearchQuantizerFastScan =
+        IndexIVFGMMOf<faiss::IndexIVFLocalSearchQuantizerFastScan>;
+using IndexIVFGMMProductResidualQuantizerFastScan =
+        IndexIVFGMMOf<faiss::IndexIVFProductResidualQuantizerFastScan>;
+using IndexIVFGMMProductLocalSearchQuantizerFastScan =
+        IndexIVFGMMOf<faiss::IndexIVFProductLocalSearchQuantizerFastScan>;
+using IndexIVFGMMSpectralHash = IndexIVFGMMOf<faiss::IndexIVFSpectralHash>;
+
+} // namespace faiss_gmm

@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// Every codec: with all lists probed an index finds what the stock class finds over the same lists and
+// codes; with few, distances are the codec's own, with the true distance to the home's mean.
+#include <functional>
+
+#include <faiss/IndexIVFPQR.h>
+#include <gtest/gtest.h>
+
+#include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/index/codecs.h"
+#include "index_fixture.h"
+#include "stock_twin.h"
+
+namespace faiss_gmm {
+namespace {
+
+constexpr size_t rows = 2000, queries = 25, d = 24, nlist = 16, k = 10;
+constexpr auto l2 = faiss::METRIC_L2, ip = faiss::METRIC_INNER_PRODUCT;
+using Scalar = faiss::ScalarQuantizer;
+using Additive = faiss::AdditiveQuantizer;
+using Made = std::unique_ptr<faiss::IndexIVF>;
+
+struct CodecSetup {
+    std::string name;
+    std::function<Made()> make;
+    bool of_bytes = false; ///< the codec takes whole numbers from 0 to 255
+};
+
+void PrintTo(const CodecSetup& setup, std::ostream* out) {
+    *out << setup.name;
+}
+std::string codec_name(const testing::TestParamInfo<CodecSetup>& info) {
+    return info.param.name;
+}
+
+template <class Index, class... Arguments> std::function<Made()> index_of(Arguments... codec) {
+    return [=] { return std::make_unique<Index>(d, nlist, codec...); };
+}
+/// The same with codes of the vectors themselves.
+template <class Index, class... Arguments> std::function<Made()> whole(Arguments... codec) {
+    return [=] {
+        auto index = std::make_unique<Index>(d, nlist, codec...);
+        index->by_residual = false;
+        return index;
+    };
+}
+std::function<Made()> sketched(const std::function<Made()>& make) {
+    return [=] {
+        Made index = make();
+        dynamic_cast<IndexIVFGMM&>(*index).sketch.mode = SketchParameters::Mode::fixed;
+        return index;
+    };
+}
+std::function<Made()> without_table(faiss::MetricType metric) {
+    return [=] {
+        auto index = std::make_unique<IndexIVFGMMPQ>(d, nlist, 6, 4, metric);
+        index->use_precomputed_table = -1;
+        return index;
+    };
+}
+/// With fewer rounds of training and coding than a user would ask for.
+void hurry(faiss::AdditiveQuantizer& quantizer) {
+    if (auto* lsq = dynamic_cast<faiss::LocalSearchQuantizer*>(&quantizer)) {
+        lsq->train_iters = 4;
+        lsq->encode_ils_iters = 4;
+    }
+    if (auto* product = dynamic_cast<faiss::ProductAdditiveQuantizer*>(&quantizer)) {
+        for (faiss::AdditiveQuantizer* part : product->quantizers) {
+            hurry(*part);
+        }
+    }
+}
+std::function<Made()> hurried(const std::function<Made()>& make) {
+    return [=] {
+        Made index = make();
+        auto* in_blocks = dynamic_cast<faiss::IndexIVFAdditiveQuantizerFastScan*>(index.get());
+        hurry(in_blocks != nullptr ? *in_blocks->aq
+                                   : *dynamic_cast<faiss::IndexIVFAdditiveQuantizer&>(*index).aq);
+        return index;
+    };
+}
+Made polysemous() {
+    static faiss::PolysemousTraining short_training;
+    short_training.n_iter = 5000;
+    auto index = std::make_unique<IndexIVFGMMPQ>(d, nlist, 4, 8);
+    index->do_polysemous_training = true;
+    index->polysemous_training = &short_training;
+    index->polysemous_ht = 14;
+    return index;
+}
+
+class EveryCodec : public testing::TestWithParam<CodecSetup> {
+protected:
+    void SetUp() override {
+        if (GetParam().of_bytes) {
+            for (std::vector<float>* x : {&base_, &queries_}) {
+                for (float& v : *x) {
+                    v = std::clamp(std::round(128 + 60 * v), 0.0f, 255.0f);
+                }
+            }
+        }
+        index_->train(rows, base_.data());
+        add_in_batches(*index_, base_, 900, seed_);
+        ours_ = dynamic_cast<IndexIVFGMM*>(index_.get());
+        twin_ = stock_twin(*index_);
+        twin_->nprobe = nlist;
+    }
+    Results searched(size_t nprobe, const faiss::IDSelector* selector = nullptr) {
+        faiss::SearchParametersIVF params;
+        params.nprobe = nprobe;
+        params.sel = const_cast<faiss::IDSelector*>(selector);
+        return search(*index_, queries_, k, &params);
+    }
+
+    const uint64_t seed_ = test_seed();
+    std::vector<float> base_ = float_rows(rows, d, seed_);
+    std::vector<float> queries_ = float_rows(queries, d, seed_ + 1);
+    Made index_ = GetParam().make();
+    IndexIVFGMM* ours_ = nullptr;
+    Made twin_;
+};
+
+class CodecsInRuns : public EveryCodec {};
+
+TEST_P(CodecsInRuns, AtNlistEqualTheStockClassOverTheSameLists) {
+    expect_equal_up_to_ties(searched(nlist), search(*twin_, queries_, k));
+}
+
+TEST_P(CodecsInRuns, FindWhatTheStockClassFindsWithAsManyLists) {
+    ASSERT_TRUE(ours_->run_lists()->has_runs());
+    const Results wanted = search(*twin_, queries_, k);
+    twin_->nprobe = 4;
+    EXPECT_GT(
+            share_found(wanted, searched(4), index_->metric_type),
+            share_found(wanted, search(*twin_, queries_, k), index_->metric_type) - 0.1);
+}
+
+TEST_P(CodecsInRuns, DistancesAreTheStockScannersWithTheTrueDistanceToTheMean) {
+    const Results got = searched(3);
+    index_->set_direct_map_type(faiss::DirectMap::Array);
+    std::unique_ptr<faiss::InvertedListScanner> scanner(
+            compat::make_scanner(*index_, nullptr, nullptr));
+    std::vector<float> mean(d);
+    for (size_t i = 0; i < queries; i++) {
+        const float* q = queries_.data() + i * d;
+        scanner->set_query(q);
+        std::set<int64_t> seen;
+        for (size_t j = 0; j < k && got.labels[i * k + j] >= 0; j++) {
+            const int64_t id = got.labels[i * k + j];
+            EXPECT_TRUE(seen.insert(id).second) << "id " << id << " twice";
+            const int64_t place = index_->direct_map.get(id);
+            const auto list = static_cast<int64_t>(faiss::lo_listno(place));
+            index_->quantizer->reconstruct(list, mean.data());
+            double distance = 0;
+            for (size_t t = 0; t < d; t++) {
+                const double difference = static_cast<double>(q[t]) - mean[t];
+                distance += index_->metric_type == l2 ? difference * difference
+                                                      : static_cast<double>(q[t]) * mean[t];
+            }
+            scanner->set_list(list, static_cast<float>(distance));
+            const float theirs = scanner->distance_to_code(
+                    index_->invlists->get_single_code(list, faiss::lo_offset(place)));
+            EXPECT_NEAR(got.distances[i * k + j], theirs, 1e-4 * (1 + std::abs(distance)));
+        }
+        EXPECT_GE(seen.size(), GetParam().name == "PQ_polysemous" ? 1 : k);
+    }
+}
+
+TEST_P(CodecsInRuns, SelectorsLetPassWhatTheySelect) {
+    const faiss::IDSelectorRange third(rows / 3, 2 * rows / 3);
+    const Results all = search(*twin_, queries_, rows);
+    if (GetParam().name != "PQ_polysemous") { // it drops by the threshold of the moment
+        expect_equal_up_to_ties(searched(nlist, &third), selected(all, third, k));
+    }
+    const Results few = searched(3, &third);
+    for (const int64_t id : few.labels) {
+        EXPECT_TRUE(id < 0 || third.is_member(id)) << id;
+    }
+}
+
+TEST_P(CodecsInRuns, RangeSearchAtNlistEqualsTheStockClass) {
+    const float radius = search(*twin_, queries_, 40).distances[39];
+    faiss::RangeSearchResult ours(queries), theirs(queries);
+    index_->nprobe = nlist;
+    index_->range_search(queries, queries_.data(), radius, &ours);
+    twin_->range_search(queries, queries_.data(), radius, &theirs);
+    EXPECT_GT(theirs.lims[queries], 0u);
+    for (size_t i = 0; i < queries; i++) {
+        const auto hits = [i](const faiss::RangeSearchResult& result) {
+            std::map<int64_t, float> found;
+            for (size_t j = result.lims[i]; j < result.lims[i + 1]; j++) {
+                EXPECT_TRUE(found.emplace(result.labels[j], result.distances[j]).second);
+            }
+            return found;
+        };
+        EXPECT_EQ(hits(ours), hits(theirs)) << "query " << i;
+    }
+}
+
+TEST_P(CodecsInRuns, KeepTheirRunsThroughChanges) {
+    ours_->check();
+    EXPECT_EQ(index_->remove_ids(faiss::IDSelectorRange(100, 400)), 300u);
+    ours_->check();
+    ours_->compact();
+    ours_->check();
+    std::vector<int64_t> ids(300);
+    for (size_t i = 0; i < ids.size(); i++) {
+        ids[i] = static_cast<int64_t>(100 + i);
+    }
+    index_->add_with_ids(300, base_.data() + 100 * d, ids.data());
+    ours_->check();
+    EXPECT_EQ(index_->ntotal, static_cast<int64_t>(rows));
+    twin_->ntotal = index_->ntotal;
+    expect_equal_up_to_ties(searched(nlist), search(*twin_, queries_, k));
+    index_->set_direct_map_type(faiss::DirectMap::Array);
+    std::vector<int64_t> changed = {5, 77, 1900};
+    index_->update_vectors(3, changed.data(), base_.data());
+    ours_->check();
+    expect_equal_up_to_ties(searched(nlist), search(*twin_, queries_, k));
+}
+
+TEST_P(CodecsInRuns, ReconstructNearerThanTheMeanOfTheList) {
+    index_->make_direct_map();
+    std::vector<float> x(d), mean(d);
+    double left_by_codec = 0, left_by_mean = 0;
+    for (int64_t id = 0; id < static_cast<int64_t>(rows); id += 7) {
+        index_->reconstruct(id, x.data());
+        index_->quantizer->reconstruct(
+                static_cast<int64_t>(faiss::lo_listno(index_->direct_map.get(id))), mean.data());
+        for (size_t t = 0; t < d; t++) {
+            left_by_codec += std::pow(base_[id * d + t] - x[t], 2);
+            left_by_mean += std::pow(base_[id * d + t] - mean[t], 2);
+        }
+    }
+    EXPECT_LT(left_by_codec, 0.9 * left_by_mean);
+    Results found(queries, k);
+    std::vector<float> reconstructed(queries * k * d);
+    index_->nprobe = 3;
+    index_->search_and_reconstruct(
+            queries,
+            queries_.data(),
+            k,
+            found.distances.data(),
+            found.labels.data(),
+            reconstructed.data());
+    for (size_t i = 0; i < queries * k; i++) {
+        if (found.labels[i] >= 0) {
+            index_->reconstruct(found.labels[i], x.data());
+            EXPECT_TRUE(std::equal(x.begin(), x.end(), reconstructed.data() + i * d));
+        }
+    }
+}
+
+const std::vector<CodecSetup>& codecs_in_runs() {
+    using SQ = IndexIVFGMMScalarQuantizer;
+    using PQ = IndexIVFGMMPQ;
+    using RQ = IndexIVFGMMResidualQuantizer;
+    using LSQ = IndexIVFGMMLocalSearchQuantizer;
+    using PRQ = IndexIVFGMMProductResidualQuantizer;
+    using PLSQ = IndexIVFGMMProductLocalSearchQuantizer;
+    const std::vector<size_t> two_sizes = {6, 4};
+    static const std::vector<CodecSetup> all = {
+            {"Flat", index_of<IndexIVFGMMFlat>(l2)},
+            {"SQ8", index_of<SQ>(Scalar::QT_8bit, l2)},
+            {"SQ8_ip", index_of<SQ>(Scalar::QT_8bit, ip)},
+            {"SQ8_whole", index_of<SQ>(Scalar::QT_8bit, l2, false)},
+            {"SQ8_uniform", index_of<SQ>(Scalar::QT_8bit_uniform, l2)},
+            {"SQ8_direct", index_of<SQ>(Scalar::QT_8bit_direct, l2, false), true},
+            {"SQ8_direct_ip", index_of<SQ>(Scalar::QT_8bit_direct, ip, false), true},
+            {"SQ6", index_of<SQ>(Scalar::QT_6bit, l2)},
+            {"SQ6_ip_whole", index_of<SQ>(Scalar::QT_6bit, ip, false)},
+            {"SQ4", index_of<SQ>(Scalar::QT_4bit, l2)},
+            {"SQ4_ip", index_of<SQ>(Scalar::QT_4bit, ip)},
+            {"SQ4_uniform_whole", index_of<SQ>(Scalar::QT_4bit_uniform, l2, false)},
+            {"SQfp16", index_of<SQ>(Scalar::QT_fp16, l2)},
+            {"SQfp16_ip_whole", index_of<SQ>(Scalar::QT_fp16, ip, false)},
+            {"PQ", index_of<PQ>(6, 4, l2)},
+            {"PQ_sketched", sketched(index_of<PQ>(6, 4, l2))},
+            {"PQ_ip", index_of<PQ>(6, 4, ip)},
+            {"PQ_ip_sketched", sketched(index_of<PQ>(6, 4, ip))},
+            {"PQ_8_bits", index_of<PQ>(12, 8, l2)},
+            {"PQ_without_table", without_table(l2)},
+            {"PQ_without_table_sketched", sketched(without_table(l2))},
+            {"PQ_whole", whole<PQ>(6, 4, l2)},
+            {"PQ_whole_ip", whole<PQ>(6, 4, ip)},
+            {"PQ_polysemous", polysemous},
+            {"RQ", index_of<RQ>(4, 4, l2)},
+            {"RQ_ip", index_of<RQ>(4, 4, ip)},
+            {"RQ_two_sizes", index_of<RQ>(two_sizes, l2)},
+            {"RQ_norm_float", index_of<RQ>(3, 4, l2, Additive::ST_norm_float)},
+            {"RQ_norm_float_sketched", sketched(index_of<RQ>(3, 4, l2, Additive::ST_norm_float))},
+            {"RQ_norm_qint8", index_of<RQ>(3, 4, l2, Additive::ST_norm_qint8)},
+            {"RQ_norm_rq2x4", index_of<RQ>(3, 4, l2, Additive::ST_norm_rq2x4)},
+            {"RQ_tables_ip", index_of<RQ>(3, 4, ip, Additive::ST_LUT_nonorm)},
+            {"RQ_whole", whole<RQ>(4, 4, l2)},
+            {"RQ_whole_norm_float", whole<RQ>(4, 4, l2, Additive::ST_norm_float)},
+            {"LSQ", hurried(index_of<LSQ>(3, 4, l2))},
+            {"LSQ_norm_float", hurried(index_of<LSQ>(3, 4, l2, Additive::ST_norm_float))},
+            {"LSQ_ip", hurried(index_of<LSQ>(3, 4, ip))},
+            {"PRQ", index_of<PRQ>(2, 2, 4, l2)},
+            {"PRQ_norm_qint8_sketched",
+             sketched(index_of<PRQ>(2, 2, 4, l2, Additive::ST_norm_qint8))},
+            {"PRQ_ip", index_of<PRQ>(2, 2, 4, ip)},
+            {"PLSQ", hurried(index_of<PLSQ>(2, 2, 4, l2))},
+            {"PLSQ_norm_float_whole", hurried(whole<PLSQ>(2, 2, 4, l2, Additive::ST_norm_float))},
+    };
+    return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CodecsInRuns, testing::ValuesIn(codecs_in_runs()), codec_name);
+
+class CodecsInPlainLists : public EveryCodec {};
+
+TEST_P(CodecsInPlainLists, AreSearchedByTheStockClass) {
+    EXPECT_EQ(ours_->run_lists(), nullptr);
+    EXPECT_EQ(ours_->mixture().K, nlist);
+    EXPECT_EQ(ours_->mixture().means.size(), nlist * d);
+    EXPECT_FALSE(ours_->stores_copies());
+    ours_->compact();
+    ours_->check();
+    for (const size_t nprobe : {size_t{1}, size_t{4}, nlist}) {
+        index_->nprobe = twin_->nprobe = nprobe;
+        const Results ours = search(*index_, queries_, k), theirs = search(*twin_, queries_, k);
+        EXPECT_EQ(ours.labels, theirs.labels);
+        EXPECT_EQ(ours.distances, theirs.distances);
+    }
+}
+
+TEST_P(CodecsInPlainLists, VectorsStandWhereTheMixturePutsThem) {
+    std::vector<int64_t> homes(rows);
+    index_->quantizer->assign(rows, base_.data(), homes.data());
+    for (size_t l = 0; l < nlist; l++) {
+        const faiss::InvertedLists::ScopedIds ids(index_->invlists, l);
+        for (size_t i = 0; i < index_->invlists->list_size(l); i++) {
+            EXPECT_EQ(homes[ids[i]], static_cast<int64_t>(l));
+        }
+    }
+}
+
+TEST_P(CodecsInPlainLists, TakeNeitherCopiesNorSketches) {
+    ours_->spill.storage = SpillStorage::copies;
+    expect_four_parts(refusal([&] { index_->train(rows, base_.data()); }), "storage=copies");
+    ours_->spill.storage = SpillStorage::shared;
+    ours_->sketch.mode = SketchParameters::Mode::fixed;
+    expect_four_parts(refusal([&] { ours_->check_parameters(); }), "sketches");
+}
+
+TEST_P(CodecsInPlainLists, EmptyAndFillAgain) {
+    index_->reset();
+    EXPECT_EQ(index_->ntotal, 0);
+    index_->add(rows, base_.data());
+    index_->nprobe = 4;
+    const Results got = search(*index_, queries_, k);
+    EXPECT_GE(*std::min_element(got.labels.begin(), got.labels.end()), 0);
+}
+
+/// What stock code cannot do with blocks it is not asked to do.
+TEST_P(CodecsInPlainLists, BlocksAreRefusedWhereStockCodeWouldEndTheProcess) {
+    if (!has_code_blocks(*index_)) {
+        EXPECT_EQ(index_->remove_ids(faiss::IDSelectorRange(100, 400)), 300u);
+        EXPECT_EQ(index_->ntotal, static_cast<int64_t>(rows - 300));
+        return;
+    }
+    const std::string given = "FastScan";
+    std::vector<int64_t> keys(queries, 0);
+    std::vector<float> coarse(queries, 0);
+    Results got(queries, k);
+    std::vector<float> reconstructed(queries * k * d);
+    expect_four_parts(
+            refusal([&] { index_->add_core(1, base_.data(), nullptr, keys.data()); }), given);
+    expect_four_parts(
+            refusal([&] { index_->update_vectors(1, keys.data(), base_.data()); }), given);
+    const Made empty = GetParam().make();
+    expect_four_parts(refusal([&] { index_->copy_subset_to(*empty, {}, 0, 10); }), given);
+    if (!compat::searches_given_blocks) {
+        expect_four_parts(
+                refusal([&] {
+                    index_->search_preassigned(
+                            queries,
+                            queries_.data(),
+                            k,
+                            keys.data(),
+                            coarse.data(),
+                            got.distances.data(),
+                            got.labels.data(),
+                            false);
+                }),
+                given);
+        expect_four_parts(
+                refusal([&] {
+                    index_->search_and_reconstruct(
+                            queries,
+                            queries_.data(),
+                            k,
+                            got.distances.data(),
+                            got.labels.data(),
+                            reconstructed.data());
+                }),
+                given);
+    }
+    if (!compat::removes_from_blocks) {
+        expect_four_parts(
+                refusal([&] { index_->remove_ids(faiss::IDSelectorRange(0, 9)); }), given);
+    }
+    if (!compat::merges_blocks) {
+        const Made other = GetParam().make();
+        expect_four_parts(refusal([&] { index_->merge_from(*other, 0); }), given);
+    }
+    EXPECT_EQ(index_->ntotal, static_cast<int64_t>(rows));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+        All,
+        CodecsInPlainLists,
+        testing::Values(
+                CodecSetup{"PQ", index_of<IndexIVFGMMPQFastScan>(6, 4, l2)},
+                CodecSetup{"PQ_ip", index_of<IndexIVFGMMPQFastScan>(6, 4, ip)},
+                CodecSetup{
+                        "PQ_residual",
+                        [] {
+                            auto index =
+                                    std::make_unique<IndexIVFGMMPQFastScan>(d, nlist, 6, 4, l2, 64);
+                            index->by_residual = true;
+                            return index;
+                        }},
+                CodecSetup{"RQ", index_of<IndexIVFGMMResidualQuantizerFastScan>(4, 4, l2)},
+                CodecSetup{
+                        "LSQ_ip",
+                        hurried(index_of<IndexIVFGMMLocalSearchQuantizerFastScan>(
+                                4, 4, ip, Additive::ST_LUT_nonorm))},
+                CodecSetup{
+                        "PRQ", index_of<IndexIVFGMMProductResidualQuantizerFastScan>(2, 2, 4, l2)},
+                CodecSetup{
+                        "PLSQ",
+                        hurried(index_of<IndexIVFGMMProductLocalSearchQuantizerFastScan>(
+                                2, 2, 4, l2))},
+                CodecSetup{"SpectralHash", index_of<IndexIVFGMMSpectralHash>(32, 0.5f)}),
+        codec_name);
+
+TEST(RefusedCodecs, SayWhyAtConstruction) {
+    expect_four_parts(
+            refusal([] { IndexIVFGMMOf<faiss::IndexIVFPQR>(d, nlist, 4, 4, 4, 4); }), "IVFPQR");
+    expect_four_parts(
+            refusal([] { IndexIVFGMMOf<faiss::IndexIVFFlatDedup>(d, nlist, l2); }), "IVFFlatDedup");
+}
+
+} // namespace
+} // namespace faiss_gmm
