@@ -27,7 +27,7 @@ std::optional<CodecRefusal> refusal_of_codec(const faiss::IndexIVF& index) {
                 "IVFPQR, whose refining codes stand outside of the lists, by id, and which "
                 "searches "
                 "past the lists' scanner",
-                "refine PQ by a wrapper: ...,PQ8,RFlat or ...,PQ8,Refine(PQ16)"};
+                "use PQ and refine by a wrapper: ...,PQ8,RFlat or ...,PQ8,Refine(PQ16)"};
     }
     if (is<faiss::IndexIVFFlatDedup>(index)) {
         return CodecRefusal{

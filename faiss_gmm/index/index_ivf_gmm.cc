@@ -435,6 +435,12 @@ void IndexIVFGMM::refuse_with_blocks(const char* what) const {
     }
 }
 
+void IndexIVFGMM::ask_for_scanner(const faiss::SearchParameters* params) const {
+    if (plain_state_ && !has_code_blocks(ivf())) {
+        compat::make_scanner(ivf(), params != nullptr ? params->sel : nullptr, params);
+    }
+}
+
 void IndexIVFGMM::refuse_rows_not_finite(const char* what, int64_t n, const float* x) const {
     const size_t bad = first_bad_row(static_cast<size_t>(n), ivf().d, x);
     if (bad < static_cast<size_t>(n)) {
@@ -867,6 +873,7 @@ void IndexIVFGMM::search_lists(
     const RunInvertedLists* runs = run_lists();
     results.keep_heap = keeps_heaps();
     if (runs == nullptr) {
+        ask_for_scanner(params);
         stock(results.k, results.distances, results.labels, params, stats);
     } else if (stores_copies()) {
         search_copies(queries.n, results, params, stats, stock);

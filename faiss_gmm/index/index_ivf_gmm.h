@@ -170,6 +170,9 @@ protected:
     void check_mergeable(const faiss::Index& other) const;
     void refuse_with_copies(const char* what) const;
     void refuse_with_blocks(const char* what) const;
+    /// Throws what stock code would throw inside of an OpenMP region, which ends the process: a scanner
+    /// that plain lists cannot have for these parameters.
+    void ask_for_scanner(const faiss::SearchParameters* params) const;
     /// Throws for NaN or Inf in x [n, d], naming the first row.
     void refuse_rows_not_finite(const char* what, int64_t n, const float* x) const;
     size_t distinct_members(const faiss::IDSelector& selector) const;
@@ -348,6 +351,7 @@ public:
             faiss::RangeSearchResult* result,
             const faiss::SearchParameters* params = nullptr) const override {
         if (run_lists() == nullptr) {
+            ask_for_scanner(params);
             Codec::range_search(n, x, radius, result, params);
         } else {
             range_search_nprobe(n, x, radius, result, params);
@@ -369,6 +373,7 @@ public:
             refuse_with_blocks("range search of given lists");
         }
         if (run_lists() == nullptr) {
+            ask_for_scanner(params);
             Codec::range_search_preassigned(
                     n, x, radius, keys, coarse_dis, result, store_pairs, params, stats);
         } else {

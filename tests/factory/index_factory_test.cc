@@ -16,7 +16,7 @@
 #include <faiss/IndexPreTransform.h>
 #include <faiss/IndexRefine.h>
 
-#include "faiss_gmm/index/index_ivf_gmm.h"
+#include "faiss_gmm/index/codecs.h"
 
 namespace faiss_gmm {
 namespace {
@@ -82,15 +82,49 @@ TEST(Factory, TakesEveryKey) {
     EXPECT_EQ(ours.k_factor, 9);
 }
 
-TEST(Factory, ScalarCodesAreOfResidualsUnlessToldOtherwise) {
+TEST(Factory, CodesAreOfResidualsWhereTheStockFactorysAreUnlessToldOtherwise) {
     for (const auto& [text, by_residual] :
          {std::pair<const char*, bool>{"IVFGMM64,SQ8", true},
           {"IVFGMM64(by_residual=true),SQ8", true},
-          {"IVFGMM64(by_residual=false),SQfp16", false}}) {
+          {"IVFGMM64(by_residual=false),SQfp16", false},
+          {"IVFGMM64,PQ4", true},
+          {"IVFGMM64(by_residual=false),PQ4", false},
+          {"IVFGMM64,RQ2x4", true},
+          {"IVFGMM64(by_residual=false),PRQ2x2x4", false},
+          {"IVFGMM64,PQ4x4fs", false},
+          {"IVFGMM64,PQ4x4fsr", true},
+          {"IVFGMM64(by_residual=true),PQ4x4fs", true}}) {
         const auto index = made(text);
-        EXPECT_EQ(dynamic_cast<faiss::IndexIVFScalarQuantizer&>(*index).by_residual, by_residual)
-                << text;
+        EXPECT_EQ(*by_residual_of(dynamic_cast<faiss::IndexIVF&>(*index)), by_residual) << text;
     }
+}
+
+TEST(Factory, CodecsAreWhatTheirStringsSay) {
+    const auto pq = made("IVFGMM64,PQ8x6");
+    EXPECT_EQ(dynamic_cast<IndexIVFGMMPQ&>(*pq).pq.M, 8u);
+    EXPECT_EQ(dynamic_cast<IndexIVFGMMPQ&>(*pq).pq.nbits, 6u);
+    EXPECT_TRUE(dynamic_cast<IndexIVFGMMPQ&>(*pq).do_polysemous_training);
+    EXPECT_FALSE(dynamic_cast<IndexIVFGMMPQ&>(*made("IVFGMM64,PQ8np")).do_polysemous_training);
+    const auto rq = made("IVFGMM64,RQ2x4_1x3_Nqint8");
+    const auto& residual = dynamic_cast<IndexIVFGMMResidualQuantizer&>(*rq);
+    EXPECT_EQ(residual.rq.nbits, (std::vector<size_t>{4, 4, 3}));
+    EXPECT_EQ(residual.rq.search_type, faiss::AdditiveQuantizer::ST_norm_qint8);
+    EXPECT_EQ(residual.aq, &residual.rq);
+    const auto prq = made("IVFGMM64,PLSQ2x3x5_Nfloat");
+    const auto& product = dynamic_cast<IndexIVFGMMProductLocalSearchQuantizer&>(*prq);
+    EXPECT_EQ(product.plsq.nsplits, 2u);
+    EXPECT_EQ(product.plsq.M, 6u);
+    EXPECT_EQ(product.plsq.nbits[0], 5u);
+    EXPECT_EQ(product.plsq.search_type, faiss::AdditiveQuantizer::ST_norm_float);
+    const auto blocks = made("IVFGMM64,LSQ4x4fsr_64_Nrq2x4");
+    EXPECT_EQ(dynamic_cast<IndexIVFGMMLocalSearchQuantizerFastScan&>(*blocks).bbs, 64);
+    EXPECT_EQ(dynamic_cast<IndexIVFGMMLocalSearchQuantizerFastScan&>(*blocks).lsq.M, 4u);
+    const auto hashes = made("IVFGMM64,PCAR8,SH3m");
+    const auto& spectral = dynamic_cast<IndexIVFGMMSpectralHash&>(*hashes);
+    EXPECT_EQ(spectral.nbit, 8);
+    EXPECT_EQ(spectral.period, 3);
+    EXPECT_EQ(spectral.threshold_type, faiss::IndexIVFSpectralHash::Thresh_median);
+    EXPECT_NE(dynamic_cast<faiss::PCAMatrix*>(spectral.vt), nullptr);
 }
 
 TEST(Factory, MoreListsLookAtMoreCandidates) {
@@ -169,7 +203,7 @@ INSTANTIATE_TEST_SUITE_P(
                         "spil="},
                 BadString{"IVFGMM64(budget=fair),Flat", "by_difficulty | even", "fair)"},
                 BadString{"IVFGMM64(by_residual=1),SQ8", "true | false", "1)"},
-                BadString{"IVFGMM64(by_residual=true),Flat", "of a scalar quantizer", "true)"},
+                BadString{"IVFGMM64(by_residual=true),Flat", "all but Flat and SH", "true)"},
                 BadString{"IVFGMM64(spill=sometimes),Flat", "never | threshold(t)", "sometimes)"},
                 BadString{"IVFGMM64(seed=-1),Flat", "a whole number", "-1)"},
                 BadString{"IVFGMM64(seed=1.5),Flat", "a whole number", "1.5)"},
@@ -199,7 +233,11 @@ INSTANTIATE_TEST_SUITE_P(
                 BadString{"IVFGMM64_HNSW99999999999,Flat", "too many links", "_HNSW9"},
                 BadString{"IVF256(IVFGMM16,Flat),Flat", "inside another component", "IVFGMM16"},
                 BadString{"IVFGMM64,Nonsense", "stock factory refuses", "IVFGMM64"},
-                BadString{"IVFGMM64,PQ4", "the codecs Flat", ",PQ4"}));
+                BadString{"IVFGMM64,PQ4+4", "use PQ", "PQ4+4"},
+                BadString{"IVFGMM64,FlatDedup", "the codecs Flat", "FlatDedup"},
+                BadString{"IVFGMM64,PQ5", "the stock factory refuses", "IVFGMM64"},
+                BadString{"IVFGMM64(storage=copies),PQ4x4fs", "stay plain", "storage"},
+                BadString{"IVFGMM64(sketch=8),RQ4x4fs_Nlsq2x4", "stay plain", "sketch"}));
 
 TEST(Factory, BuiltIndicesTrainAddAndSearch) {
     constexpr int n = 2000, d = 16;

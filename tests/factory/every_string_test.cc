@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// The contract, string by string: what each index does, or who refuses it and with which words. A further
+// thing to be asked of every index is a field of Row and an entry of columns().
+#include <functional>
+#include <set>
+
+#include <faiss/IndexIDMap.h>
+#include <faiss/IndexPreTransform.h>
+#include <faiss/IndexRefine.h>
+#include <faiss/VectorTransform.h>
+#include <faiss/index_factory.h>
+#include <gtest/gtest.h>
+
+#include "faiss_gmm/factory/index_factory.h"
+#include "tests/index/index_fixture.h"
+#include "tests/index/stock_twin.h"
+
+namespace faiss_gmm {
+namespace {
+
+constexpr size_t rows = 2000, queries = 40, d = 32, nlist = 8, k = 10;
+constexpr auto l2 = faiss::METRIC_L2, ip = faiss::METRIC_INNER_PRODUCT;
+
+/// What becomes of a request: it works, or the message holds these words.
+struct Cell {
+    enum class By { nobody, faiss, us, faiss_errs };
+    By refused_by = By::nobody;
+    const char* words = "";
+};
+constexpr Cell works{};
+/// FAISS 1.7 refuses; a later one may not.
+constexpr Cell faiss_refuses(const char* words) {
+    return {Cell::By::faiss, words};
+}
+/// FAISS 1.7 answers, and wrongly, whatever the index below: not asked.
+constexpr Cell faiss_errs(const char* how) {
+    return {Cell::By::faiss_errs, how};
+}
+constexpr Cell we_refuse(const char* words) {
+    return {Cell::By::us, words};
+}
+
+struct Row {
+    std::string text;       ///< with IVFGMM8; stock's is the same with IVF8
+    Cell search_parameters; ///< nprobe and a selector, for one search
+    Cell range_search, remove_ids, reconstruct;
+    std::vector<faiss::MetricType> metrics = {l2, ip};
+};
+
+void PrintTo(const Row& row, std::ostream* out) {
+    *out << row.text;
+}
+
+void replace_all(std::string& text, const std::string& from, const std::string& to) {
+    for (size_t at = text.find(from); at != std::string::npos;
+         at = text.find(from, at + to.size())) {
+        text.replace(at, from.size(), to);
+    }
+}
+std::string stock_string(std::string text) {
+    const size_t options = text.find("(", text.find("IVFGMM"));
+    const size_t comma = text.find(",", text.find("IVFGMM"));
+    if (options < comma) {
+        text.erase(options, text.find("),") + 1 - options);
+    }
+    replace_all(text, "IVFGMM", "IVF");
+    return text;
+}
+
+/// The place inside of wrappers that points to the IVF.
+faiss::Index** slot_of_ivf(faiss::Index** slot) {
+    if (auto* wrapper = dynamic_cast<faiss::IndexPreTransform*>(*slot)) {
+        return slot_of_ivf(&wrapper->index);
+    }
+    if (auto* wrapper = dynamic_cast<faiss::IndexIDMap*>(*slot)) {
+        return slot_of_ivf(&wrapper->index);
+    }
+    if (auto* wrapper = dynamic_cast<faiss::IndexRefine*>(*slot)) {
+        return slot_of_ivf(&wrapper->base_index);
+    }
+    return slot;
+}
+
+/// Rounds of training that a test can wait for.
+void hurry(faiss::Index* index) {
+    if (auto* chain = dynamic_cast<faiss::IndexPreTransform*>(index)) {
+        for (faiss::VectorTransform* transform : chain->chain) {
+            if (auto* opq = dynamic_cast<faiss::OPQMatrix*>(transform)) {
+                opq->niter = 2;
+                opq->niter_pq_0 = opq->niter_pq = 2;
+            }
+        }
+    }
+}
+
+class EveryString : public testing::TestWithParam<std::tuple<Row, faiss::MetricType>> {
+protected:
+    const Row& row() const {
+        return std::get<0>(GetParam());
+    }
+    static faiss::MetricType metric() {
+        return std::get<1>(GetParam());
+    }
+    bool has_ids() const {
+        return row().text.rfind("IDMap", 0) == 0;
+    }
+    /// The id of the i-th vector.
+    int64_t id_of(size_t i) const {
+        return static_cast<int64_t>(has_ids() ? 3 * i + 7 : i);
+    }
+
+    void fill(faiss::Index& index) const {
+        hurry(&index);
+        index.train(rows, base_.data());
+        if (!has_ids()) {
+            index.add(rows, base_.data());
+            return;
+        }
+        std::vector<int64_t> ids(rows);
+        for (size_t i = 0; i < rows; i++) {
+            ids[i] = id_of(i);
+        }
+        index.add_with_ids(rows, base_.data(), ids.data());
+    }
+    void SetUp() override {
+        fill(*index_);
+        if (has_ids()) {
+            for (size_t i = 0; i < rows; i++) {
+                const int64_t id = id_of(i);
+                oracle_.add(1, base_.data() + i * d, &id);
+            }
+        } else {
+            oracle_.add(rows, base_.data());
+        }
+        slot_ = slot_of_ivf(&outermost_);
+        ivf_ = dynamic_cast<faiss::IndexIVF*>(*slot_);
+        ours_ = dynamic_cast<IndexIVFGMM*>(ivf_);
+        ASSERT_NE(ours_, nullptr);
+    }
+
+    /// Searches with the stock class in our place, over the same lists, codes and wrappers.
+    Results search_twin(size_t nprobe, size_t results = k) {
+        const auto twin = stock_twin(*ivf_);
+        twin->nprobe = nprobe;
+        *slot_ = twin.get();
+        Results found = search(*outermost_, queries_, results);
+        *slot_ = ivf_;
+        return found;
+    }
+    void expect_sound_ids(const Results& got) const {
+        for (size_t i = 0; i < got.n; i++) {
+            std::set<int64_t> seen;
+            for (size_t j = 0; j < got.k; j++) {
+                const int64_t id = got.labels[i * got.k + j];
+                EXPECT_EQ(oracle_.rows.count(id), 1u) << "query " << i << ": id " << id;
+                EXPECT_TRUE(seen.insert(id).second) << "query " << i << ": id " << id << " twice";
+            }
+        }
+    }
+    bool is_graph() const {
+        return row().text.find("_HNSW") != std::string::npos;
+    }
+
+    const uint64_t seed_ = test_seed();
+    std::vector<float> base_ = float_rows(rows, d, seed_);
+    std::vector<float> queries_ = float_rows(queries, d, seed_ + 1);
+    Oracle oracle_{d, metric()};
+    std::unique_ptr<faiss::Index> index_{faiss_gmm::index_factory(d, row().text.c_str(), metric())};
+    faiss::Index* outermost_ = index_.get();
+    faiss::Index** slot_ = nullptr;
+    faiss::IndexIVF* ivf_ = nullptr;
+    IndexIVFGMM* ours_ = nullptr;
+
+public:
+    void search_with_parameters();
+    void search_a_range();
+    void remove_some();
+    void reconstruct_some();
+};
+
+/// What is asked of every index beside training, adding and searching.
+struct Column {
+    const char* name;
+    Cell Row::*expected;
+    void (EveryString::*ask)();
+};
+const std::vector<Column>& columns() {
+    static const std::vector<Column> all = {
+            {"search parameters", &Row::search_parameters, &EveryString::search_with_parameters},
+            {"range_search", &Row::range_search, &EveryString::search_a_range},
+            {"reconstruct", &Row::reconstruct, &EveryString::reconstruct_some},
+            {"remove_ids",
+             &Row::remove_ids,
+             &EveryString::remove_some}, // last: it changes the index
+    };
+    return all;
+}
+
+void EveryString::search_with_parameters() {
+    std::vector<int64_t> third;
+    for (size_t i = 0; i < rows; i += 3) {
+        third.push_back(id_of(i));
+    }
+    faiss::IDSelectorBatch selector(third.size(), third.data());
+    faiss::SearchParametersIVF params;
+    params.nprobe = nlist;
+    params.sel = &selector;
+    const Results got = search(*index_, queries_, k, &params);
+    expect_sound_ids(got);
+    for (const int64_t id : got.labels) {
+        EXPECT_TRUE(selector.is_member(id)) << id;
+    }
+    if (!ours_->stores_copies()) { // where the twin finds vectors twice
+        const Results wanted = selected(search_twin(nlist, rows), selector, k);
+        for (size_t i = 0; i < got.distances.size(); i++) {
+            EXPECT_NEAR(
+                    got.distances[i], wanted.distances[i], 1e-4 * (1 + std::abs(got.distances[i])));
+        }
+    }
+}
+
+void EveryString::search_a_range() {
+    ivf_->nprobe = nlist;
+    const Results nearest = search(*index_, queries_, k);
+    const float radius = nearest.distances[k - 1];
+    faiss::RangeSearchResult hits(1);
+    index_->range_search(1, queries_.data(), radius, &hits);
+    const std::set<int64_t> found(hits.labels, hits.labels + hits.lims[1]);
+    EXPECT_EQ(found.size(), hits.lims[1]);
+    for (size_t j = 0; j < k; j++) {
+        // Wrappers that refine give other distances than those by which a range is cut.
+        if (metric() == l2 ? nearest.distances[j] < radius : nearest.distances[j] > radius) {
+            EXPECT_EQ(found.count(nearest.labels[j]), 1u) << nearest.labels[j];
+        }
+    }
+}
+
+void EveryString::remove_some() {
+    std::vector<int64_t> gone;
+    for (size_t i = 0; i < rows / 2; i++) {
+        gone.push_back(id_of(2 * i));
+    }
+    const faiss::IDSelectorBatch selector(gone.size(), gone.data());
+    EXPECT_EQ(index_->remove_ids(selector), gone.size());
+    EXPECT_EQ(index_->ntotal, static_cast<int64_t>(rows - gone.size()));
+    ours_->check();
+    ivf_->nprobe = nlist;
+    const Results got = search(*index_, queries_, k);
+    expect_sound_ids(got);
+    for (const int64_t id : got.labels) {
+        EXPECT_FALSE(selector.is_member(id)) << id;
+    }
+}
+
+void EveryString::reconstruct_some() {
+    ivf_->make_direct_map();
+    struct Unmapped { // nothing is removed through a map
+        faiss::IndexIVF* index;
+        ~Unmapped() {
+            index->set_direct_map_type(faiss::DirectMap::NoMap);
+        }
+    } const unmapped{ivf_};
+    std::vector<float> x(d);
+    double left = 0, length = 0;
+    for (size_t i = 0; i < rows; i += 50) {
+        index_->reconstruct(id_of(i), x.data());
+        for (size_t t = 0; t < d; t++) {
+            left += std::pow(x[t] - base_[i * d + t], 2);
+            length += std::pow(base_[i * d + t], 2);
+        }
+    }
+    if (row().text.find("L2norm") == std::string::npos) { // lengths are lost there
+        EXPECT_LT(left, 0.7 * length);
+    }
+}
+
+TEST_P(EveryString, TrainsAddsAndSearches) {
+    EXPECT_EQ(index_->ntotal, static_cast<int64_t>(rows));
+    ours_->check();
+    EXPECT_EQ(ours_->mixture().K, nlist);
+    ivf_->nprobe = nlist;
+    const Results got = search(*index_, queries_, k);
+    expect_sound_ids(got);
+    if (!ours_->stores_copies()) {
+        const Results same_lists = search_twin(nlist);
+        if (!is_graph()) {
+            expect_equal_up_to_ties(got, same_lists);
+        }
+        for (size_t i = 0; i < got.distances.size();
+             i++) { // a graph's coarse distances are rounded
+            EXPECT_NEAR(
+                    got.distances[i],
+                    same_lists.distances[i],
+                    1e-4 * (1 + std::abs(got.distances[i])));
+        }
+    }
+    std::unique_ptr<faiss::Index> stock(
+            faiss::index_factory(d, stock_string(row().text).c_str(), metric()));
+    faiss::Index* outermost = stock.get();
+    auto* stock_ivf = dynamic_cast<faiss::IndexIVF*>(*slot_of_ivf(&outermost));
+    if (const bool* by_residual = by_residual_of(*ivf_)) {
+        *by_residual_of(*stock_ivf) = *by_residual;
+    }
+    fill(*stock);
+    for (const size_t nprobe : {nlist, size_t{2}}) {
+        ivf_->nprobe = stock_ivf->nprobe = nprobe;
+        const double theirs = recall(oracle_, queries_, search(*stock, queries_, k));
+        const Results few = search(*index_, queries_, k);
+        expect_sound_ids(few);
+        EXPECT_GT(recall(oracle_, queries_, few), 0.8 * theirs - 0.05) << "nprobe " << nprobe;
+    }
+}
+
+TEST_P(EveryString, DoesOrSaysWhoDoesNot) {
+    for (const Column& column : columns()) {
+        SCOPED_TRACE(column.name);
+        const Cell& expected = row().*column.expected;
+        if (expected.refused_by == Cell::By::faiss_errs) {
+            continue;
+        }
+        const std::string message = refusal([&] { (this->*column.ask)(); });
+        const bool may_work =
+                expected.refused_by == Cell::By::nobody ||
+                (expected.refused_by == Cell::By::faiss && FAISS_GMM_FAISS_AT_LEAST(1, 8));
+        if (message.empty()) {
+            EXPECT_TRUE(may_work) << "should be refused with: " << expected.words;
+            continue;
+        }
+        EXPECT_NE(expected.refused_by, Cell::By::nobody) << message;
+        EXPECT_NE(message.find(expected.words), std::string::npos) << message;
+        if (expected.refused_by == Cell::By::us) {
+            expect_four_parts(message, "");
+        }
+    }
+}
+
+std::vector<Row> all_rows() {
+    const Cell no_parameters = faiss_refuses("search params not supported for this index");
+    const Cell no_selector = faiss_refuses("!sel");
+    const Cell no_range = faiss_refuses("not implemented");
+    const Cell no_removal = faiss_refuses("remove_ids not implemented for this type of index");
+    const Cell no_decoding = faiss_refuses("reconstruct_from_offset not implemented");
+    const Cell no_way_back = faiss_refuses("reverse transform not implemented");
+    const Cell no_reconstruction = faiss_refuses("reconstruct not implemented");
+    const Cell renumbered = faiss_errs("IndexIDMap takes it that removing renumbers what is left");
+    const Cell misread = faiss_errs("only blocks of 32 are decoded as they were written");
+    const Cell blocks = we_refuse("FastScan");
+    const auto in_runs = [](const std::string& text) {
+        return Row{text, works, works, works, works};
+    };
+    const auto in_blocks = [&](const std::string& text,
+                               const std::vector<faiss::MetricType>& metrics = {l2, ip}) {
+        return Row{text, no_parameters, no_range, blocks, works, metrics};
+    };
+    const auto refined = [&](const std::string& text) {
+        return Row{text, no_parameters, no_range, no_removal, works};
+    };
+    return {
+            in_runs("IVFGMM8,Flat"),
+            in_runs("IVFGMM8,SQ8"),
+            in_runs("IVFGMM8,SQ6"),
+            in_runs("IVFGMM8,SQ4"),
+            in_runs("IVFGMM8,SQfp16"),
+            in_runs("IVFGMM8,PQ4x4"), // with polysemous training
+            in_runs("IVFGMM8,PQ16np"),
+            in_runs("IVFGMM8,PQ16x4np"),
+            in_runs("IVFGMM8,RQ4x6"),
+            in_runs("IVFGMM8,RQ2x4_2x3"),
+            in_runs("IVFGMM8,RQ3x4_Nfloat"),
+            in_runs("IVFGMM8,RQ3x4_Nqint8"),
+            in_runs("IVFGMM8,LSQ3x4_Ncqint8"),
+            in_runs("IVFGMM8,PRQ2x2x4"),
+            in_runs("IVFGMM8,PRQ2x2x4_Nqint4"),
+            in_runs("IVFGMM8,PLSQ2x2x4_Nfloat"),
+            // FAISS's blocks of additive codes take one form for L2 and another for inner products.
+            in_blocks("IVFGMM8,PQ16x4fs"),
+            in_blocks("IVFGMM8,PQ16x4fsr"),
+            {"IVFGMM8,PQ16x4fsr_64", no_parameters, no_range, blocks, misread},
+            in_blocks("IVFGMM8,RQ8x4fs_Nlsq2x4", {l2}),
+            in_blocks("IVFGMM8,RQ8x4fsr_32_Nrq2x4", {l2}),
+            in_blocks("IVFGMM8,RQ8x4fsr", {ip}),
+            in_blocks("IVFGMM8,LSQ4x4fs_Nlsq2x4", {l2}),
+            in_blocks("IVFGMM8,LSQ4x4fs", {ip}),
+            in_blocks("IVFGMM8,PRQ2x4x4fs_Nrq2x4", {l2}),
+            in_blocks("IVFGMM8,PRQ2x4x4fs", {ip}),
+            in_blocks("IVFGMM8,PLSQ2x2x4fsr_Nlsq2x4", {l2}),
+            in_blocks("IVFGMM8,PLSQ2x2x4fs", {ip}),
+            {"IVFGMM8,ITQ32,SH", no_selector, works, works, no_decoding, {l2}},
+            {"IVFGMM8,PCAR16,SH2g", no_selector, works, works, no_decoding, {l2}},
+            // Options of ours.
+            in_runs("IVFGMM8(sketch=8),PQ16x4np"),
+            in_runs("IVFGMM8(by_residual=false),PQ8x4np"),
+            in_runs("IVFGMM8(by_residual=false,spill=always),RQ4x4"),
+            in_runs("IVFGMM8(storage=copies,spill=always),PQ16x4np"),
+            in_runs("IVFGMM8(covariance=diagonal,mixing=free),PQ16x4np"),
+            in_runs("IVFGMM8_HNSW8,PQ16x4np"),
+            in_runs("IVFGMM8_HNSW8,RQ4x4_Nfloat"),
+            in_blocks("IVFGMM8_HNSW8,PQ16x4fs"),
+            // Transformations before it.
+            in_runs("OPQ8,IVFGMM8,PQ8x4np"),
+            in_runs("OPQ8_16,IVFGMM8,PQ8x4np"),
+            in_runs("PCA16,IVFGMM8,Flat"),
+            in_runs("PCAR16,IVFGMM8,SQ8"),
+            in_runs("RR32,IVFGMM8,RQ4x4"),
+            in_runs("Pad40,IVFGMM8,PQ8x4np"),
+            in_runs("L2norm,IVFGMM8,SQ8"),
+            in_runs("L2norm,PCAR16,IVFGMM8,PQ8x4np"),
+            in_blocks("PCA16,IVFGMM8,PQ8x4fs"),
+            {"PCAW16,IVFGMM8,SQfp16", works, works, works, no_way_back},
+            {"ITQ32,IVFGMM8,SQ8", works, works, works, no_way_back},
+            // Wrappers around it.
+            {"IDMap,IVFGMM8,PQ8x4np", no_parameters, works, renumbered, no_reconstruction},
+            {"IDMap2,IVFGMM8,SQ8", no_parameters, works, renumbered, works},
+            in_blocks("IDMap2,IVFGMM8,PQ16x4fs"),
+            refined("IVFGMM8,PQ8x4np,RFlat"),
+            refined("IVFGMM8,PQ16x4fs,RFlat"),
+            refined("IVFGMM8,PQ8x4np,Refine(SQ8)"),
+            refined("PCAR16,IVFGMM8,PQ8x4np,Refine(PQ16x4np)"),
+    };
+}
+
+std::vector<std::tuple<Row, faiss::MetricType>> all_cells() {
+    std::vector<std::tuple<Row, faiss::MetricType>> all;
+    for (const Row& row : all_rows()) {
+        for (const auto metric : row.metrics) {
+            all.emplace_back(row, metric);
+        }
+    }
+    return all;
+}
+
+std::string name_of(const testing::TestParamInfo<std::tuple<Row, faiss::MetricType>>& info) {
+    const auto& [row, metric] = info.param;
+    std::string name = row.text + (metric == l2 ? "" : "_ip");
+    for (char& c : name) {
+        c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+    }
+    return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, EveryString, testing::ValuesIn(all_cells()), name_of);
+
+} // namespace
+} // namespace faiss_gmm
