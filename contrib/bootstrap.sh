@@ -132,12 +132,16 @@ find_nvcc() {
         if [[ -z $found || ! -x $found ]]; then
             continue
         fi
-        version=$(nvcc_version "$found")
+        version=$(nvcc_version "$found" || true) # empty: it does not run
         if new_enough "$version"; then
             nvcc=$found
             return
         fi
-        say "$found is of CUDA ${version:-unknown}: too old for Hopper's matrix instructions (wgmma)"
+        if [[ -z $version ]]; then
+            say "$found does not run: passing it over"
+        else
+            say "$found is of CUDA $version: too old for Hopper's matrix instructions (wgmma)"
+        fi
     done
     if [[ $install == no ]]; then
         fail "looking for nvcc" "none of CUDA 12.4 or newer" "CUDA 12.4 or newer" \
