@@ -160,12 +160,12 @@ install_toolkit() {
     quietly build/logs/cuda-toolkit.log python3 -m pip install --no-deps --target "$toolkit_dir/wheels" \
         'nvidia-cuda-nvcc==13.0.*' 'nvidia-cuda-crt==13.0.*' 'nvidia-nvvm==13.0.*' \
         'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cccl==13.0.*'
+    # nvcc and CMake look for lib64, beside the bin where nvcc really is, and for names without a version.
+    ln -sfn lib "$toolkit_dir/wheels/nvidia/cu13/lib64"
+    ln -sfn libcudart.so.13 "$toolkit_dir/wheels/nvidia/cu13/lib/libcudart.so"
     for folder in "$toolkit_dir"/wheels/nvidia/cu13/*; do
         ln -sfn "wheels/nvidia/cu13/${folder##*/}" "$toolkit_dir/${folder##*/}"
     done
-    # CMake looks for lib64 and for names without a version.
-    ln -sfn lib "$toolkit_dir/lib64"
-    ln -sfn libcudart.so.13 "$toolkit_dir/lib/libcudart.so"
 }
 
 # build TARGET [CMAKE-OPTION...]
