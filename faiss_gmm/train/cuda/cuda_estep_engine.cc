@@ -583,7 +583,8 @@ void Engine::prepare_collecting() {
     source.origin = mixture_.origin();
     source.half_precision = view.half_precision;
     source.constant = view.constant;
-    const CollectModelBytes bytes = collect_model_bytes(source.form, source.K, source.d);
+    const CollectModelBytes bytes =
+            collect_model_bytes(collect_model_shape(source.form, source.K, source.d));
     collect_operand_.reserve(bytes.operand / sizeof(uint16_t));
     collect_columns_.reserve(bytes.columns / sizeof(float));
     collect_scale_.reserve(bytes.scale / sizeof(float));
@@ -1582,8 +1583,9 @@ cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K,
     const size_t blocks = wave_blocks_for(options, covariance, K, d);
     plan.wave_rows = blocks * plan.block_rows;
     const size_t segments = plan.wave_rows / segment_rows + blocks * K;
-    const CollectModelBytes operands = collect_model_bytes(
+    const CollectModel collected = collect_model_shape(
             form_of(covariance), static_cast<int64_t>(K), static_cast<int64_t>(d));
+    const CollectModelBytes operands = collect_model_bytes(collected);
     plan.parameters = K * (4 * d + 28) + (diagonal != 0 ? 20 * K * d : 0) + operands.operand +
                       operands.columns + operands.scale + 4 * 8 * K * (vectors * d + 3);
     if (has_matrices(covariance)) { // the factors' inverses, and what is added up
@@ -1593,11 +1595,21 @@ cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K,
     }
     plan.row_buffers = plan.wave_rows * (2 * d * sizeof(float) + white_bytes(covariance, d));
     plan.lists = plan.wave_rows * (list_bytes + planned_pairs * pair_bytes);
-    plan.working = segments * (vectors * 4 * d + 24) + exact_bytes;
     const DeviceGuard guard(options.device);
+    const std::optional<CollectPath> forced = path_of(options.path);
+    const CollectPath path = forced ? *forced : best_collect_path();
+    plan.working = segments * (vectors * 4 * d + 24) + exact_bytes;
+    if (covariance != Covariance::full) {
+        plan.working += collect_workspace_bytes(collected, path);
+    }
+    if (covariance == Covariance::tied_spherical || covariance == Covariance::tied) {
+        plan.working += dense_bytes(dense_shape(path, static_cast<int>(K), static_cast<int>(d)));
+    }
+    plan.homes = std::min(n, most_hints) * sizeof(uint16_t);
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "asking for free memory");
-    const size_t taken = plan.parameters + plan.row_buffers + plan.lists + plan.working + total / 8;
+    const size_t taken =
+            plan.parameters + plan.row_buffers + plan.lists + plan.working + plan.homes + total / 8;
     const size_t room = std::min(free > taken ? free - taken : 0, options.gpu_cache);
     const size_t wave = plan.wave_rows * d * sizeof(float);
     plan.cached_rows = std::min(n, room / wave * plan.wave_rows);
@@ -1609,13 +1621,14 @@ std::string CudaPlan::text() const {
     return fmt::format(
             "blocks of {} rows, {} rows at once; MiB: parameters and sums {}, rows on their way "
             "{}, "
-            "candidates and pairs {}, working {}; {} rows stay on the device",
+            "candidates and pairs {}, working {}, homes {}; {} rows stay on the device",
             block_rows,
             wave_rows,
             mib(parameters),
             mib(row_buffers),
             mib(lists),
             mib(working),
+            mib(homes),
             cached_rows);
 }
 
