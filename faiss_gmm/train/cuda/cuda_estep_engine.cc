@@ -182,6 +182,25 @@ void require_aligned(const Chunk& chunk) {
     }
 }
 
+/// Whether a mixture may come of another by an M-step: its means moved by less than half of how far
+/// apart they lie, in the mean of squares.
+bool follows(const GaussianMixture& before, const GaussianMixture& mixture) {
+    const size_t K = mixture.K, d = mixture.d;
+    std::vector<double> sum(d, 0);
+    double moved = 0, squares = 0;
+    for (size_t i = 0; i < K * d; ++i) {
+        const double mean = mixture.means[i], shift = mean - before.means[i];
+        moved += shift * shift;
+        squares += mean * mean;
+        sum[i % d] += mean;
+    }
+    double spread = squares;
+    for (const double value : sum) {
+        spread -= value * value / static_cast<double>(K);
+    }
+    return moved <= spread / 4;
+}
+
 /// One set of sums in one array.
 class Sums {
 public:
@@ -451,11 +470,12 @@ private:
     std::vector<std::unique_ptr<RowBuffer>> cache_;
     uint64_t cached_source_ = 0;
     size_t cached_wave_bytes_ = 0;
-    size_t complete_waves_ = 0; ///< of cache_ that hold their rows
+    RowElement cached_element_ = RowElement::f32;
+    size_t cached_rows_ = 0; ///< that lie in cache_, from the source's first on
     RowBuffer* filling_ = nullptr;
-    RowBuffer* in_use_ = nullptr;   ///< by the wave under way
-    bool filling_is_there_ = false; ///< nothing needs to be copied: the cache has it
-    size_t staged_ = 0;             ///< rows in *filling_
+    RowBuffer* in_use_ = nullptr; ///< by the wave under way
+    bool filling_stays_ = false;  ///< *filling_ is of cache_
+    size_t staged_ = 0;           ///< rows in *filling_
     struct Bounce {
         PinnedBytes memory;
         Event sent;
@@ -492,15 +512,18 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
     }
     const DeviceGuard guard(options_.device);
     ready_ = false;
-    before_ = mixture;
-    before_is_current_ = true;
-    if (K_ != mixture.K || d_ != mixture.d || covariance_ != mixture.covariance) {
+    const bool same_shape = K_ == mixture.K && d_ == mixture.d && covariance_ == mixture.covariance;
+    if (!same_shape) {
         wave_blocks_ = 0; // what fitted says nothing of this shape
-        homes_seen_ = 0;
+    }
+    if (!same_shape || !before_is_current_ || !follows(before_, mixture)) {
+        homes_seen_ = 0; // homes under another mixture are no hints
     }
     K_ = mixture.K;
     d_ = mixture.d;
     covariance_ = mixture.covariance;
+    before_ = mixture;
+    before_is_current_ = true;
     block_rows_ = block_rows_for(d_);
     mixture_.upload(mixture, stream_.get());
     start_pass(assignment);
@@ -619,7 +642,7 @@ void Engine::reserve_wave(bool from_host, size_t rows_to_come) {
             white_high_.release();
             white_low_.release();
             cache_.clear();
-            complete_waves_ = 0;
+            cached_rows_ = 0;
             segment_vectors_.release();
             blocks /= 2;
         }
@@ -684,13 +707,14 @@ ExactBuffers Engine::exact_buffers() {
 
 bool Engine::holds(const Chunk& chunk) {
     require_ready();
-    if (chunk.source == 0 || chunk.source != cached_source_ || chunk.first != rows_) {
+    if (chunk.source == 0 || chunk.source != cached_source_ || chunk.first != rows_ ||
+        (rows_ > 0 && element_ != cached_element_)) {
         return false;
     }
     const DeviceGuard guard(options_.device);
     reserve_wave(true, chunk.n); // here: it may cost what was kept
-    return cached_wave_bytes_ == wave_rows() * row_bytes() &&
-           chunk.first + chunk.n <= complete_waves_ * wave_rows();
+    return cached_wave_bytes_ == wave_rows() * d_ * bytes_of(cached_element_) &&
+           chunk.first + chunk.n <= cached_rows_;
 }
 
 void Engine::accumulate(const Chunk& chunk) {
@@ -754,18 +778,19 @@ void Engine::accumulate_pieces(const Chunk& chunk) {
 
 /// The element type of the pass is that of its first chunk.
 void Engine::take_element(const Chunk& chunk) {
+    const RowElement element = chunk.x == nullptr ? cached_element_ : chunk.element; // see holds()
     if (chunk.memory == Chunk::Memory::device) {
         require_aligned(chunk);
     }
     if (rows_ == 0) {
-        element_ = chunk.element;
+        element_ = element;
     }
-    if (chunk.element != element_) {
+    if (element != element_) {
         throw Error(
                 {"running the E-step",
                  fmt::format(
                          "a chunk of numbers of {} bytes, or of another kind, after numbers of {}",
-                         bytes_of(chunk.element),
+                         bytes_of(element),
                          bytes_of(element_)),
                  "one element type in a pass",
                  "convert the rows, or begin() anew"});
@@ -778,14 +803,16 @@ void Engine::choose_row_buffer(const Chunk& chunk) {
     const size_t wave = processed_ / wave_rows(), bytes = wave_rows() * row_bytes();
     const bool may_stay = chunk.source != 0 && chunk.memory == Chunk::Memory::host &&
                           options_.gpu_cache > 0 && processed_ % wave_rows() == 0;
-    if (may_stay && wave == 0 && (chunk.source != cached_source_ || cached_wave_bytes_ != bytes)) {
+    const bool others = chunk.source != cached_source_ || cached_wave_bytes_ != bytes ||
+                        cached_element_ != element_;
+    if (may_stay && wave == 0 && others) {
         cache_.clear();
-        complete_waves_ = 0;
+        cached_rows_ = 0;
         cached_source_ = chunk.source;
         cached_wave_bytes_ = bytes;
+        cached_element_ = element_;
     }
     const bool stays = may_stay && chunk.source == cached_source_;
-    filling_is_there_ = stays && wave < complete_waves_;
     if (stays && wave == cache_.size()) {
         size_t free = 0, total = 0;
         check(cudaMemGetInfo(&free, &total), "asking for free memory");
@@ -795,7 +822,8 @@ void Engine::choose_row_buffer(const Chunk& chunk) {
             cache_.back()->rows.reserve(bytes);
         }
     }
-    if (stays && wave < cache_.size()) {
+    filling_stays_ = stays && wave < cache_.size();
+    if (filling_stays_) {
         filling_ = cache_[wave].get();
         return;
     }
@@ -811,11 +839,18 @@ void Engine::stage(const Chunk& chunk, size_t from, size_t count) {
         choose_row_buffer(chunk);
         filling_->used.block(copying);
     }
-    char* to = static_cast<char*>(filling_->rows.data()) + staged_ * row_bytes();
-    staged_ += count;
-    if (filling_is_there_) {
+    if (filling_stays_) { // what the cache has need not come again
+        const size_t first = processed_ + staged_;
+        const size_t there = std::min(count, std::max(cached_rows_, first) - first);
+        staged_ += there;
+        from += there;
+        count -= there;
+    }
+    if (count == 0) {
         return;
     }
+    char* to = static_cast<char*>(filling_->rows.data()) + staged_ * row_bytes();
+    staged_ += count;
     const char* rows = static_cast<const char*>(chunk.x) + from * row_bytes();
     const size_t bytes = count * row_bytes();
     if (chunk.memory == Chunk::Memory::host) {
@@ -868,14 +903,14 @@ void Engine::flush() {
     if (staged_ == 0) {
         return;
     }
-    const size_t rows = staged_, wave = processed_ / wave_rows();
+    const size_t rows = staged_;
     staged_ = 0;
     RowBuffer& buffer = *filling_;
     buffer.filled.record(copy_stream_.get());
     end_wave(); // before the working stream waits for these rows
     buffer.filled.block(stream_.get());
-    if (wave < cache_.size() && cache_[wave].get() == &buffer) {
-        complete_waves_ = std::max(complete_waves_, wave + 1);
+    if (filling_stays_) {
+        cached_rows_ = std::max(cached_rows_, processed_ + rows);
     }
     start_wave(rows_at(buffer.rows.data()), rows, processed_);
     in_use_ = &buffer;

@@ -71,7 +71,9 @@ struct CudaPassCounts {
 };
 
 /// The engine on one GPU; head cards in train/cuda/*.cu. Chunks in host or in the device's memory.
-/// Results are the same bits for any cut into chunks, amount of memory and residence of the rows.
+/// Results are the same bits for any cut into chunks, amount of memory and residence of the rows. A pass
+/// over a source that the last one was over too (Chunk::source) looks first where its rows were at home;
+/// that finds the same candidates sooner, but where it lets a list overflow the row takes another tier.
 class CudaEStepEngine : public EStepEngine {
 public:
     using EStepEngine::begin;

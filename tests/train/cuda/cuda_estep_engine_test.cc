@@ -530,6 +530,11 @@ TEST_F(CudaEStepEngineTest, RowsThatStayOnTheDeviceAreTheSameRows) {
         engine->begin(mixture);
         engine->accumulate(source.read(0, 500000));
         expect_same_bits(of_x, pass_over(*engine, mixture, source, n));
+        // One that ends early has a part of a wave, and the rest of it comes with the next.
+        engine->begin(mixture);
+        engine->accumulate(other.read(0, 100000));
+        engine->finish();
+        expect_same_bits(of_y, pass_over(*engine, mixture, other, n));
         const CudaPlan plan = cuda_plan(options, Covariance::tied_spherical, n, 90, d);
         EXPECT_EQ(plan.wave_rows, plan.block_rows);
         std::printf("  %s\n", plan.text().c_str());
@@ -617,6 +622,15 @@ TEST_F(CudaEStepEngineTest, RowsOfEveryElementTypeAreTheirValues) {
                 const SufficientStatistics expected = pass(*engine, scaled, rows.values);
                 MemorySource source(n, d, rows.numbers.data(), element);
                 expect_same_bits(expected, pass_over(*engine, scaled, source, 7001));
+                // Again, by rows that the engine has kept.
+                engine->begin(scaled);
+                Chunk kept;
+                kept.n = n;
+                kept.last = true;
+                kept.source = source.number();
+                ASSERT_TRUE(engine->holds(kept));
+                engine->accumulate(kept);
+                expect_same_bits(expected, engine->finish());
                 // On the device, at an address that is a multiple of one number alone.
                 const size_t shift = bytes_of(element), bytes = rows.numbers.size();
                 void* memory = nullptr;
