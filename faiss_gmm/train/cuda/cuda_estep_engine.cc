@@ -425,7 +425,6 @@ private:
 
     // Of a wave.
     size_t block_rows_ = 0, wave_blocks_ = 0;
-    int capacity_ = 0; ///< for which the lists were reserved
     DeviceArray<uint16_t> component_, home_;
     /// Provisional homes of the first rows of source hinted_source_: the next pass's hints.
     DeviceArray<uint16_t> homes_;
