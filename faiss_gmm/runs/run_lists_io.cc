@@ -32,6 +32,7 @@
 #include "faiss_gmm/runs/run_inverted_lists.h"
 
 namespace faiss_gmm {
+namespace {
 
 constexpr const char* lists_key = "ilgm";
 constexpr uint32_t format_version = 1;
@@ -246,10 +247,9 @@ private:
     template <class Number> void finite(const std::vector<Number>& numbers, const char* what) {
         if constexpr (Section::reads) {
             for (const Number number : numbers) {
-                section_.require(
-                        std::isfinite(number),
-                        fmt::format("{} in {}", number, what),
-                        "finite numbers");
+                if (!std::isfinite(number)) {
+                    section_.refuse(fmt::format("{} in {}", number, what), "finite numbers");
+                }
             }
         }
     }
@@ -258,8 +258,6 @@ private:
     size_t nlist_;
     std::vector<uint8_t> buffer_;
 };
-
-namespace {
 
 /// Lists in memory, from FAISS's own form: what its reader does, but for the allocations.
 std::unique_ptr<faiss::InvertedLists>
