@@ -123,6 +123,9 @@ void IndexIVFGMM::adopt(faiss::IndexIVF& stock) {
         refuse(fmt::format("metric {}", static_cast<int>(index.metric_type)),
                "METRIC_L2 and METRIC_INNER_PRODUCT");
     }
+    if (index.ntotal < 0) {
+        refuse(fmt::format("ntotal = {}", index.ntotal), "a number of vectors from 0");
+    }
     if (runs->nlist != index.nlist || index.quantizer->d != index.d) {
         refuse(fmt::format(
                        "{} lists, a quantizer of {} dimensions", runs->nlist, index.quantizer->d),

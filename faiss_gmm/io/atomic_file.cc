@@ -125,7 +125,15 @@ void AtomicFile::commit() {
         const int failed = ::fsync(folder) != 0 ? errno : 0;
         ::close(folder);
         if (failed == EIO || failed == ENOSPC || failed == EDQUOT) {
-            refuse("a name that does not reach the disk", failed);
+            throw_faiss(
+                    {"writing an index file",
+                     fmt::format(
+                             "the folder of {}, whose names do not reach the disk: {}",
+                             name,
+                             std::strerror(failed)),
+                     "a disk that keeps what it is given",
+                     "look after the disk: the new file is whole, but may be the old one again "
+                     "after a crash"});
         }
     }
 }

@@ -259,6 +259,25 @@ private:
     std::vector<uint8_t> buffer_;
 };
 
+/// That a section is being read by this thread: one within it would cost a damaged file nothing, and us the stack.
+class Within {
+public:
+    Within() {
+        depth++;
+    }
+    ~Within() {
+        depth--;
+    }
+    Within(const Within&) = delete;
+    Within& operator=(const Within&) = delete;
+    static bool another() {
+        return depth > 1;
+    }
+
+private:
+    static inline thread_local size_t depth = 0;
+};
+
 /// Lists in memory, from FAISS's own form: what its reader does, but for the allocations.
 std::unique_ptr<faiss::InvertedLists>
 read_array_lists(SectionReader& section, const std::vector<uint64_t>& sizes, size_t code_size) {
@@ -300,14 +319,15 @@ read_array_lists(SectionReader& section, const std::vector<uint64_t>& sizes, siz
 std::unique_ptr<faiss::InvertedLists> read_inner_lists(
         faiss::IOReader& in, int io_flags, const std::vector<uint64_t>& sizes, size_t code_size) {
     constexpr const char* what = "the checksum of the inner lists";
+    constexpr const char* part = "the inner lists";
     std::unique_ptr<faiss::InvertedLists> lists;
     if ((io_flags & faiss::IO_FLAG_SKIP_IVF_DATA) !=
         0) { // mapped: not read, so not summed up either
         lists.reset(faiss::read_InvertedLists(&in, io_flags));
         uint64_t unread = 0;
-        SectionReader(in).number(unread, what);
+        SectionReader(in, part).number(unread, what);
     } else {
-        SectionReader section(in);
+        SectionReader section(in, part);
         uint32_t kind = 0;
         section.number(kind, "the kind of the inner lists");
         if (kind == faiss::fourcc("ilar")) {
@@ -326,7 +346,7 @@ std::unique_ptr<faiss::InvertedLists> read_inner_lists(
     for (size_t l = 0; as_named && l < sizes.size(); l++) {
         as_named = lists->list_size(l) == sizes[l];
     }
-    SectionReader(in).require(
+    SectionReader(in, part).require(
             as_named, "inner lists of another number or size", "the sizes named before");
     return lists;
 }
@@ -384,7 +404,9 @@ private:
     }
 
     static std::unique_ptr<RunInvertedLists> read_lists(faiss::IOReader& in, int io_flags) {
+        const Within within;
         SectionReader section(in);
+        section.require(!Within::another(), "such a section within another", "stock lists");
         uint32_t version = 0;
         uint64_t nlist = 0, code_size = 0, parameter_bytes = 0;
         section.number(version, "the format version");

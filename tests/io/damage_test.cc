@@ -218,6 +218,19 @@ TEST(Damage, NoIndexAtAll) {
     expect_four_parts(message_for(folder.file("text")), "byte");
 }
 
+TEST(Damage, ASectionWithinASection) {
+    const RunInvertedLists twice(
+            std::make_unique<RunInvertedLists>(std::make_unique<faiss::ArrayInvertedLists>(2, 4)));
+    faiss::VectorIOWriter writer;
+    faiss::write_InvertedLists(&twice, &writer);
+    faiss::VectorIOReader reader;
+    reader.data = writer.data;
+    expect_four_parts(refusal([&] { faiss::read_InvertedLists(&reader); }), "within another");
+    // And the next one is read again.
+    const Section sound(stock_bytes(*small_index()));
+    EXPECT_TRUE(from_stock_bytes(sound.bytes));
+}
+
 TEST(Damage, ALaterFormat) {
     Section later(stock_bytes(*small_index()));
     later.bytes[later.begin] = 2;

@@ -226,6 +226,7 @@ TEST(Promote, RefusesPartsThatDoNotFit) {
     expect_refused("for distances", [](faiss::IndexIVFFlat& ivf) {
         ivf.metric_type = faiss::METRIC_INNER_PRODUCT;
     });
+    expect_refused("ntotal = -1", [](faiss::IndexIVFFlat& ivf) { ivf.ntotal = -1; });
     expect_refused("ntotal", [](faiss::IndexIVFFlat& ivf) { ivf.ntotal = 3; });
     expect_refused("means", [](faiss::IndexIVFFlat& ivf) { ivf.quantizer->reset(); });
     expect_refused("elsewhere in the direct map", [](faiss::IndexIVFFlat& ivf) {

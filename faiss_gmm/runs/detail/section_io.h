@@ -99,7 +99,9 @@ public:
     static constexpr size_t piece = size_t{16} << 20;
     static constexpr size_t largest_count = size_t{1} << 40; ///< of any array
 
-    explicit SectionReader(faiss::IOReader& in) : in_(in) {
+    /// part: what the place in a message is counted from the beginning of.
+    explicit SectionReader(faiss::IOReader& in, const char* part = "the lists' section")
+            : in_(in), part_(part) {
         name = in.name;
     }
 
@@ -178,10 +180,11 @@ public:
         throw Error(
                 {"reading the lists of an IVFGMM index",
                  fmt::format(
-                         "{}, in {} at byte {} of the lists' section",
+                         "{}, in {} at byte {} of {}",
                          given,
                          name.empty() ? "a stream" : name,
-                         at_),
+                         at_,
+                         part_),
                  allowed,
                  "read an undamaged copy of the file, or build the index again"});
     }
@@ -199,6 +202,7 @@ private:
     }
 
     faiss::IOReader& in_;
+    const char* part_;
     Checksum sum_;
     size_t at_ = 0;
     std::vector<uint8_t> pushed_;
