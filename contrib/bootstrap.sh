@@ -60,7 +60,7 @@ os_release() {
 
 needed_packages() {
     printf '%s\n' g++ cmake ninja-build ccache libfaiss-dev libopenblas-openmp-dev libhwy-dev \
-        libfmt-dev libcli11-dev nlohmann-json3-dev libgtest-dev
+        libfmt-dev libxxhash-dev libcli11-dev nlohmann-json3-dev libgtest-dev
     if [[ $1 == cuda ]]; then
         printf '%s\n' python3-pip
     fi
@@ -92,7 +92,7 @@ install_missing() {
             "Debian 12 or 13 with apt" \
             "install your system's counterparts of: ${packages[*]}
            (a C++17 compiler, CMake 3.25, Ninja, FAISS 1.7.3 or newer, OpenBLAS built with OpenMP,
-           Highway, fmt, CLI11, nlohmann-json, GoogleTest), then add --no-install"
+           Highway, fmt, xxHash, CLI11, nlohmann-json, GoogleTest), then add --no-install"
     fi
     while read -r package; do
         missing+=("$package")
