@@ -83,18 +83,6 @@ struct Arguments {
     bool half_slice; ///< the last slice has at most 32 columns
 };
 
-/// A place in a ring and the parity of its phase.
-template <int places> struct Ring {
-    int place = 0;
-    uint32_t parity = 0;
-    __device__ void advance() {
-        if (++place == places) {
-            place = 0;
-            parity ^= 1;
-        }
-    }
-};
-
 template <RowsIn place>
 __device__ void copy_operands(
         const Arguments& arguments,
@@ -102,8 +90,8 @@ __device__ void copy_operands(
         const CUtensorMap* component_map,
         const CUtensorMap* row_map) {
     using S = Shape<place>;
-    Ring<S::stages> ring;
-    Ring<S::row_slots> slots;
+    hopper::Ring<S::stages> ring;
+    hopper::Ring<S::row_slots> slots;
     hopper::prefetch_tensor_map(component_map);
     hopper::prefetch_tensor_map(row_map);
     for (int row_tile = blockIdx.x; row_tile < arguments.row_tiles; row_tile += gridDim.x) {
@@ -192,18 +180,12 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
             hopper::meet<consumers_barrier, 128 * groups>();
         }
     };
-    const auto release = [&](uint64_t* barrier) {
-        __syncwarp();
-        if (lane == 0) {
-            hopper::arrive(barrier);
-        }
-    };
     if (component_group == 0) {
         own_lists.clear();
     }
     meet();
-    Ring<S::stages> ring;
-    Ring<S::row_slots> slots; // of the row tile's first slice
+    hopper::Ring<S::stages> ring;
+    hopper::Ring<S::row_slots> slots; // of the row tile's first slice
     float score[64];
     for (int row_tile = blockIdx.x; row_tile < arguments.row_tiles; row_tile += gridDim.x) {
         const int first = row_tile * S::tile_rows + 16 * strip;
@@ -224,7 +206,7 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
                 }
             }
             hold(score);
-            Ring<S::row_slots> slot = slots;
+            hopper::Ring<S::row_slots> slot = slots;
             int previous = ring.place;
 #pragma unroll 1
             for (int s = 0; s < arguments.slices; ++s) {
@@ -246,17 +228,17 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
                 }
                 if (s > 0) {
                     hopper::wait_for_all_but<1>();
-                    release(&shared.empty[previous]);
+                    hopper::arrive_as_warp(&shared.empty[previous], lane);
                 }
                 previous = ring.place;
                 ring.advance();
                 slot.advance();
             }
             hopper::wait_for_all_but<0>();
-            release(&shared.empty[previous]);
+            hopper::arrive_as_warp(&shared.empty[previous], lane);
             if (S::resident && tile + 1 == arguments.tiles) {
                 for (int s = 0; s < arguments.slices; ++s) {
-                    release(&shared.rows_empty[slots.place]);
+                    hopper::arrive_as_warp(&shared.rows_empty[slots.place], lane);
                     slots.advance();
                 }
             }

@@ -10,11 +10,9 @@
 
 #include <cuda.h>
 
-namespace faiss_gmm::cuda::hopper {
+#include "faiss_gmm/train/cuda/detail/warp.cuh"
 
-__device__ inline uint32_t shared_address(const void* pointer) {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
+namespace faiss_gmm::cuda::hopper {
 
 // ---- barriers
 
@@ -51,6 +49,24 @@ __device__ inline void wait(uint64_t* barrier, uint32_t parity) {
                  "r"(parity)
                  : "memory");
 }
+/// By every lane of a warp: it has read, or written, what it wanted.
+__device__ inline void arrive_as_warp(uint64_t* barrier, int lane) {
+    __syncwarp();
+    if (lane == 0) {
+        arrive(barrier);
+    }
+}
+/// A place in a ring and the parity of its phase.
+template <int places> struct Ring {
+    int place = 0;
+    uint32_t parity = 0;
+    __device__ void advance() {
+        if (++place == places) {
+            place = 0;
+            parity ^= 1;
+        }
+    }
+};
 /// Named barriers of two warpgroups: one waits, the other only says that it has come.
 __device__ inline void wait_for_turn(int name) {
     asm volatile("bar.sync %0, 256;" ::"r"(name) : "memory");
