@@ -11,6 +11,7 @@
 #include <faiss/impl/io.h>
 
 #include "faiss_gmm/index/index_ivf_gmm.h"
+#include "faiss_gmm/runs/detail/policy_io.h"
 #include "faiss_gmm/runs/detail/section_io.h"
 
 namespace faiss_gmm {
@@ -42,16 +43,7 @@ template <class Section, class AMemo> void transfer(Section& section, AMemo& mem
     section.number(training.min_points_per_component, "min_points_per_component");
     section.number(training.max_points_per_component, "max_points_per_component");
     section.number(training.warm_start_iterations, "warm_start_iterations");
-    auto& spill = memo.spill;
-    section.choice(spill.order, SpillOrder::soar, "spill order");
-    section.number(spill.lambda, "lambda");
-    section.choice(spill.rule, SpillRule::fraction, "spill rule");
-    section.number(spill.tau, "tau");
-    section.number(spill.fraction, "fraction");
-    section.number(spill.max_lists, "max_lists");
-    section.number(spill.m, "m");
-    section.choice(spill.storage, SpillStorage::copies, "storage");
-    section.number(spill.log_border_threshold, "the border threshold");
+    transfer_policy(section, memo.spill);
     section.choice(memo.sketch.mode, SketchParameters::Mode::fixed, "sketch");
     section.number(memo.sketch.codes, "codes a sketch");
     section.number(memo.probe_expansion, "probe_expansion");

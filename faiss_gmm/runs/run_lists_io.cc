@@ -28,6 +28,7 @@
 #include <faiss/invlists/InvertedListsIOHook.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/runs/detail/policy_io.h"
 #include "faiss_gmm/runs/detail/section_io.h"
 #include "faiss_gmm/runs/run_inverted_lists.h"
 
@@ -105,15 +106,7 @@ private:
     }
 
     template <class Policy> void policy(Policy& policy) {
-        section_.choice(policy.order, SpillOrder::soar, "spill order");
-        section_.number(policy.lambda, "lambda");
-        section_.choice(policy.rule, SpillRule::fraction, "spill rule");
-        section_.number(policy.tau, "tau");
-        section_.number(policy.fraction, "fraction");
-        section_.number(policy.max_lists, "max_lists");
-        section_.number(policy.m, "m");
-        section_.choice(policy.storage, SpillStorage::copies, "storage");
-        section_.number(policy.log_border_threshold, "the border threshold");
+        transfer_policy(section_, policy);
         if constexpr (Section::reads) {
             policy.check();
         }
