@@ -395,7 +395,7 @@ private:
     void combine();
     PassSummary summarize();
     void fetch(std::vector<double>& to, const double* from, size_t count);
-    void maximize_total(double reg_covar);
+    void step(double reg_covar, PassSummary* summary);
     void check_counters(PassCounters& counters);
     std::vector<double> fetch_scatter();
     void rank(const Rows& given, size_t rows, size_t first_row, size_t m, const TopOutput& out);
@@ -1385,35 +1385,33 @@ GaussianMixture Engine::maximize(const SufficientStatistics& statistics, double 
 }
 
 void Engine::maximize_in_place(double reg_covar) {
+    step(reg_covar, nullptr);
+}
+
+PassSummary Engine::advance(double reg_covar) {
+    PassSummary summary;
+    step(reg_covar, &summary);
+    return summary;
+}
+
+/// The M-step, and the pass's summary if it is wanted: the host then waits.
+void Engine::step(double reg_covar, PassSummary* summary) {
     require_ready();
     const DeviceGuard guard(options_.device);
     if (has_matrices(covariance_)) { // factors are the host's work
-        before_ = maximize_on_host(before_, finish(), reg_covar);
+        const SufficientStatistics statistics = finish();
+        before_ = maximize_on_host(before_, statistics, reg_covar);
         mixture_.upload(before_, stream_.get());
+        if (summary != nullptr) {
+            *summary = statistics;
+        }
         return;
     }
     combine();
     clock_.mark("combine", stream_.get());
-    maximize_total(reg_covar);
-}
-
-PassSummary Engine::advance(double reg_covar) {
-    require_ready();
-    const DeviceGuard guard(options_.device);
-    if (has_matrices(covariance_)) { // factors are the host's work
-        SufficientStatistics statistics = finish();
-        before_ = maximize_on_host(before_, statistics, reg_covar);
-        mixture_.upload(before_, stream_.get());
-        return std::move(statistics);
+    if (summary != nullptr) {
+        *summary = summarize(); // before rows that it refuses spoil the parameters
     }
-    combine();
-    clock_.mark("combine", stream_.get());
-    PassSummary summary = summarize(); // before rows that it refuses spoil the parameters
-    maximize_total(reg_covar);
-    return summary;
-}
-
-void Engine::maximize_total(double reg_covar) {
     mixture_.maximize(total_.view(), static_cast<double>(rows_), reg_covar, stream_.get());
     clock_.mark("maximize", stream_.get());
     before_is_current_ = false;
