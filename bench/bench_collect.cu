@@ -96,7 +96,7 @@ void run(const Case& c, CollectPath path) {
             cudaMemcpy(half_precision, half.data(), precisions * 8, cudaMemcpyHostToDevice), "in");
     check_collect(cudaMemcpy(constant, zero.data(), c.K * 8, cudaMemcpyHostToDevice), "in");
     CollectModel model;
-    const CollectModelBytes bytes = collect_model_bytes(c.form, c.K, c.d);
+    const CollectModelBytes bytes = collect_model_bytes(collect_model_shape(c.form, c.K, c.d));
     model.operand = allocate<uint16_t>(bytes.operand / 2);
     model.columns = allocate<float>(bytes.columns / 4);
     model.scale = allocate<float>(bytes.scale / 4);

@@ -60,7 +60,7 @@ os_release() {
 
 needed_packages() {
     printf '%s\n' g++ cmake ninja-build ccache libfaiss-dev libopenblas-openmp-dev libhwy-dev \
-        libfmt-dev libcli11-dev nlohmann-json3-dev libgtest-dev
+        libfmt-dev libxxhash-dev libcli11-dev nlohmann-json3-dev libgtest-dev
     if [[ $1 == cuda ]]; then
         printf '%s\n' python3-pip
     fi
@@ -92,7 +92,7 @@ install_missing() {
             "Debian 12 or 13 with apt" \
             "install your system's counterparts of: ${packages[*]}
            (a C++17 compiler, CMake 3.25, Ninja, FAISS 1.7.3 or newer, OpenBLAS built with OpenMP,
-           Highway, fmt, CLI11, nlohmann-json, GoogleTest), then add --no-install"
+           Highway, fmt, xxHash, CLI11, nlohmann-json, GoogleTest), then add --no-install"
     fi
     while read -r package; do
         missing+=("$package")
@@ -132,12 +132,16 @@ find_nvcc() {
         if [[ -z $found || ! -x $found ]]; then
             continue
         fi
-        version=$(nvcc_version "$found")
+        version=$(nvcc_version "$found" || true) # empty: it does not run
         if new_enough "$version"; then
             nvcc=$found
             return
         fi
-        say "$found is of CUDA ${version:-unknown}: too old for Hopper's matrix instructions (wgmma)"
+        if [[ -z $version ]]; then
+            say "$found does not run: passing it over"
+        else
+            say "$found is of CUDA $version: too old for Hopper's matrix instructions (wgmma)"
+        fi
     done
     if [[ $install == no ]]; then
         fail "looking for nvcc" "none of CUDA 12.4 or newer" "CUDA 12.4 or newer" \
@@ -156,12 +160,12 @@ install_toolkit() {
     quietly build/logs/cuda-toolkit.log python3 -m pip install --no-deps --target "$toolkit_dir/wheels" \
         'nvidia-cuda-nvcc==13.0.*' 'nvidia-cuda-crt==13.0.*' 'nvidia-nvvm==13.0.*' \
         'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cccl==13.0.*'
+    # nvcc and CMake look for lib64, beside the bin where nvcc really is, and for names without a version.
+    ln -sfn lib "$toolkit_dir/wheels/nvidia/cu13/lib64"
+    ln -sfn libcudart.so.13 "$toolkit_dir/wheels/nvidia/cu13/lib/libcudart.so"
     for folder in "$toolkit_dir"/wheels/nvidia/cu13/*; do
         ln -sfn "wheels/nvidia/cu13/${folder##*/}" "$toolkit_dir/${folder##*/}"
     done
-    # CMake looks for lib64 and for names without a version.
-    ln -sfn lib "$toolkit_dir/lib64"
-    ln -sfn libcudart.so.13 "$toolkit_dir/lib/libcudart.so"
 }
 
 # build TARGET [CMAKE-OPTION...]

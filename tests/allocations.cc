@@ -15,13 +15,28 @@
 #endif
 
 namespace {
-std::atomic<size_t> counter{0};
+std::atomic<size_t> counter{0}, largest{0};
+
+[[maybe_unused]] void count(size_t size) {
+    counter++;
+    size_t before = largest;
+    while (before < size && !largest.compare_exchange_weak(before, size)) {
+    }
 }
+} // namespace
 
 namespace faiss_gmm {
 
 size_t allocations() {
     return counter;
+}
+
+size_t largest_allocation() {
+    return largest;
+}
+
+void forget_largest_allocation() {
+    largest = 0;
 }
 
 bool allocations_are_counted() {
@@ -37,14 +52,14 @@ bool allocations_are_counted() {
 #ifndef FAISS_GMM_SANITIZED
 // The standard's own forms for arrays, and those that do not throw, call these.
 void* operator new(size_t size) {
-    counter++;
+    count(size);
     if (void* memory = std::malloc(size > 0 ? size : 1)) {
         return memory;
     }
     throw std::bad_alloc();
 }
 void* operator new(size_t size, std::align_val_t alignment) {
-    counter++;
+    count(size);
     const auto unit = static_cast<size_t>(alignment);
     if (void* memory = std::aligned_alloc(unit, (size / unit + 1) * unit)) {
         return memory;

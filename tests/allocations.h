@@ -13,6 +13,9 @@ namespace faiss_gmm {
 bool allocations_are_counted();
 /// Calls of operator new so far, all forms and threads. (C libraries' malloc is not counted.)
 size_t allocations();
+/// Bytes of the largest since the last forget_largest_allocation().
+size_t largest_allocation();
+void forget_largest_allocation();
 
 /// Those of body().
 template <class Body> size_t allocations_of(Body body) {

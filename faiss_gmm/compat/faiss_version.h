@@ -110,6 +110,10 @@ template <class Held> std::pair<uint8_t*, size_t> reserve(Held& held, size_t wan
     held.resize(size); // the class around it looks up where it stands
     return {reinterpret_cast<uint8_t*>(vector.data()), vector.capacity() * sizeof(*vector.data())};
 }
+/// After its owned_vector() was filled: the class around it looks up where it stands.
+template <class Held> void settle(Held& held) {
+    held.resize(owned_vector(held, 0).size());
+}
 inline std::pair<uint8_t*, size_t>
 reserve_codes(faiss::ArrayInvertedLists& lists, size_t list, size_t entries) {
     return reserve(lists.codes[list], entries * lists.code_size);

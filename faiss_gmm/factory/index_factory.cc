@@ -20,13 +20,10 @@
 
 #include <fmt/format.h>
 
-#include <faiss/IndexIDMap.h>
-#include <faiss/IndexPreTransform.h>
-#include <faiss/IndexRefine.h>
-#include <faiss/IndexRowwiseMinMax.h>
 #include <faiss/index_factory.h>
 
 #include "faiss_gmm/index/codecs.h"
+#include "faiss_gmm/index/wrappers.h"
 
 namespace faiss_gmm {
 namespace {
@@ -383,23 +380,6 @@ void take_options(const FactoryString& string, const Component& component, Index
     }
 }
 
-/// The place inside the wrappers that points to the IVF index.
-faiss::Index** slot_of_ivf(faiss::Index** slot) {
-    if (auto* wrapper = dynamic_cast<faiss::IndexPreTransform*>(*slot)) {
-        return slot_of_ivf(&wrapper->index);
-    }
-    if (auto* wrapper = dynamic_cast<faiss::IndexIDMap*>(*slot)) {
-        return slot_of_ivf(&wrapper->index);
-    }
-    if (auto* wrapper = dynamic_cast<faiss::IndexRefine*>(*slot)) {
-        return slot_of_ivf(&wrapper->base_index);
-    }
-    if (auto* wrapper = dynamic_cast<faiss::IndexRowwiseMinMaxBase*>(*slot)) {
-        return slot_of_ivf(&wrapper->index);
-    }
-    return slot;
-}
-
 /// Our index in place of a stock one that is empty and untrained; takes over a quantizer that is not
 /// flat. codec: what its constructor takes behind nlist.
 template <class Ours, class... Arguments>
@@ -543,7 +523,7 @@ faiss::Index* index_factory(int d, const char* description, faiss::MetricType me
                 "what faiss::index_factory accepts around and after the component");
     }
     faiss::Index* outermost = built.get();
-    faiss::Index** slot = slot_of_ivf(&outermost);
+    faiss::Index** slot = innermost_slot(&outermost);
     const auto* ivf = dynamic_cast<const faiss::IndexIVF*>(*slot);
     if (const auto refusal = ivf != nullptr ? refusal_of_codec(*ivf) : std::nullopt) {
         string.refuse(

@@ -150,6 +150,7 @@ void IndexIVFGMM::attach() {
     index.own_invlists = false;
     index.invlists = nullptr;
     index.replace_invlists(new RunInvertedLists(std::move(stock)), true);
+    keep_memo();
 }
 
 TrainingParameters IndexIVFGMM::index_training() const {
@@ -659,6 +660,12 @@ void IndexIVFGMM::check() const {
         return;
     }
     at_faiss_seam([&] { runs->check(decoder()); });
+    check_around_lists();
+}
+
+/// What check() asks of the index around its lists.
+void IndexIVFGMM::check_around_lists() const {
+    const RunInvertedLists* runs = run_lists();
     const faiss::IndexIVF& index = ivf();
     // Rows that stock code could not place (NaN) count in ntotal and stand nowhere.
     const faiss::IDSelectorAll all;

@@ -12,6 +12,7 @@
 #include <faiss/IndexIVF.h>
 #include <faiss/IndexIVFFlat.h>
 #include <faiss/IndexScalarQuantizer.h>
+#include <faiss/clone_index.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/index/faiss_error.h"
@@ -58,6 +59,9 @@ struct MemoryUse {
 /// reach the mixture, the policy and the directory.
 class IndexIVFGMM {
 public:
+    IndexIVFGMM() = default;
+    IndexIVFGMM(const IndexIVFGMM&) = delete; ///< io/clone.h copies
+    IndexIVFGMM& operator=(const IndexIVFGMM&) = delete;
     virtual ~IndexIVFGMM();
 
     TrainingParameters training; ///< read by train(); what it says of the engine also by add()
@@ -100,6 +104,10 @@ public:
     virtual faiss::IndexIVF& ivf() = 0;
     virtual const faiss::IndexIVF& ivf() const = 0;
 
+    /// The same index again, lists, runs and callbacks; its quantizer and what else stock code knows are
+    /// cloned by `cloner`. What io/clone.h calls. Throws faiss::FaissException.
+    virtual std::unique_ptr<faiss::IndexIVF> copy(faiss::Cloner& cloner) const = 0;
+
 protected:
     using StockAddCore = std::function<void(
             int64_t n, const float* x, const int64_t* ids, const int64_t* assignment)>;
@@ -114,6 +122,11 @@ protected:
     virtual std::optional<StoredRows> stored_rows() const = 0;
     /// Puts the lists under RunInvertedLists, unless the codec's stay plain; once, at construction.
     void attach();
+    /// At construction over a copy of `stock` that owns nothing yet: takes its parts over. Throws Error
+    /// where they do not fit together; all is then stock's as before.
+    void adopt(faiss::IndexIVF& stock);
+    std::unique_ptr<RunInvertedLists> copy_of_lists() const;
+    void copy_fields_to(IndexIVFGMM& copy) const;
     /// Learns mixture, rotation and quantizers, and fills the coarse quantizer unless it holds
     /// nlist vectors.
     void train_coarse(int64_t n, const float* x);
@@ -217,7 +230,12 @@ private:
     void follow_in_direct_map(const std::vector<size_t>& lists);
     TrainingParameters index_training() const;
     TrainingParameters training_around_quantizer() const;
+    void check_around_lists() const;
+    std::string memo() const;
+    bool take_memo(const std::string& text);
+    void keep_memo();
 
+    std::shared_ptr<const RunInvertedLists::IndexMemo> memo_; ///< ends with this index
     std::vector<TrainingProgress> history_;
     BuildTimes times_;
     std::shared_ptr<const CoarseState>
@@ -228,8 +246,9 @@ private:
 /// dynamic_cast.
 ///
 /// Constructed as the stock class is, or without a quantizer: then it owns a GMMQuantizer.
-/// What FAISS does with a Codec it does with this, but write, read and clone it: those it refuses. Where
-/// they differ: train() runs EM, add() spills runs and sketches vectors, search() visits nprobe *
+/// What FAISS does with a Codec it does with this; written by faiss::write_index and read by faiss::read_index it
+/// is a stock index over its lists, which promote() of io/index_io.h turns back. faiss::clone_index refuses: io/clone.h
+/// clones. Where they differ: train() runs EM, add() spills runs and sketches vectors, search() visits nprobe *
 /// ntotal / nlist vectors of the best runs (README, "How it works").
 template <class Codec> class IndexIVFGMMOf : public Codec, public IndexIVFGMM {
 public:
@@ -248,6 +267,19 @@ public:
     IndexIVFGMMOf(faiss::Index* quantizer, size_t d, size_t nlist, Arguments... codec)
             : Codec(quantizer, d, nlist, codec...) {
         attach();
+    }
+
+    /// Over quantizer, lists and codes of a stock index whose lists are of this library: read from a file by
+    /// stock code, or copied. They are this index's from here on, and `stock` is only good to be destroyed. Throws
+    /// faiss::FaissException where they do not fit together; `stock` is then as it was.
+    struct TakeOver {};
+    IndexIVFGMMOf(TakeOver, Codec& stock) : Codec(stock) {
+        this->own_fields = false;
+        this->own_invlists = false;
+        at_faiss_seam([&] {
+            check_codec();
+            adopt(stock);
+        });
     }
 
     faiss::IndexIVF& ivf() override {
@@ -453,6 +485,20 @@ public:
         }
     }
 
+    std::unique_ptr<faiss::IndexIVF> copy(faiss::Cloner& cloner) const override {
+        return at_faiss_seam([&]() -> std::unique_ptr<faiss::IndexIVF> {
+            std::unique_ptr<RunInvertedLists> lists = copy_of_lists();
+            std::unique_ptr<faiss::Index> quantizer(cloner.clone_Index(this->quantizer));
+            Codec parts(static_cast<const Codec&>(*this));
+            parts.quantizer = quantizer.release();
+            parts.invlists = lists.release();
+            parts.own_fields = parts.own_invlists = true;
+            auto copied = std::make_unique<IndexIVFGMMOf>(TakeOver(), parts);
+            copy_fields_to(*copied);
+            return copied;
+        });
+    }
+
 protected:
     std::optional<StoredRows> stored_rows() const override {
         // These very classes: one derived from them may differ.
@@ -466,6 +512,21 @@ protected:
     }
 
 private:
+    /// That what our own loops read of the codec is there.
+    void check_codec() const {
+        if constexpr (std::is_same_v<Codec, faiss::IndexIVFScalarQuantizer>) {
+            const size_t ranges = 2 * static_cast<size_t>(this->d);
+            const bool has_ranges = this->sq.qtype == faiss::ScalarQuantizer::QT_8bit;
+            if (this->sq.d != static_cast<size_t>(this->d) ||
+                (has_ranges && this->is_trained && this->sq.trained.size() != ranges)) {
+                throw Error(
+                        {"making an IVFGMM index of a stock one",
+                         "a scalar quantizer of another dimension",
+                         "that of the index",
+                         "read an undamaged copy of the file, or build the index again"});
+            }
+        }
+    }
     static std::optional<StoredRows> rows_of(const faiss::ScalarQuantizer& sq, bool by_residual) {
         switch (sq.qtype) {
         case faiss::ScalarQuantizer::QT_fp16:

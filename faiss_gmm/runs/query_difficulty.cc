@@ -24,7 +24,7 @@
 namespace faiss_gmm {
 namespace {
 
-constexpr size_t most_rows = 2048, most_lists = 512;
+constexpr size_t most_rows = 2048;
 constexpr size_t block_numbers = size_t{1} << 21; ///< of products at once: 8 MiB
 constexpr size_t steps = 30;                      ///< towards m_P
 constexpr double least_typical = 1e-8;            ///< below it nearest distances are rounding alone

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include "faiss_gmm/runs/run_codec.h"
@@ -14,6 +15,11 @@ namespace faiss_gmm {
 class QueryDifficulty {
 public:
     static constexpr double least_share = 0.3, largest_share = 3.3;
+    static constexpr size_t most_lists = 512; ///< probed, of which something is known
+
+    QueryDifficulty() = default;
+    /// As another's typical().
+    explicit QueryDifficulty(std::vector<double> typical) : typical_(std::move(typical)) {}
 
     /// Learns what is typical from rows x [n, d], taken as queries, of which it looks at two thousand.
     /// rows_a_list: of those that trained the means, x among them.
@@ -25,6 +31,10 @@ public:
     /// than 512 lists.
     double share(double least, double mean, size_t lists) const;
 
+    /// What was learnt, an entry a number of lists probed from 1 on.
+    const std::vector<double>& typical() const {
+        return typical_;
+    }
     size_t memory_bytes() const {
         return typical_.size() * sizeof(double);
     }

@@ -10,6 +10,7 @@
 #include "faiss_gmm/runs/block.h"
 #include "faiss_gmm/runs/large_array.h"
 #include "faiss_gmm/runs/run_codec.h"
+#include "faiss_gmm/spill/spill_policy.h"
 
 namespace faiss_gmm {
 
@@ -84,6 +85,11 @@ struct RunDirectory {
 
     size_t stride() const {
         return max_lists - 1;
+    }
+    /// The stride and whether vectors are sketched, as a policy asks for them.
+    void take_shape(const SpillPolicy& spill, bool with_sketches) {
+        max_lists = spill.rule == SpillRule::never ? 1 : spill.max_lists;
+        sketched = with_sketches;
     }
     /// No runs in any list.
     void clear() noexcept;

@@ -20,6 +20,7 @@
 #include <cstring>
 #include <exception>
 #include <numeric>
+#include <typeinfo>
 
 #include <fmt/format.h>
 
@@ -29,6 +30,7 @@
 #include "faiss_gmm/runs/component_ranking.h"
 #include "faiss_gmm/runs/large_array.h"
 #include "faiss_gmm/runs/parallel.h"
+#include "faiss_gmm/runs/run_lists_io.h"
 #include "faiss_gmm/runs/split.h"
 #include "faiss_gmm/runs/vector_ops.h"
 #include "faiss_gmm/train/finite_rows.h"
@@ -61,6 +63,14 @@ const uint8_t* block_of(const Blocks& blocks, const BlockLayout& layout, size_t 
     return blocks.data() + slot / run_size * layout.bytes();
 }
 
+[[noreturn]] void broken_runs(const std::string& what) {
+    throw Error(
+            {"checking the runs of an index",
+             what,
+             "a directory that agrees with its lists",
+             "rebuild the index, and report how it came to this"});
+}
+
 } // namespace
 
 /// What splitting a list leaves for the later phases.
@@ -74,6 +84,7 @@ RunInvertedLists::RunInvertedLists(std::unique_ptr<faiss::InvertedLists> inner)
         : faiss::InvertedLists(inner->nlist, inner->code_size), inner_(std::move(inner)),
           state_(std::make_shared<CoarseState>()) {
     directory_.lists.resize(nlist);
+    register_lists_io();
 }
 
 RunInvertedLists::~RunInvertedLists() = default;
@@ -156,8 +167,54 @@ void RunInvertedLists::make_room(const std::vector<size_t>& arriving) {
 void RunInvertedLists::set_state(std::shared_ptr<const CoarseState> state) {
     state_ = std::move(state);
     forget_runs();
-    directory_.max_lists = state_->spill.rule == SpillRule::never ? 1 : state_->spill.max_lists;
-    directory_.sketched = state_->sketched;
+    directory_.take_shape(state_->spill, state_->sketched);
+}
+
+std::string RunInvertedLists::kept_for_index() const {
+    const auto index = index_.lock();
+    return index ? (*index)() : memo_;
+}
+
+std::unique_ptr<RunInvertedLists> RunInvertedLists::copy() const {
+    const auto* in_memory = dynamic_cast<const faiss::ArrayInvertedLists*>(inner_.get());
+    if (in_memory == nullptr || typeid(*in_memory) != typeid(faiss::ArrayInvertedLists)) {
+        throw Error(
+                {"copying inverted lists",
+                 "lists of another class than faiss::ArrayInvertedLists",
+                 "lists in memory",
+                 "write the index, and read it again"});
+    }
+    auto lists = std::make_unique<RunInvertedLists>(
+            std::make_unique<faiss::ArrayInvertedLists>(*in_memory));
+    lists->state_ = state_;
+    lists->directory_ = directory_;
+    lists->directory_.pack(); // out of the array that it shares with this one
+    lists->memo_ = kept_for_index();
+    lists->engine = engine;
+    return lists;
+}
+
+void RunInvertedLists::restore(std::shared_ptr<const CoarseState> state, RunDirectory directory) {
+    state_ = std::move(state);
+    directory_ = std::move(directory);
+    directory_.lists.resize(nlist);
+    try {
+        if (has_runs()) {
+            check_guests(); // before anything is made of them
+            parallel_for(nlist, [&](size_t l) { make_room_for_guests(l); });
+            parallel_for(nlist, [&](size_t l) { write_guests(l); });
+        }
+        check_structure();
+        directory_.pack();
+    } catch (...) {
+        forget_runs();
+        throw;
+    }
+}
+
+bool RunInvertedLists::is_run(const Guest& guest) const {
+    return guest.home >= 0 && static_cast<size_t>(guest.home) < nlist &&
+           guest.run < directory_.lists[guest.home].runs();
 }
 
 void RunInvertedLists::forget_runs() noexcept {
@@ -738,21 +795,30 @@ void RunInvertedLists::write_guests(size_t l) {
 }
 
 void RunInvertedLists::check(const DecodeEntries& decode) const {
-    const auto broken = [](const std::string& what) {
-        throw Error(
-                {"checking the runs of an index",
-                 what,
-                 "a directory that agrees with its lists",
-                 "rebuild the index, and report how it came to this"});
-    };
+    check_structure();
+    if (has_runs()) {
+        parallel_for(nlist, [&](size_t l) { check_list(l, decode); });
+    }
+}
+
+void RunInvertedLists::check_structure() const {
     if (!has_runs()) {
         for (const ListRuns& list : directory_.lists) {
             if (list.covered != 0 || !list.guests.empty()) {
-                broken("runs in an index that keeps none");
+                broken_runs("runs in an index that keeps none");
             }
         }
         return;
     }
+    check_guests();
+    for (size_t l = 0; l < nlist; l++) {
+        check_guest_groups(l);
+    }
+    parallel_for(nlist, [&](size_t l) { check_list_structure(l); });
+}
+
+/// That runs name the lists that hold them, and these hold no others.
+void RunInvertedLists::check_guests() const {
     const size_t stride = directory_.stride();
     size_t placed = 0, held = 0;
     for (size_t l = 0; l < nlist; l++) {
@@ -764,62 +830,80 @@ void RunInvertedLists::check(const DecodeEntries& decode) const {
         for (size_t g = 0; g < list.guests.size(); g++) {
             const Guest& guest = list.guests[g];
             if (g > 0 && !(list.guests[g - 1] < guest)) {
-                broken(fmt::format("list {}: guests {} and {} out of order", l, g - 1, g));
+                broken_runs(fmt::format("list {}: guests {} and {} out of order", l, g - 1, g));
             }
-            if (guest.home < 0 || static_cast<size_t>(guest.home) >= nlist ||
-                static_cast<size_t>(guest.home) == l ||
-                guest.run >= directory_.lists[guest.home].runs()) {
-                broken(fmt::format(
+            if (!is_run(guest) || static_cast<size_t>(guest.home) == l) {
+                broken_runs(fmt::format(
                         "list {}: guest {} is run {} of list {}", l, g, guest.run, guest.home));
             }
             const int32_t* row = directory_.lists[guest.home].further.data() + guest.run * stride;
             if (std::find(row, row + stride, static_cast<int32_t>(l)) == row + stride) {
-                broken(fmt::format(
+                broken_runs(fmt::format(
                         "list {}: holds run {} of list {}, which does not name it",
                         l,
                         guest.run,
                         guest.home));
             }
-            if (!std::equal(row, row + stride, list.guest_further.data() + g * stride)) {
-                broken(fmt::format("list {}: guest {} has old memberships", l, g));
-            }
-        }
-        size_t grouped = 0;
-        for (const GuestGroup& group : list.guest_groups) {
-            const bool follows = group.begin == grouped && group.end > group.begin &&
-                                 group.end <= list.guests.size();
-            for (size_t g = group.begin; follows && g < group.end; g++) {
-                grouped += list.guests[g].home == group.home;
-            }
-            if (!follows || grouped != group.end) {
-                broken(fmt::format(
-                        "list {}: guests from {} on are not one home's", l, group.begin));
-            }
-        }
-        if (grouped != list.guests.size()) {
-            broken(fmt::format("list {}: {} guests, {} in groups", l, list.guests.size(), grouped));
         }
     }
     if (placed != held) {
-        broken(fmt::format("{} memberships named by runs, {} held by lists", placed, held));
+        broken_runs(fmt::format("{} memberships named by runs, {} held by lists", placed, held));
     }
-    parallel_for(nlist, [&](size_t l) { check_list(l, decode); });
 }
 
-void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
+/// What is kept beside a list's guests to be found quickly.
+void RunInvertedLists::check_guest_groups(size_t l) const {
+    const size_t stride = directory_.stride();
+    const ListRuns& list = directory_.lists[l];
+    if (list.guest_further.size() != list.guests.size() * stride) {
+        broken_runs(fmt::format("list {}: memberships of another number of guests", l));
+    }
+    for (size_t g = 0; g < list.guests.size(); g++) {
+        const Guest& guest = list.guests[g];
+        const int32_t* row = directory_.lists[guest.home].further.data() + guest.run * stride;
+        if (!std::equal(row, row + stride, list.guest_further.data() + g * stride)) {
+            broken_runs(fmt::format("list {}: guest {} has old memberships", l, g));
+        }
+    }
+    size_t grouped = 0;
+    for (const GuestGroup& group : list.guest_groups) {
+        const bool follows = group.begin == grouped && group.end > group.begin &&
+                             group.end <= list.guests.size();
+        for (size_t g = group.begin; follows && g < group.end; g++) {
+            grouped += list.guests[g].home == group.home;
+        }
+        if (!follows || grouped != group.end) {
+            broken_runs(
+                    fmt::format("list {}: guests from {} on are not one home's", l, group.begin));
+        }
+    }
+    if (grouped != list.guests.size()) {
+        broken_runs(
+                fmt::format("list {}: {} guests, {} in groups", l, list.guests.size(), grouped));
+    }
+}
+
+void RunInvertedLists::check_list_structure(size_t l) const {
     const RunCodec& codec = state_->codec;
     const ListRuns& list = directory_.lists[l];
     const auto broken = [&](const std::string& what) {
-        throw Error(
-                {"checking the runs of an index",
-                 fmt::format("list {}: {}", l, what),
-                 "a directory that agrees with its lists",
-                 "rebuild the index, and report how it came to this"});
+        broken_runs(fmt::format("list {}: {}", l, what));
     };
+    const size_t size = inner_->list_size(l), stride = directory_.stride();
+    for (size_t run = 0; stride > 0 && run < list.further.size() / stride; run++) {
+        const int32_t* row = list.further.data() + run * stride;
+        for (size_t j = 0; j < stride; j++) {
+            const bool outside = row[j] < -1 || row[j] >= static_cast<int64_t>(nlist);
+            if (outside || row[j] == static_cast<int64_t>(l) ||
+                (row[j] >= 0 && std::find(row, row + j, row[j]) != row + j) ||
+                (j > 0 && row[j] >= 0 && row[j - 1] < 0)) {
+                broken(fmt::format("run {} belongs to list {}", run, row[j]));
+            }
+        }
+    }
     if (list.stale) {
         return; // its runs are not used until it is split again
     }
-    const size_t size = inner_->list_size(l), stride = directory_.stride();
     if (list.covered > size || list.split_entries > list.covered) {
         broken(fmt::format(
                 "{} entries, {} in runs, {} in split form",
@@ -833,17 +917,6 @@ void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
         list.sketches.size() != (directory_.sketched ? runs * sketches.bytes() : 0) ||
         list.further.size() != runs * stride) {
         broken("arrays of another size than its runs ask for");
-    }
-    for (size_t run = 0; run < runs; run++) {
-        const int32_t* row = list.further.data() + run * stride;
-        for (size_t j = 0; j < stride; j++) {
-            const bool outside = row[j] < -1 || row[j] >= static_cast<int64_t>(nlist);
-            if (outside || row[j] == static_cast<int64_t>(l) ||
-                (row[j] >= 0 && std::find(row, row + j, row[j]) != row + j) ||
-                (j > 0 && row[j] >= 0 && row[j - 1] < 0)) {
-                broken(fmt::format("run {} belongs to list {}", run, row[j]));
-            }
-        }
     }
     const auto check_slots = [&](const Blocks& blocks, const BlockLayout& layout, size_t slots) {
         for (size_t s = 0; s < blocks.size() / layout.bytes() * run_size; s++) {
@@ -859,6 +932,19 @@ void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
     if (directory_.sketched) {
         check_slots(list.sketches, sketches, list.covered);
     }
+}
+
+void RunInvertedLists::check_list(size_t l, const DecodeEntries& decode) const {
+    const RunCodec& codec = state_->codec;
+    const ListRuns& list = directory_.lists[l];
+    if (list.stale) {
+        return;
+    }
+    const auto broken = [&](const std::string& what) {
+        broken_runs(fmt::format("list {}: {}", l, what));
+    };
+    const BlockLayout summaries = codec.summary_layout(), sketches = codec.sketch_layout();
+    const size_t runs = list.runs();
     visit_constants(l, 0, [&](bool summary, size_t block, size_t slot, float constant) {
         const uint16_t written =
                 summary ? summaries.get_constant(list.summaries.data() + block, slot)

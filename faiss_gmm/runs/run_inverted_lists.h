@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include <faiss/invlists/InvertedLists.h>
@@ -82,6 +84,10 @@ public:
     const CoarseState& state() const {
         return *state_;
     }
+    /// The same, to be shared with the quantizer.
+    const std::shared_ptr<const CoarseState>& shared_state() const {
+        return state_;
+    }
     const RunDirectory& directory() const {
         return directory_;
     }
@@ -102,6 +108,28 @@ public:
     std::vector<size_t> compact(const DecodeEntries& decode, OrganiseTimes& times);
     /// Throws Error naming the first invariant of the directory that does not hold.
     void check(const DecodeEntries& decode) const;
+    /// The part of check() that a search relies on to stay within the lists: no codes are decoded.
+    void check_structure() const;
+
+    /// Takes a state and a directory that came from elsewhere: of its guests, the list of them alone; what
+    /// follows from it is made anew. Throws Error for a directory that does not pass check_structure(); the
+    /// lists are then plain.
+    void restore(std::shared_ptr<const CoarseState> state, RunDirectory directory);
+    /// The same lists and runs again, entries and all; the state is shared. Throws Error where the inner lists
+    /// are of a class that cannot be copied.
+    std::unique_ptr<RunInvertedLists> copy() const;
+
+    /// What the index over the lists wants to find again after they were written and read, in a form of
+    /// its own; the lists only keep it.
+    using IndexMemo = std::function<std::string()>;
+    void keep_for_index(std::string memo) {
+        memo_ = std::move(memo);
+    }
+    /// Asked for it when it is needed, as long as the index lives.
+    void ask_index(std::weak_ptr<const IndexMemo> index) {
+        index_ = std::move(index);
+    }
+    std::string kept_for_index() const;
 
 private:
     struct SplitList;
@@ -138,11 +166,17 @@ private:
     decode_rows(size_t list, size_t first, size_t n, const DecodeEntries& decode, float* x) const;
     void encode_sketches(size_t list, size_t run, const float* rows);
     void encode_sketch(size_t list, size_t entry, const float* y, const float* decoded_run);
+    bool is_run(const Guest& guest) const;
+    void check_guests() const;
+    void check_guest_groups(size_t list) const;
+    void check_list_structure(size_t list) const;
     void check_list(size_t list, const DecodeEntries& decode) const;
 
     std::unique_ptr<faiss::InvertedLists> inner_;
     std::shared_ptr<const CoarseState> state_;
     RunDirectory directory_;
+    std::string memo_;
+    std::weak_ptr<const IndexMemo> index_;
 };
 
 } // namespace faiss_gmm

@@ -6,14 +6,13 @@
 #include <functional>
 #include <set>
 
-#include <faiss/IndexIDMap.h>
 #include <faiss/IndexPreTransform.h>
-#include <faiss/IndexRefine.h>
 #include <faiss/VectorTransform.h>
 #include <faiss/index_factory.h>
 #include <gtest/gtest.h>
 
 #include "faiss_gmm/factory/index_factory.h"
+#include "faiss_gmm/index/wrappers.h"
 #include "tests/index/index_fixture.h"
 #include "tests/index/stock_twin.h"
 
@@ -69,20 +68,6 @@ std::string stock_string(std::string text) {
     return text;
 }
 
-/// The place inside of wrappers that points to the IVF.
-faiss::Index** slot_of_ivf(faiss::Index** slot) {
-    if (auto* wrapper = dynamic_cast<faiss::IndexPreTransform*>(*slot)) {
-        return slot_of_ivf(&wrapper->index);
-    }
-    if (auto* wrapper = dynamic_cast<faiss::IndexIDMap*>(*slot)) {
-        return slot_of_ivf(&wrapper->index);
-    }
-    if (auto* wrapper = dynamic_cast<faiss::IndexRefine*>(*slot)) {
-        return slot_of_ivf(&wrapper->base_index);
-    }
-    return slot;
-}
-
 /// Rounds of training that a test can wait for.
 void hurry(faiss::Index* index) {
     if (auto* chain = dynamic_cast<faiss::IndexPreTransform*>(index)) {
@@ -134,7 +119,7 @@ protected:
         } else {
             oracle_.add(rows, base_.data());
         }
-        slot_ = slot_of_ivf(&outermost_);
+        slot_ = innermost_slot(&outermost_);
         ivf_ = dynamic_cast<faiss::IndexIVF*>(*slot_);
         ours_ = dynamic_cast<IndexIVFGMM*>(ivf_);
         ASSERT_NE(ours_, nullptr);
@@ -299,7 +284,7 @@ TEST_P(EveryString, TrainsAddsAndSearches) {
     std::unique_ptr<faiss::Index> stock(
             faiss::index_factory(d, stock_string(row().text).c_str(), metric()));
     faiss::Index* outermost = stock.get();
-    auto* stock_ivf = dynamic_cast<faiss::IndexIVF*>(*slot_of_ivf(&outermost));
+    auto* stock_ivf = dynamic_cast<faiss::IndexIVF*>(*innermost_slot(&outermost));
     if (const bool* by_residual = by_residual_of(*ivf_)) {
         *by_residual_of(*stock_ivf) = *by_residual;
     }

@@ -19,7 +19,7 @@
 
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/unit_length.h"
-#include "tests/train/naive_em.h"
+#include "tests/train/engine_checks.h"
 #include "tests/train/random_data.h"
 
 namespace faiss_gmm {
@@ -29,6 +29,7 @@ using testing::all_covariances;
 using testing::draw;
 using testing::name_of;
 using testing::random_mixture;
+using testing::relative_distance;
 using testing::test_seed;
 
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
@@ -45,17 +46,6 @@ template <class Body> void for_each_setup(Body body) {
             body(p);
         }
     }
-}
-
-template <class A, class B>
-double relative_distance(const std::vector<A>& a, const std::vector<B>& b) {
-    EXPECT_EQ(a.size(), b.size());
-    double difference = 0, size = 0;
-    for (size_t i = 0; i < a.size(); ++i) {
-        difference += (double(a[i]) - double(b[i])) * (double(a[i]) - double(b[i]));
-        size += double(b[i]) * double(b[i]);
-    }
-    return std::sqrt(difference / std::max(size, 1e-300));
 }
 
 bool is_tied(Covariance covariance) {
@@ -172,7 +162,7 @@ void expect_same_bits(const TrainingResult& a, const TrainingResult& b) {
 }
 
 /// Writes down what the trainer asks of an engine.
-class WatchedEngine : public EStepEngine {
+class WatchedEngine : public testing::ForwardingEngine {
 public:
     struct Pass {
         GaussianMixture mixture;
@@ -181,28 +171,17 @@ public:
     };
     std::vector<Pass> passes;
 
+    WatchedEngine() : ForwardingEngine(make_cpu_engine()) {}
+
     using EStepEngine::begin;
     void begin(const GaussianMixture& mixture, Assignment assignment) override {
         passes.push_back({mixture, assignment, {}});
-        engine_->begin(mixture, assignment);
-    }
-    void accumulate(const Chunk& chunk) override {
-        engine_->accumulate(chunk);
+        ForwardingEngine::begin(mixture, assignment);
     }
     SufficientStatistics finish() override {
-        passes.back().statistics = engine_->finish();
+        passes.back().statistics = ForwardingEngine::finish();
         return passes.back().statistics;
     }
-    GaussianMixture
-    maximize(const SufficientStatistics& statistics, double reg_covar) const override {
-        return engine_->maximize(statistics, reg_covar);
-    }
-    void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) override {
-        engine_->top_responsibilities(chunk, m, out);
-    }
-
-private:
-    std::unique_ptr<EStepEngine> engine_ = make_cpu_engine();
 };
 
 std::vector<float> first_rows(const std::vector<float>& x, size_t numbers) {

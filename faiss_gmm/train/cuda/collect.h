@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// Which components can matter for a row: one fp16 tensor-core pass with a proven bound of its error,
-// fused with the collection of each row's candidates. No n x K matrix exists.
+// Which components can matter for a row: fp16 tensor-core scores with a proven bound of their error,
+// listed where they reach the row's threshold. No n x K matrix exists.
 //   y = x - o (o: any fixed point near the data), c_k = mu_k - o
 //   (1) linear     s_ik = y . 2 h c_k + b_k                 tied_spherical; h = 1 / (2 s2)
 //   (2) quadratic  s_ik = y . 2 h_k c_k - h_k |y|^2 + b_k   spherical
 //   (3) squares    s_ik = [y, y^2] . [2 h_k c_k, -h_k] + b_k   diagonal; b_k = constant_k - h_k c_k^2
 //   Each is the log-joint up to a constant of the row, in nats.
 //   (4) U_ik >= s_ik >= L_ik, computed from fp16 operands; head card and proof in collect_bound.h.
-//   (5) k is a candidate of row i if U_ik >= (rank-th largest L_ij over j) - margin. Every such k is
-//   listed; a few more may be, for thresholds grow with the tiles (never because of other rows).
-// What a row gets depends on that row, its hint, the model and the path alone: not on n, the place
-// of the row, the number of multiprocessors or the run. Hence the same bits for any cut into calls
-// (but for hints: a better hint can only shorten a list that is too long, see `hint`).
+//   (5) k is a candidate of row i if U_ik >= (rank-th largest L_ij over j) - margin. Those are listed.
+// Rows go in waves through three steps: cast into the operand's form, with a threshold from the hint;
+// where there is none, a survey of all scores for the threshold; the scores again, of which those are
+// listed that reach it. A threshold that is too low makes entries that (5) drops in the end, so a list
+// depends on the row, the model and the path alone: not on n, the place of the row, the number of
+// multiprocessors, the run or the hint (but that a bad hint may let a list overflow on its way).
 // Implementations of one contract, by `CollectPath`: collect_plain.cu (reference: read this one),
-// collect_mma.cu (compute capability 8.0 and later), collect_wgmma.cu (9.0a).
+// collect_mma.cu (compute capability 8.0 and later), collect_wgmma.cu (9.0a); the latter two with
+// collect_cast.cu and detail/collect_tile.cuh.
 // Test: tests/train/cuda/collect_test.cu.
 #pragma once
 
@@ -60,11 +62,14 @@ constexpr int32_t collect_scales = 16;
 constexpr int32_t collect_max_capacity = 32;
 constexpr int32_t collect_max_rank = 16;
 
+/// The numbers of a model, without its arrays.
+CollectModel collect_model_shape(CollectForm form, int64_t K, int64_t d);
+
 /// Bytes that prepare_collect_model() fills, for the caller to allocate (256-byte aligned).
 struct CollectModelBytes {
     size_t operand = 0, columns = 0, scale = 0;
 };
-CollectModelBytes collect_model_bytes(CollectForm form, int64_t K, int64_t d);
+CollectModelBytes collect_model_bytes(const CollectModel& shape);
 
 /// The mixture's parameters, device memory, as the caller's exact scores use them: the log-joint of x
 /// and k is constant[k] - sum_j half_precision (x_j - mu_kj)^2.
@@ -86,8 +91,8 @@ struct CollectInput {
     const void* rows = nullptr; ///< [n, d], row-major, device; aligned to its element type
     ElementType type = ElementType::f32;
     int64_t n = 0;
-    /// [n] or null: a component believed to be the row's best (its last home). It only gives the
-    /// threshold a start, so that fewer pairs are written and pruned; any value below K is correct.
+    /// [n] or null: a component believed to be the row's best (its last home), which saves the survey;
+    /// any value below K is correct. May be `best` of the output. Not used for rank > 1.
     const uint16_t* hint = nullptr;
     float margin = 0; ///< nats, >= 0
     int32_t rank = 1; ///< (5); 1 for an E-step, m for top m; at most collect_max_rank
@@ -96,14 +101,15 @@ struct CollectInput {
 struct CollectOutput {
     uint16_t* component = nullptr; ///< [n, capacity], ascending; past the count undefined
     uint8_t* count = nullptr;      ///< [n]; capacity + 1: overflow, the row's list is undefined
-    uint16_t* best =
-            nullptr;       ///< [n] or null: component of the largest U_ik (overflow: any below K)
+    /// [n] or null: component of the largest U_ik; of a row that overflows the largest to 8 bits of its
+    /// distance to the threshold, or any below K.
+    uint16_t* best = nullptr;
     int32_t capacity = 16; ///< a multiple of 8, at most collect_max_capacity
 };
 
 /// Scratch that one call of collect_candidates needs on the current device, on a multiple of 256
-/// bytes as cudaMalloc gives it; it does not depend on n.
-size_t collect_workspace_bytes(const CollectModel& model, CollectPath path);
+/// bytes as cudaMalloc gives it; it does not depend on n. About 120 MiB.
+size_t collect_workspace_bytes(const CollectModel& shape, CollectPath path);
 
 /// Of the current device: hopper on compute capability 9.0, else portable.
 CollectPath best_collect_path();

@@ -22,6 +22,10 @@
 //           base_k up by 1.01 gamma |b_k|,   quadratic_k = h_k down by 1.01 gamma h_k
 //   (3) U_ik = (f base_k + bound_k - q quadratic_k) + yh . wh_k >= s_ik f
 //   (4) L_ik = U_ik - 2 bound_k - 2.1 gamma (f |b_k| + q h_k)   <= s_ik f
+// Thresholds. Any sum of the same products in fp32 obeys (1) and (2) as well, so the U of a hint that the
+//   cast computes and the tensor cores' U of that component both lie in [s f, s f + gap], gap = U - L of
+//   its tile at most: they are at most one gap apart, and U_cast - 2 gap <= L. So a hint's threshold is
+//   never above (5) in collect.h, and all that is to be listed is among what reaches it.
 // The bounds are stored as the largest of 8 neighbours, the lower bound's terms as the largest of a tile.
 // In numbers: |y||c|/s2 = 140 nats (d = 128, components 90 nats apart) gives bound 0.12 nats.
 #pragma once

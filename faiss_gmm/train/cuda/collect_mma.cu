@@ -47,10 +47,6 @@ struct Arguments {
     int row_tiles, tiles, slices, last_steps;
 };
 
-__device__ inline uint32_t shared_address(const void* pointer) {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
 /// Byte of 16-byte part `part` of a row in a slice.
 __device__ inline int swizzled(int row, int part) {
     return row * 128 + ((part ^ (row % 8)) * 16);

@@ -181,24 +181,33 @@ int32_t used_width(CollectForm form, int64_t d) {
 
 } // namespace
 
-CollectModelBytes collect_model_bytes(CollectForm form, int64_t K, int64_t d) {
-    const size_t padded_K = rounded_up(K, collect_tile);
+CollectModel collect_model_shape(CollectForm form, int64_t K, int64_t d) {
+    CollectModel model;
+    model.form = form;
+    model.K = static_cast<int32_t>(K);
+    model.d = static_cast<int32_t>(d);
+    model.padded_K = rounded_up(K, collect_tile);
+    model.width = used_width(form, d);
+    model.padded_width = rounded_up(model.width, 16);
+    return model;
+}
+
+CollectModelBytes collect_model_bytes(const CollectModel& shape) {
     CollectModelBytes bytes;
-    bytes.operand = padded_K * rounded_up(used_width(form, d), 16) * sizeof(__half);
-    bytes.columns = padded_K / collect_tile * collect_columns * sizeof(float);
+    bytes.operand = static_cast<size_t>(shape.padded_K) * shape.padded_width * sizeof(__half);
+    bytes.columns = shape.padded_K / collect_tile * collect_columns * sizeof(float);
     bytes.scale = collect_scales * sizeof(float);
     return bytes;
 }
 
 void prepare_collect_model(const CollectModelSource& source, CollectModel& model, Stream stream) {
-    model.form = source.form;
-    model.K = static_cast<int32_t>(source.K);
-    model.d = static_cast<int32_t>(source.d);
-    model.padded_K = rounded_up(source.K, collect_tile);
-    model.width = used_width(source.form, source.d);
-    model.padded_width = rounded_up(model.width, 16);
-    model.origin = source.origin;
-    const CollectModelBytes bytes = collect_model_bytes(source.form, source.K, source.d);
+    CollectModel shape = collect_model_shape(source.form, source.K, source.d);
+    shape.operand = model.operand;
+    shape.columns = model.columns;
+    shape.scale = model.scale;
+    shape.origin = source.origin;
+    model = shape;
+    const CollectModelBytes bytes = collect_model_bytes(model);
     check_collect(cudaMemsetAsync(model.columns, 0, bytes.columns, stream), "clearing the columns");
     check_collect(cudaMemsetAsync(model.scale, 0, bytes.scale, stream), "clearing the scales");
     const ModelArrays arrays{

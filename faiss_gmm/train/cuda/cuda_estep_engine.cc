@@ -182,6 +182,25 @@ void require_aligned(const Chunk& chunk) {
     }
 }
 
+/// Whether a mixture may come of another by an M-step: its means moved by less than half of how far
+/// apart they lie, in the mean of squares.
+bool follows(const GaussianMixture& before, const GaussianMixture& mixture) {
+    const size_t K = mixture.K, d = mixture.d;
+    std::vector<double> sum(d, 0);
+    double moved = 0, squares = 0;
+    for (size_t i = 0; i < K * d; ++i) {
+        const double mean = mixture.means[i], shift = mean - before.means[i];
+        moved += shift * shift;
+        squares += mean * mean;
+        sum[i % d] += mean;
+    }
+    double spread = squares;
+    for (const double value : sum) {
+        spread -= value * value / static_cast<double>(K);
+    }
+    return moved <= spread / 4;
+}
+
 /// One set of sums in one array.
 class Sums {
 public:
@@ -376,7 +395,7 @@ private:
     void combine();
     PassSummary summarize();
     void fetch(std::vector<double>& to, const double* from, size_t count);
-    void maximize_total(double reg_covar);
+    void step(double reg_covar, PassSummary* summary);
     void check_counters(PassCounters& counters);
     std::vector<double> fetch_scatter();
     void rank(const Rows& given, size_t rows, size_t first_row, size_t m, const TopOutput& out);
@@ -406,7 +425,6 @@ private:
 
     // Of a wave.
     size_t block_rows_ = 0, wave_blocks_ = 0;
-    int capacity_ = 0; ///< for which the lists were reserved
     DeviceArray<uint16_t> component_, home_;
     /// Provisional homes of the first rows of source hinted_source_: the next pass's hints.
     DeviceArray<uint16_t> homes_;
@@ -451,11 +469,12 @@ private:
     std::vector<std::unique_ptr<RowBuffer>> cache_;
     uint64_t cached_source_ = 0;
     size_t cached_wave_bytes_ = 0;
-    size_t complete_waves_ = 0; ///< of cache_ that hold their rows
+    RowElement cached_element_ = RowElement::f32;
+    size_t cached_rows_ = 0; ///< that lie in cache_, from the source's first on
     RowBuffer* filling_ = nullptr;
-    RowBuffer* in_use_ = nullptr;   ///< by the wave under way
-    bool filling_is_there_ = false; ///< nothing needs to be copied: the cache has it
-    size_t staged_ = 0;             ///< rows in *filling_
+    RowBuffer* in_use_ = nullptr; ///< by the wave under way
+    bool filling_stays_ = false;  ///< *filling_ is of cache_
+    size_t staged_ = 0;           ///< rows in *filling_
     struct Bounce {
         PinnedBytes memory;
         Event sent;
@@ -492,15 +511,18 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
     }
     const DeviceGuard guard(options_.device);
     ready_ = false;
-    before_ = mixture;
-    before_is_current_ = true;
-    if (K_ != mixture.K || d_ != mixture.d || covariance_ != mixture.covariance) {
+    const bool same_shape = K_ == mixture.K && d_ == mixture.d && covariance_ == mixture.covariance;
+    if (!same_shape) {
         wave_blocks_ = 0; // what fitted says nothing of this shape
-        homes_seen_ = 0;
+    }
+    if (!same_shape || !before_is_current_ || !follows(before_, mixture)) {
+        homes_seen_ = 0; // homes under another mixture are no hints
     }
     K_ = mixture.K;
     d_ = mixture.d;
     covariance_ = mixture.covariance;
+    before_ = mixture;
+    before_is_current_ = true;
     block_rows_ = block_rows_for(d_);
     mixture_.upload(mixture, stream_.get());
     start_pass(assignment);
@@ -583,7 +605,8 @@ void Engine::prepare_collecting() {
     source.origin = mixture_.origin();
     source.half_precision = view.half_precision;
     source.constant = view.constant;
-    const CollectModelBytes bytes = collect_model_bytes(source.form, source.K, source.d);
+    const CollectModelBytes bytes =
+            collect_model_bytes(collect_model_shape(source.form, source.K, source.d));
     collect_operand_.reserve(bytes.operand / sizeof(uint16_t));
     collect_columns_.reserve(bytes.columns / sizeof(float));
     collect_scale_.reserve(bytes.scale / sizeof(float));
@@ -618,7 +641,7 @@ void Engine::reserve_wave(bool from_host, size_t rows_to_come) {
             white_high_.release();
             white_low_.release();
             cache_.clear();
-            complete_waves_ = 0;
+            cached_rows_ = 0;
             segment_vectors_.release();
             blocks /= 2;
         }
@@ -683,13 +706,14 @@ ExactBuffers Engine::exact_buffers() {
 
 bool Engine::holds(const Chunk& chunk) {
     require_ready();
-    if (chunk.source == 0 || chunk.source != cached_source_ || chunk.first != rows_) {
+    if (chunk.source == 0 || chunk.source != cached_source_ || chunk.first != rows_ ||
+        (rows_ > 0 && element_ != cached_element_)) {
         return false;
     }
     const DeviceGuard guard(options_.device);
     reserve_wave(true, chunk.n); // here: it may cost what was kept
-    return cached_wave_bytes_ == wave_rows() * row_bytes() &&
-           chunk.first + chunk.n <= complete_waves_ * wave_rows();
+    return cached_wave_bytes_ == wave_rows() * d_ * bytes_of(cached_element_) &&
+           chunk.first + chunk.n <= cached_rows_;
 }
 
 void Engine::accumulate(const Chunk& chunk) {
@@ -753,18 +777,19 @@ void Engine::accumulate_pieces(const Chunk& chunk) {
 
 /// The element type of the pass is that of its first chunk.
 void Engine::take_element(const Chunk& chunk) {
+    const RowElement element = chunk.x == nullptr ? cached_element_ : chunk.element; // see holds()
     if (chunk.memory == Chunk::Memory::device) {
         require_aligned(chunk);
     }
     if (rows_ == 0) {
-        element_ = chunk.element;
+        element_ = element;
     }
-    if (chunk.element != element_) {
+    if (element != element_) {
         throw Error(
                 {"running the E-step",
                  fmt::format(
                          "a chunk of numbers of {} bytes, or of another kind, after numbers of {}",
-                         bytes_of(chunk.element),
+                         bytes_of(element),
                          bytes_of(element_)),
                  "one element type in a pass",
                  "convert the rows, or begin() anew"});
@@ -777,14 +802,16 @@ void Engine::choose_row_buffer(const Chunk& chunk) {
     const size_t wave = processed_ / wave_rows(), bytes = wave_rows() * row_bytes();
     const bool may_stay = chunk.source != 0 && chunk.memory == Chunk::Memory::host &&
                           options_.gpu_cache > 0 && processed_ % wave_rows() == 0;
-    if (may_stay && wave == 0 && (chunk.source != cached_source_ || cached_wave_bytes_ != bytes)) {
+    const bool others = chunk.source != cached_source_ || cached_wave_bytes_ != bytes ||
+                        cached_element_ != element_;
+    if (may_stay && wave == 0 && others) {
         cache_.clear();
-        complete_waves_ = 0;
+        cached_rows_ = 0;
         cached_source_ = chunk.source;
         cached_wave_bytes_ = bytes;
+        cached_element_ = element_;
     }
     const bool stays = may_stay && chunk.source == cached_source_;
-    filling_is_there_ = stays && wave < complete_waves_;
     if (stays && wave == cache_.size()) {
         size_t free = 0, total = 0;
         check(cudaMemGetInfo(&free, &total), "asking for free memory");
@@ -794,7 +821,8 @@ void Engine::choose_row_buffer(const Chunk& chunk) {
             cache_.back()->rows.reserve(bytes);
         }
     }
-    if (stays && wave < cache_.size()) {
+    filling_stays_ = stays && wave < cache_.size();
+    if (filling_stays_) {
         filling_ = cache_[wave].get();
         return;
     }
@@ -810,11 +838,18 @@ void Engine::stage(const Chunk& chunk, size_t from, size_t count) {
         choose_row_buffer(chunk);
         filling_->used.block(copying);
     }
-    char* to = static_cast<char*>(filling_->rows.data()) + staged_ * row_bytes();
-    staged_ += count;
-    if (filling_is_there_) {
+    if (filling_stays_) { // what the cache has need not come again
+        const size_t first = processed_ + staged_;
+        const size_t there = std::min(count, std::max(cached_rows_, first) - first);
+        staged_ += there;
+        from += there;
+        count -= there;
+    }
+    if (count == 0) {
         return;
     }
+    char* to = static_cast<char*>(filling_->rows.data()) + staged_ * row_bytes();
+    staged_ += count;
     const char* rows = static_cast<const char*>(chunk.x) + from * row_bytes();
     const size_t bytes = count * row_bytes();
     if (chunk.memory == Chunk::Memory::host) {
@@ -867,14 +902,14 @@ void Engine::flush() {
     if (staged_ == 0) {
         return;
     }
-    const size_t rows = staged_, wave = processed_ / wave_rows();
+    const size_t rows = staged_;
     staged_ = 0;
     RowBuffer& buffer = *filling_;
     buffer.filled.record(copy_stream_.get());
     end_wave(); // before the working stream waits for these rows
     buffer.filled.block(stream_.get());
-    if (wave < cache_.size() && cache_[wave].get() == &buffer) {
-        complete_waves_ = std::max(complete_waves_, wave + 1);
+    if (filling_stays_) {
+        cached_rows_ = std::max(cached_rows_, processed_ + rows);
     }
     start_wave(rows_at(buffer.rows.data()), rows, processed_);
     in_use_ = &buffer;
@@ -1350,35 +1385,33 @@ GaussianMixture Engine::maximize(const SufficientStatistics& statistics, double 
 }
 
 void Engine::maximize_in_place(double reg_covar) {
+    step(reg_covar, nullptr);
+}
+
+PassSummary Engine::advance(double reg_covar) {
+    PassSummary summary;
+    step(reg_covar, &summary);
+    return summary;
+}
+
+/// The M-step, and the pass's summary if it is wanted: the host then waits.
+void Engine::step(double reg_covar, PassSummary* summary) {
     require_ready();
     const DeviceGuard guard(options_.device);
     if (has_matrices(covariance_)) { // factors are the host's work
-        before_ = maximize_on_host(before_, finish(), reg_covar);
+        const SufficientStatistics statistics = finish();
+        before_ = maximize_on_host(before_, statistics, reg_covar);
         mixture_.upload(before_, stream_.get());
+        if (summary != nullptr) {
+            *summary = statistics;
+        }
         return;
     }
     combine();
     clock_.mark("combine", stream_.get());
-    maximize_total(reg_covar);
-}
-
-PassSummary Engine::advance(double reg_covar) {
-    require_ready();
-    const DeviceGuard guard(options_.device);
-    if (has_matrices(covariance_)) { // factors are the host's work
-        SufficientStatistics statistics = finish();
-        before_ = maximize_on_host(before_, statistics, reg_covar);
-        mixture_.upload(before_, stream_.get());
-        return std::move(statistics);
+    if (summary != nullptr) {
+        *summary = summarize(); // before rows that it refuses spoil the parameters
     }
-    combine();
-    clock_.mark("combine", stream_.get());
-    PassSummary summary = summarize(); // before rows that it refuses spoil the parameters
-    maximize_total(reg_covar);
-    return summary;
-}
-
-void Engine::maximize_total(double reg_covar) {
     mixture_.maximize(total_.view(), static_cast<double>(rows_), reg_covar, stream_.get());
     clock_.mark("maximize", stream_.get());
     before_is_current_ = false;
@@ -1582,8 +1615,9 @@ cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K,
     const size_t blocks = wave_blocks_for(options, covariance, K, d);
     plan.wave_rows = blocks * plan.block_rows;
     const size_t segments = plan.wave_rows / segment_rows + blocks * K;
-    const CollectModelBytes operands = collect_model_bytes(
+    const CollectModel collected = collect_model_shape(
             form_of(covariance), static_cast<int64_t>(K), static_cast<int64_t>(d));
+    const CollectModelBytes operands = collect_model_bytes(collected);
     plan.parameters = K * (4 * d + 28) + (diagonal != 0 ? 20 * K * d : 0) + operands.operand +
                       operands.columns + operands.scale + 4 * 8 * K * (vectors * d + 3);
     if (has_matrices(covariance)) { // the factors' inverses, and what is added up
@@ -1593,11 +1627,21 @@ cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K,
     }
     plan.row_buffers = plan.wave_rows * (2 * d * sizeof(float) + white_bytes(covariance, d));
     plan.lists = plan.wave_rows * (list_bytes + planned_pairs * pair_bytes);
-    plan.working = segments * (vectors * 4 * d + 24) + exact_bytes;
     const DeviceGuard guard(options.device);
+    const std::optional<CollectPath> forced = path_of(options.path);
+    const CollectPath path = forced ? *forced : best_collect_path();
+    plan.working = segments * (vectors * 4 * d + 24) + exact_bytes;
+    if (covariance != Covariance::full) {
+        plan.working += collect_workspace_bytes(collected, path);
+    }
+    if (covariance == Covariance::tied_spherical || covariance == Covariance::tied) {
+        plan.working += dense_bytes(dense_shape(path, static_cast<int>(K), static_cast<int>(d)));
+    }
+    plan.homes = std::min(n, most_hints) * sizeof(uint16_t);
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "asking for free memory");
-    const size_t taken = plan.parameters + plan.row_buffers + plan.lists + plan.working + total / 8;
+    const size_t taken =
+            plan.parameters + plan.row_buffers + plan.lists + plan.working + plan.homes + total / 8;
     const size_t room = std::min(free > taken ? free - taken : 0, options.gpu_cache);
     const size_t wave = plan.wave_rows * d * sizeof(float);
     plan.cached_rows = std::min(n, room / wave * plan.wave_rows);
@@ -1609,13 +1653,14 @@ std::string CudaPlan::text() const {
     return fmt::format(
             "blocks of {} rows, {} rows at once; MiB: parameters and sums {}, rows on their way "
             "{}, "
-            "candidates and pairs {}, working {}; {} rows stay on the device",
+            "candidates and pairs {}, working {}, homes {}; {} rows stay on the device",
             block_rows,
             wave_rows,
             mib(parameters),
             mib(row_buffers),
             mib(lists),
             mib(working),
+            mib(homes),
             cached_rows);
 }
 

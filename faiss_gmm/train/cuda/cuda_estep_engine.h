@@ -50,12 +50,14 @@ struct CudaOptions {
 /// What the engine takes of the device's memory, in bytes.
 struct CudaPlan {
     size_t block_rows = 0, wave_rows = 0; ///< rows summed together, and rows worked on at once
-    size_t parameters =
-            0; ///< the mixture, its operands, 4 sets of fp64 sums, sums of outer products
-    size_t row_buffers =
-            0;          ///< 2 waves of rows (on the device already: none), tied: and whitened ones
-    size_t lists = 0;   ///< candidates and pairs of a wave
-    size_t working = 0; ///< segments and the exact tier
+    /// The mixture, its operands, 4 sets of fp64 sums, sums of outer products.
+    size_t parameters = 0;
+    /// 2 waves of rows (on the device already: none), tied: and whitened ones.
+    size_t row_buffers = 0;
+    size_t lists = 0; ///< candidates and pairs of a wave
+    /// Segments, cast rows of the collecting pass, the dense and the exact tier.
+    size_t working = 0;
+    size_t homes = 0;       ///< 2 bytes a row of a source: where its next pass looks first
     size_t cached_rows = 0; ///< of n that stay on the device
     std::string text() const;
 };
@@ -69,7 +71,9 @@ struct CudaPassCounts {
 };
 
 /// The engine on one GPU; head cards in train/cuda/*.cu. Chunks in host or in the device's memory.
-/// Results are the same bits for any cut into chunks, amount of memory and residence of the rows.
+/// Results are the same bits for any cut into chunks, amount of memory and residence of the rows. A pass
+/// over a source that the last one was over too (Chunk::source) looks first where its rows were at home;
+/// that finds the same candidates sooner, but where it lets a list overflow the row takes another tier.
 class CudaEStepEngine : public EStepEngine {
 public:
     using EStepEngine::begin;

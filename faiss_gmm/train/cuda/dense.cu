@@ -171,10 +171,6 @@ __global__ void split_rows(
     }
 }
 
-__device__ unsigned shared_address(const void* pointer) {
-    return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
-}
-
 /// 16 bytes into shared memory in the background; zeros where `inside` is false.
 __device__ void copy_16(void* to, const void* from, bool inside) {
     asm volatile(

@@ -77,18 +77,6 @@ struct Arguments {
     int K;
 };
 
-/// A stage of a ring and the parity of its phase.
-template <int stages> struct Ring {
-    int stage = 0;
-    uint32_t parity = 0;
-    __device__ void advance() {
-        if (++stage == stages) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-};
-
 template <int stages> struct RingBarriers {
     uint64_t full[stages], empty[stages];
     __device__ void init(int consumers) {
@@ -98,26 +86,19 @@ template <int stages> struct RingBarriers {
         }
     }
     /// Brings bytes into the next stage, once it is empty.
-    __device__ void bring(Ring<stages>& ring, void* target, const void* source, uint32_t bytes) {
-        hopper::wait(&empty[ring.stage], ring.parity ^ 1);
-        hopper::arrive_expecting(&full[ring.stage], bytes);
-        hopper::copy_bytes(target, source, bytes, &full[ring.stage]);
+    __device__ void
+    bring(hopper::Ring<stages>& ring, void* target, const void* source, uint32_t bytes) {
+        hopper::wait(&empty[ring.place], ring.parity ^ 1);
+        hopper::arrive_expecting(&full[ring.place], bytes);
+        hopper::copy_bytes(target, source, bytes, &full[ring.place]);
         ring.advance();
     }
-    __device__ void wait_for(const Ring<stages>& ring) {
-        hopper::wait(&full[ring.stage], ring.parity);
+    __device__ void wait_for(const hopper::Ring<stages>& ring) {
+        hopper::wait(&full[ring.place], ring.parity);
     }
 };
 
 constexpr int warps_a_group = 4, consuming_warps = 8;
-
-/// A warp has read what it wanted.
-__device__ void release(uint64_t* barrier) {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) {
-        hopper::arrive(barrier);
-    }
-}
 
 /// 2^x; 0 for what is far below.
 __device__ float power_of_two(float x) {
@@ -269,9 +250,9 @@ __device__ void bring_means(const Arguments& arguments, NormaliseShared<width>& 
     const unsigned char* means = reinterpret_cast<const unsigned char*>(buffers.means_high);
     const unsigned char* rows = reinterpret_cast<const unsigned char*>(buffers.rows_high);
     const int tiles = shape.padded_K / tile;
-    Ring<1> rows_ring[2];
-    Ring<2> columns_ring;
-    Ring<NormaliseShared<width>::stages> ring;
+    hopper::Ring<1> rows_ring[2];
+    hopper::Ring<2> columns_ring;
+    hopper::Ring<NormaliseShared<width>::stages> ring;
     PairPlace place;
     const int pairs = arguments.pieces.pairs_before[arguments.pieces.count];
     for (int pair = blockIdx.x; pair < pairs; pair += gridDim.x) {
@@ -287,19 +268,19 @@ __device__ void bring_means(const Arguments& arguments, NormaliseShared<width>& 
         };
         const auto bring_part = [&](int k, int which) {
             shared.means_there.bring(
-                    ring, shared.means[ring.stage], means + (size_t{2} * k + which) * part, part);
+                    ring, shared.means[ring.place], means + (size_t{2} * k + which) * part, part);
         };
         bring_rows(0);
         for (int k = 0; k < tiles; ++k) {
             bring_part(k, 1);
             bring_part(k, 0);
-            uint64_t* full = &shared.columns_there.full[columns_ring.stage];
-            hopper::wait(&shared.columns_there.empty[columns_ring.stage], columns_ring.parity ^ 1);
+            uint64_t* full = &shared.columns_there.full[columns_ring.place];
+            hopper::wait(&shared.columns_there.empty[columns_ring.place], columns_ring.parity ^ 1);
             hopper::arrive_expecting(full, 2 * columns);
             hopper::copy_bytes(
-                    shared.base[columns_ring.stage], buffers.base + k * tile, columns, full);
+                    shared.base[columns_ring.place], buffers.base + k * tile, columns, full);
             hopper::copy_bytes(
-                    shared.constant[columns_ring.stage],
+                    shared.constant[columns_ring.place],
                     buffers.constant + k * tile,
                     columns,
                     full);
@@ -359,9 +340,9 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
     const uint64_t high = hopper::operand_descriptor(shared.rows[group][0]);
     const uint64_t low = hopper::operand_descriptor(shared.rows[group][1]);
     constexpr uint64_t strip = strip_bytes >> 4;
-    Ring<1> rows_ring;
-    Ring<2> columns_ring;
-    Ring<NormaliseShared<width>::stages> ring;
+    hopper::Ring<1> rows_ring;
+    hopper::Ring<2> columns_ring;
+    hopper::Ring<NormaliseShared<width>::stages> ring;
     PairPlace place;
     const int pairs = arguments.pieces.pairs_before[arguments.pieces.count];
     float acc[2][64];
@@ -376,21 +357,22 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
         for (int k = 0; k < tiles; ++k) {
             hopper::wait_for_turn(1 + group);
             shared.means_there.wait_for(ring);
-            const int low_stage = ring.stage;
+            const int low_stage = ring.place;
             hopper::begin_products();
-            uint64_t c = hopper::operand_descriptor(shared.means[ring.stage]);
+            uint64_t c = hopper::operand_descriptor(shared.means[ring.place]);
             multiply_parts_afresh<width>(acc[0], high, c);
             multiply_parts_afresh<width>(acc[1], high + strip, c);
             hopper::close_group();
             ring.advance();
             shared.means_there.wait_for(ring);
             hopper::begin_products();
-            c = hopper::operand_descriptor(shared.means[ring.stage]);
+            c = hopper::operand_descriptor(shared.means[ring.place]);
             multiply_parts<width>(acc[0], low, c);
             hopper::close_group();
             hopper::wait_for_all_but<1>();
-            release(&shared.means_there
-                             .empty[low_stage]); // the next ones need all the time they get
+            hopper::arrive_as_warp(
+                    &shared.means_there.empty[low_stage],
+                    lane); // the next ones need all the time they get
             hopper::begin_products();
             multiply_parts<width>(acc[1], low + strip, c);
             multiply_parts<width>(acc[0], high, c);
@@ -398,16 +380,16 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
             hopper::close_group();
             hopper::give_turn(2 - group);
             hopper::wait_for_all_but<0>();
-            release(&shared.means_there.empty[ring.stage]);
+            hopper::arrive_as_warp(&shared.means_there.empty[ring.place], lane);
             ring.advance();
             if (k + 1 == tiles) {
-                release(&shared.rows_there[group].empty[0]);
+                hopper::arrive_as_warp(&shared.rows_there[group].empty[0], lane);
                 rows_ring.advance();
             }
             shared.columns_there.wait_for(columns_ring);
-            const float2* base = reinterpret_cast<const float2*>(shared.base[columns_ring.stage]);
+            const float2* base = reinterpret_cast<const float2*>(shared.base[columns_ring.place]);
             const float2* constant =
-                    reinterpret_cast<const float2*>(shared.constant[columns_ring.stage]);
+                    reinterpret_cast<const float2*>(shared.constant[columns_ring.place]);
             float before[2][2];
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
@@ -452,7 +434,7 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
                     }
                 }
             }
-            release(&shared.columns_there.empty[columns_ring.stage]);
+            hopper::arrive_as_warp(&shared.columns_there.empty[columns_ring.place], lane);
             columns_ring.advance();
         }
         const int pair_row = place.row(arguments.pieces, pair) + group * tile;
@@ -557,9 +539,9 @@ __device__ void bring_rows(const Arguments& arguments, SumShared<width>& shared)
     const DenseBuffers& buffers = arguments.buffers;
     const unsigned char* means = reinterpret_cast<const unsigned char*>(buffers.means_high);
     const unsigned char* rows = reinterpret_cast<const unsigned char*>(buffers.rows_high);
-    Ring<1> means_ring;
-    Ring<2> norms_ring;
-    Ring<SumShared<width>::stages> ring;
+    hopper::Ring<1> means_ring;
+    hopper::Ring<2> norms_ring;
+    hopper::Ring<SumShared<width>::stages> ring;
     visit_stretches(arguments, [&](const Stretch& stretch) {
         shared.means_there.bring(
                 means_ring,
@@ -572,10 +554,10 @@ __device__ void bring_rows(const Arguments& arguments, SumShared<width>& shared)
                 const size_t at = static_cast<size_t>(p) * (arguments.shape.piece_rows / tile) + t;
                 for (int which = 0; which < 2; ++which) {
                     shared.rows_there.bring(
-                            ring, shared.rows[ring.stage], rows + (2 * at + which) * part, part);
+                            ring, shared.rows[ring.place], rows + (2 * at + which) * part, part);
                 }
                 shared.norms_there.bring(
-                        norms_ring, shared.norm[norms_ring.stage], buffers.norm + at * tile, norms);
+                        norms_ring, shared.norm[norms_ring.place], buffers.norm + at * tile, norms);
             }
         }
     });
@@ -584,7 +566,7 @@ __device__ void bring_rows(const Arguments& arguments, SumShared<width>& shared)
 template <int width>
 __device__ void sum_rows(const Arguments& arguments, SumShared<width>& shared, int group) {
     using S = Shape<width>;
-    using RowRing = Ring<SumShared<width>::stages>;
+    using RowRing = hopper::Ring<SumShared<width>::stages>;
     const DenseShape& shape = arguments.shape;
     const DenseBuffers& buffers = arguments.buffers;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % warps_a_group;
@@ -594,8 +576,8 @@ __device__ void sum_rows(const Arguments& arguments, SumShared<width>& shared, i
             (static_cast<double>(buffers.scale[scale_rows]) * buffers.scale[scale_means]));
     const uint64_t c_high = hopper::operand_descriptor(shared.means[0] + group * strip_bytes);
     const uint64_t c_low = hopper::operand_descriptor(shared.means[1] + group * strip_bytes);
-    Ring<1> means_ring;
-    Ring<2> norms_ring;
+    hopper::Ring<1> means_ring;
+    hopper::Ring<2> norms_ring;
     RowRing ring; // of the rows whose scores come next
     float score[64], sums[width / 2];
 #pragma unroll
@@ -606,7 +588,7 @@ __device__ void sum_rows(const Arguments& arguments, SumShared<width>& shared, i
     // Waits for the rows behind `ring` and starts their scores; what was started before is done when
     // between() is called.
     const auto start_scores = [&](auto between) {
-        const int high = ring.stage;
+        const int high = ring.place;
         shared.rows_there.wait_for(ring);
         ring.advance();
         const uint64_t y_high = hopper::operand_descriptor(shared.rows[high]);
@@ -615,7 +597,7 @@ __device__ void sum_rows(const Arguments& arguments, SumShared<width>& shared, i
         hopper::close_group();
         hopper::wait_for_all_but<1>();
         between();
-        const int low = ring.stage;
+        const int low = ring.place;
         shared.rows_there.wait_for(ring);
         ring.advance();
         const uint64_t y_low = hopper::operand_descriptor(shared.rows[low]);
@@ -639,7 +621,7 @@ __device__ void sum_rows(const Arguments& arguments, SumShared<width>& shared, i
             uint32_t high[tile / 16][4], low[tile / 16][4];
             float tile_mass[2] = {0, 0};
             shared.norms_there.wait_for(norms_ring);
-            const float4* norm = reinterpret_cast<const float4*>(shared.norm[norms_ring.stage]);
+            const float4* norm = reinterpret_cast<const float4*>(shared.norm[norms_ring.place]);
 #pragma unroll
             for (int n = 0; n < tile / 8; ++n) {
                 const float4 both = norm[4 * n + lane % 4]; // of two rows
@@ -655,13 +637,13 @@ __device__ void sum_rows(const Arguments& arguments, SumShared<width>& shared, i
             }
             mass[0] += tile_mass[0];
             mass[1] += tile_mass[1];
-            release(&shared.norms_there.empty[norms_ring.stage]);
+            hopper::arrive_as_warp(&shared.norms_there.empty[norms_ring.place], lane);
             norms_ring.advance();
             const bool piece_ends = t + 1 == tiles;
             const bool more = !piece_ends || piece + 1 < stretch.last;
-            const int high_stage = used.stage;
+            const int high_stage = used.place;
             used.advance();
-            const int low_stage = used.stage;
+            const int low_stage = used.place;
             used.advance();
             const uint64_t y_high =
                     hopper::transposed_descriptor(shared.rows[high_stage], slice_bytes);
@@ -677,8 +659,8 @@ __device__ void sum_rows(const Arguments& arguments, SumShared<width>& shared, i
             }
             hopper::close_group();
             const auto release_rows = [&] {
-                release(&shared.rows_there.empty[high_stage]);
-                release(&shared.rows_there.empty[low_stage]);
+                hopper::arrive_as_warp(&shared.rows_there.empty[high_stage], lane);
+                hopper::arrive_as_warp(&shared.rows_there.empty[low_stage], lane);
             };
             if (more) {
                 start_scores(release_rows);
@@ -728,7 +710,7 @@ __device__ void sum_rows(const Arguments& arguments, SumShared<width>& shared, i
             }
             tiles = arguments.pieces.tiles(piece);
         }
-        release(&shared.means_there.empty[0]);
+        hopper::arrive_as_warp(&shared.means_there.empty[0], lane);
         means_ring.advance();
     });
 }

@@ -16,6 +16,7 @@
 
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/gmm_trainer.h"
+#include "tests/train/engine_checks.h"
 #include "tests/train/random_data.h"
 
 namespace faiss_gmm {
@@ -26,6 +27,7 @@ using testing::all_covariances;
 using testing::draw;
 using testing::name_of;
 using testing::random_mixture;
+using testing::relative_distance;
 using testing::test_seed;
 
 /// Of groups: their borders run through one another.
@@ -218,15 +220,6 @@ private:
 };
 
 /// |a - b| / |b|.
-double relative_distance(const std::vector<double>& a, const std::vector<double>& b) {
-    double difference = 0, norm = 0;
-    for (size_t i = 0; i < b.size(); ++i) {
-        difference += std::pow(a[i] - b[i], 2);
-        norm += b[i] * b[i];
-    }
-    return std::sqrt(difference / norm);
-}
-
 TEST(CpuCellEngine, IsExactOnTheComponentsThatARowLooksAt) {
     const uint64_t seed = test_seed();
     for (const Covariance covariance :

@@ -13,137 +13,28 @@
 
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/estep_engine.h"
-#include "tests/train/naive_em.h"
+#include "tests/train/engine_checks.h"
 #include "tests/train/random_data.h"
 
 namespace faiss_gmm {
 namespace {
 
 using testing::all_covariances;
+using testing::chunk_of;
 using testing::draw;
 using testing::name_of;
+using testing::pass;
 using testing::random_mixture;
+using testing::relative_distance;
 using testing::test_seed;
 
-template <class A, class B>
-double relative_distance(const std::vector<A>& a, const std::vector<B>& b, double origin = 0) {
-    double difference = 0, size = 0;
-    for (size_t i = 0; i < a.size(); ++i) {
-        difference += (double(a[i]) - double(b[i])) * (double(a[i]) - double(b[i]));
-        size += (double(b[i]) - origin) * (double(b[i]) - origin);
-    }
-    return std::sqrt(difference / std::max(size, 1e-300));
-}
-
-Chunk chunk_of(const std::vector<float>& x, size_t d, size_t first, size_t n) {
-    Chunk chunk;
-    chunk.x = x.data() + first * d;
-    chunk.n = n;
-    chunk.first = first;
-    return chunk;
-}
-
-SufficientStatistics
-pass(EStepEngine& engine,
-     const GaussianMixture& mixture,
-     const std::vector<float>& x,
-     Assignment assignment = Assignment::soft,
-     size_t piece = std::numeric_limits<size_t>::max()) {
-    engine.begin(mixture, assignment);
-    const size_t n = x.size() / mixture.d;
-    for (size_t first = 0; first < n; first += std::min(piece, n)) {
-        engine.accumulate(chunk_of(x, mixture.d, first, std::min(piece, n - first)));
-    }
-    return engine.finish();
-}
-
-/// The parts [size / K] of values that belong to components of some mass. Below a tenth of a row a
-/// component is dead (the trainer re-seeds it) and what is left of it is tails without meaning.
-template <class T>
-std::vector<T> of_living(const std::vector<T>& values, const std::vector<double>& N_k) {
-    const size_t part = values.size() / N_k.size();
-    if (part == 0) {
-        return values; // tied
-    }
-    std::vector<T> kept;
-    for (size_t k = 0; k < N_k.size(); ++k) {
-        if (N_k[k] >= 0.1) {
-            kept.insert(kept.end(), &values[k * part], &values[k * part] + part);
-        }
-    }
-    return kept;
-}
-
-/// Compares one iteration and the responsibilities with the oracle.
 void expect_like_oracle(
         const GaussianMixture& mixture,
         const std::vector<float>& x,
         double offset,
         Assignment assignment = Assignment::soft) {
-    const size_t K = mixture.K, d = mixture.d, n = x.size() / d;
-    const double reg_covar = 1e-6;
-    const auto engine = make_cpu_engine();
-    const SufficientStatistics statistics = pass(*engine, mixture, x, assignment);
-    const GaussianMixture after = engine->maximize(statistics, reg_covar);
-    const naive::Iteration oracle =
-            naive::iterate(mixture, n, x.data(), reg_covar, assignment == Assignment::hard);
-
-    EXPECT_EQ(statistics.rows, n);
-    double log_likelihood = 0;
-    for (const double value : oracle.log_likelihood) {
-        log_likelihood += value;
-    }
-    EXPECT_NEAR(statistics.sum_log_likelihood / n, log_likelihood / n, 1e-6 * d);
-    EXPECT_LT(relative_distance(statistics.N_k, oracle.N_k), 1e-4);
-    // Means are stored in fp32: at an offset of 1e4 half a unit of theirs is 5e-4.
-    const double rounding = std::abs(offset) * 0x1.0p-24;
-    const auto& N_k = oracle.N_k;
-    EXPECT_LT(
-            relative_distance(of_living(after.means, N_k), of_living(oracle.means, N_k), offset),
-            1e-4 + rounding);
-    const bool tied = mixture.covariance == Covariance::tied;
-    EXPECT_LT(
-            tied ? relative_distance(after.covariances, oracle.covariances)
-                 : relative_distance(
-                           of_living(after.covariances, N_k), of_living(oracle.covariances, N_k)),
-            1e-4);
-    after.check();
-    if (assignment == Assignment::hard) {
-        return;
-    }
-    size_t shared = 0;
-    for (size_t i = 0; i < n; ++i) {
-        std::vector<double> row(
-                &oracle.responsibilities[i * K], &oracle.responsibilities[i * K] + K);
-        std::sort(row.rbegin(), row.rend());
-        shared += K > 1 && row[1] > 1.0 / K;
-    }
-    EXPECT_NEAR(double(statistics.shared_rows), double(shared), 1 + 1e-3 * n);
-
-    TopResponsibilities top;
-    const size_t m = std::min<size_t>(4, K + 1);
-    engine->top_responsibilities(chunk_of(x, d, 0, n), m, top);
-    for (size_t i = 0; i < n; ++i) {
-        for (size_t c = 0; c < m; ++c) {
-            const int32_t k = top.component[i * m + c];
-            if (c >= K) {
-                EXPECT_EQ(k, -1);
-                continue;
-            }
-            ASSERT_GE(k, 0);
-            ASSERT_LT(size_t(k), K);
-            const double r = oracle.responsibilities[i * K + k];
-            EXPECT_NEAR(std::exp(top.log_responsibility[i * m + c]), r, 1e-4);
-            double distance = 0;
-            for (size_t j = 0; j < d; ++j) {
-                distance += std::pow(double(x[i * d + j]) - mixture.means[k * d + j], 2);
-            }
-            EXPECT_NEAR(top.squared_distance[i * m + c], distance, 1e-6 * distance);
-            if (c > 0) {
-                EXPECT_LE(top.log_responsibility[i * m + c], top.log_responsibility[i * m + c - 1]);
-            }
-        }
-    }
+    testing::Budget budget(1e-6);
+    testing::expect_like_oracle(*make_cpu_engine(), mixture, x, offset, budget, assignment);
 }
 
 TEST(CpuEStepEngine, AgreesWithTheOracleOnEveryShape) {

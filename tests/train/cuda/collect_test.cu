@@ -178,9 +178,15 @@ struct DeviceModel {
     explicit DeviceModel(const Problem& problem)
             : means(problem.means), origin(problem.origin), constant(problem.constant),
               half_precision(problem.half_precision),
-              operand(collect_model_bytes(problem.form, problem.K, problem.d).operand / 2),
-              columns(collect_model_bytes(problem.form, problem.K, problem.d).columns / 4),
-              scale(collect_model_bytes(problem.form, problem.K, problem.d).scale / 4) {
+              operand(collect_model_bytes(collect_model_shape(problem.form, problem.K, problem.d))
+                              .operand /
+                      2),
+              columns(collect_model_bytes(collect_model_shape(problem.form, problem.K, problem.d))
+                              .columns /
+                      4),
+              scale(collect_model_bytes(collect_model_shape(problem.form, problem.K, problem.d))
+                            .scale /
+                    4) {
         model.operand = operand.data();
         model.columns = columns.data();
         model.scale = scale.data();

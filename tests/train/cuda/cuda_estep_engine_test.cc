@@ -18,16 +18,23 @@
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
 #include "faiss_gmm/train/gmm_trainer.h"
-#include "tests/train/naive_em.h"
+#include "tests/train/engine_checks.h"
 #include "tests/train/random_data.h"
 
 namespace faiss_gmm {
 namespace {
 
 using testing::all_covariances;
+using testing::Budget;
+using testing::chunk_of;
 using testing::draw;
+using testing::expect_like_oracle;
+using testing::ForwardingEngine;
 using testing::name_of;
+using testing::of_living;
+using testing::pass;
 using testing::random_mixture;
+using testing::relative_distance;
 using testing::test_seed;
 
 /// Those whose rows may take any tier; `full` knows the exact one alone.
@@ -38,37 +45,13 @@ bool has_matrices(Covariance covariance) {
     return covariance == Covariance::tied || covariance == Covariance::full;
 }
 
-template <class A, class B>
-double relative_distance(const std::vector<A>& a, const std::vector<B>& b, double origin = 0) {
-    double difference = 0, size = 0;
-    for (size_t i = 0; i < a.size(); ++i) {
-        difference += (double(a[i]) - double(b[i])) * (double(a[i]) - double(b[i]));
-        size += (double(b[i]) - origin) * (double(b[i]) - origin);
+/// Distances from fp32 sums; prints how much of each tolerance is used at most.
+struct PrintedBudget : Budget {
+    PrintedBudget() : Budget(2e-6) {}
+    ~PrintedBudget() {
+        print();
     }
-    return std::sqrt(difference / std::max(size, 1e-300));
-}
-
-Chunk chunk_of(const std::vector<float>& x, size_t d, size_t first, size_t n) {
-    Chunk chunk;
-    chunk.x = x.data() + first * d;
-    chunk.n = n;
-    chunk.first = first;
-    return chunk;
-}
-
-SufficientStatistics
-pass(EStepEngine& engine,
-     const GaussianMixture& mixture,
-     const std::vector<float>& x,
-     Assignment assignment = Assignment::soft,
-     size_t piece = std::numeric_limits<size_t>::max()) {
-    engine.begin(mixture, assignment);
-    const size_t n = x.size() / mixture.d;
-    for (size_t first = 0; first < n; first += std::min(piece, n)) {
-        engine.accumulate(chunk_of(x, mixture.d, first, std::min(piece, n - first)));
-    }
-    return engine.finish();
-}
+};
 
 /// Rows on the device, `shift` floats behind an aligned address.
 class DeviceRows {
@@ -98,119 +81,6 @@ private:
     float* data_ = nullptr;
     size_t shift_;
 };
-
-template <class T>
-std::vector<T> of_living(const std::vector<T>& values, const std::vector<double>& N_k) {
-    const size_t part = values.size() / N_k.size();
-    if (part == 0) {
-        return values; // tied
-    }
-    std::vector<T> kept;
-    for (size_t k = 0; k < N_k.size(); ++k) {
-        if (N_k[k] >= 0.1) {
-            kept.insert(kept.end(), &values[k * part], &values[k * part] + part);
-        }
-    }
-    return kept;
-}
-
-/// Prints how much of each tolerance is used at most; the tests fail at 1.
-class Budget {
-public:
-    void use(const char* of, double share) {
-        double& seen = used_[of];
-        seen = std::max(seen, share);
-        EXPECT_LT(share, 1) << of;
-    }
-    ~Budget() {
-        for (const auto& [of, share] : used_) {
-            std::printf("    %-20s %.3f of the tolerance\n", of, share);
-        }
-    }
-
-private:
-    struct Less {
-        bool operator()(const char* a, const char* b) const {
-            return std::strcmp(a, b) < 0;
-        }
-    };
-    std::map<const char*, double, Less> used_;
-};
-
-void expect_like_oracle(
-        EStepEngine& engine,
-        const GaussianMixture& mixture,
-        const std::vector<float>& x,
-        double offset,
-        Budget& budget,
-        Assignment assignment = Assignment::soft) {
-    const size_t K = mixture.K, d = mixture.d, n = x.size() / d;
-    const double reg_covar = 1e-6;
-    const SufficientStatistics statistics = pass(engine, mixture, x, assignment);
-    const GaussianMixture after = engine.maximize(statistics, reg_covar);
-    const naive::Iteration oracle =
-            naive::iterate(mixture, n, x.data(), reg_covar, assignment == Assignment::hard);
-
-    EXPECT_EQ(statistics.rows, n);
-    double log_likelihood = 0;
-    for (const double value : oracle.log_likelihood) {
-        log_likelihood += value;
-    }
-    budget.use(
-            "log-likelihood",
-            std::abs(statistics.sum_log_likelihood - log_likelihood) / n / (1e-6 * d));
-    budget.use("N_k", relative_distance(statistics.N_k, oracle.N_k) / 1e-4);
-    const double rounding = std::abs(offset) * 0x1.0p-24;
-    const auto& N_k = oracle.N_k;
-    budget.use(
-            "means",
-            relative_distance(of_living(after.means, N_k), of_living(oracle.means, N_k), offset) /
-                    (1e-4 + rounding));
-    budget.use(
-            "covariances",
-            relative_distance(
-                    of_living(after.covariances, N_k), of_living(oracle.covariances, N_k)) /
-                    1e-4);
-    after.check();
-    if (assignment == Assignment::hard) {
-        return;
-    }
-    size_t shared = 0;
-    for (size_t i = 0; i < n; ++i) {
-        std::vector<double> row(
-                &oracle.responsibilities[i * K], &oracle.responsibilities[i * K] + K);
-        std::sort(row.rbegin(), row.rend());
-        shared += K > 1 && row[1] > 1.0 / K;
-    }
-    EXPECT_NEAR(double(statistics.shared_rows), double(shared), 1 + 1e-3 * n);
-
-    TopResponsibilities top;
-    const size_t m = std::min<size_t>(4, K + 1);
-    engine.top_responsibilities(chunk_of(x, d, 0, n), m, top);
-    double worst = 0;
-    for (size_t i = 0; i < n; ++i) {
-        for (size_t c = 0; c < m; ++c) {
-            const int32_t k = top.component[i * m + c];
-            if (c >= K) {
-                EXPECT_EQ(k, -1);
-                continue;
-            }
-            ASSERT_GE(k, 0);
-            ASSERT_LT(size_t(k), K);
-            const double r = oracle.responsibilities[i * K + k];
-            worst = std::max(worst, std::abs(std::exp(top.log_responsibility[i * m + c]) - r));
-            double distance = 0;
-            for (size_t j = 0; j < d; ++j) {
-                distance += std::pow(double(x[i * d + j]) - mixture.means[k * d + j], 2);
-            }
-            EXPECT_NEAR(top.squared_distance[i * m + c], distance, 2e-6 * distance);
-            if (c > 0) {
-                EXPECT_LE(top.log_responsibility[i * m + c], top.log_responsibility[i * m + c - 1]);
-            }
-        }
-    }
-    budget.use("responsibilities", worst / 1e-4);
-}
 
 /// Every tier and path on the device of the test.
 struct Variant {
@@ -280,7 +150,7 @@ TEST_F(CudaEStepEngineTest, AgreesWithTheOracleOnEveryShape) {
         const auto engine = make_cuda_engine(variant.options);
         for (const Covariance covariance : all_covariances) {
             std::printf("  %s, %s\n", variant.name, name_of(covariance));
-            Budget budget;
+            PrintedBudget budget;
             for (const auto& c : cases) {
                 if (has_matrices(covariance) && c.n * c.K * c.d * c.d > 100000000) {
                     continue; // the oracle would take its time
@@ -302,7 +172,7 @@ TEST_F(CudaEStepEngineTest, AgreesWithTheOracleOnEveryShape) {
 TEST_F(CudaEStepEngineTest, AgreesWithTheOracleFarFromZero) {
     for (const Variant& variant : variants()) {
         const auto engine = make_cuda_engine(variant.options);
-        Budget budget;
+        PrintedBudget budget;
         for (const Covariance covariance : all_covariances) {
             SCOPED_TRACE(variant.name);
             SCOPED_TRACE(name_of(covariance));
@@ -316,7 +186,7 @@ TEST_F(CudaEStepEngineTest, AgreesWithTheOracleInManyTilesAndDimensions) {
     for (const Variant& variant : variants()) {
         SCOPED_TRACE(variant.name);
         const auto engine = make_cuda_engine(variant.options);
-        Budget budget;
+        PrintedBudget budget;
         const auto many = random_mixture(Covariance::tied_spherical, 2311, 5, 3.0, 0, 6);
         expect_like_oracle(*engine, many, draw(many, 400, 7), 0, budget);
         const auto spherical = random_mixture(Covariance::spherical, 1100, 6, 3.0, 0, 6);
@@ -346,7 +216,7 @@ TEST_F(CudaEStepEngineTest, NearTiesAreDecidedExactly) {
             SCOPED_TRACE(variant.name);
             SCOPED_TRACE(name_of(covariance));
             const auto engine = make_cuda_engine(variant.options);
-            Budget budget;
+            PrintedBudget budget;
             expect_like_oracle(*engine, mixture, x, 0, budget);
             expect_like_oracle(*engine, mixture, x, 0, budget, Assignment::hard);
         }
@@ -359,7 +229,7 @@ TEST_F(CudaEStepEngineTest, TwoGroupsAHundredSigmaApart) {
         for (const Covariance covariance : all_covariances) {
             SCOPED_TRACE(variant.name);
             SCOPED_TRACE(name_of(covariance));
-            Budget budget;
+            PrintedBudget budget;
             auto mixture = random_mixture(covariance, 16, 12, 0.7, 0, 12);
             for (size_t i = 0; i < 8 * 12; ++i) {
                 mixture.means[i] += 100;
@@ -376,7 +246,7 @@ TEST_F(CudaEStepEngineTest, OneComponentWithATinyVariance) {
              {Covariance::spherical, Covariance::diagonal, Covariance::full}) {
             SCOPED_TRACE(variant.name);
             SCOPED_TRACE(name_of(covariance));
-            Budget budget;
+            PrintedBudget budget;
             auto mixture = random_mixture(covariance, 30, 9, 1.0, 0, 12);
             const size_t part = mixture.covariances.size() / 30;
             for (size_t j = 0; j < part; ++j) {
@@ -406,7 +276,7 @@ TEST_F(CudaEStepEngineTest, OutliersAndExtremeScalesStayFinite) {
                         EXPECT_TRUE(std::isfinite(value));
                     }
                     if (scale == measured) {
-                        Budget budget;
+                        PrintedBudget budget;
                         expect_like_oracle(*engine, mixture, x, 0, budget);
                     }
                 }
@@ -530,6 +400,11 @@ TEST_F(CudaEStepEngineTest, RowsThatStayOnTheDeviceAreTheSameRows) {
         engine->begin(mixture);
         engine->accumulate(source.read(0, 500000));
         expect_same_bits(of_x, pass_over(*engine, mixture, source, n));
+        // One that ends early has a part of a wave, and the rest of it comes with the next.
+        engine->begin(mixture);
+        engine->accumulate(other.read(0, 100000));
+        engine->finish();
+        expect_same_bits(of_y, pass_over(*engine, mixture, other, n));
         const CudaPlan plan = cuda_plan(options, Covariance::tied_spherical, n, 90, d);
         EXPECT_EQ(plan.wave_rows, plan.block_rows);
         std::printf("  %s\n", plan.text().c_str());
@@ -617,6 +492,15 @@ TEST_F(CudaEStepEngineTest, RowsOfEveryElementTypeAreTheirValues) {
                 const SufficientStatistics expected = pass(*engine, scaled, rows.values);
                 MemorySource source(n, d, rows.numbers.data(), element);
                 expect_same_bits(expected, pass_over(*engine, scaled, source, 7001));
+                // Again, by rows that the engine has kept.
+                engine->begin(scaled);
+                Chunk kept;
+                kept.n = n;
+                kept.last = true;
+                kept.source = source.number();
+                ASSERT_TRUE(engine->holds(kept));
+                engine->accumulate(kept);
+                expect_same_bits(expected, engine->finish());
                 // On the device, at an address that is a multiple of one number alone.
                 const size_t shift = bytes_of(element), bytes = rows.numbers.size();
                 void* memory = nullptr;
@@ -991,29 +875,9 @@ TEST_F(CudaEStepEngineTest, NamesTheFirstRowThatIsNotFinite) {
     }
 }
 
-/// Hands parameters and statistics through the host at every iteration.
-class ThroughTheHost : public EStepEngine {
-public:
-    using EStepEngine::begin;
-    void begin(const GaussianMixture& mixture, Assignment assignment) override {
-        engine_->begin(mixture, assignment);
-    }
-    void accumulate(const Chunk& chunk) override {
-        engine_->accumulate(chunk);
-    }
-    SufficientStatistics finish() override {
-        return engine_->finish();
-    }
-    GaussianMixture
-    maximize(const SufficientStatistics& statistics, double reg_covar) const override {
-        return engine_->maximize(statistics, reg_covar);
-    }
-    void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) override {
-        engine_->top_responsibilities(chunk, m, out);
-    }
-
-private:
-    std::unique_ptr<CudaEStepEngine> engine_ = make_cuda_engine();
+/// Parameters and statistics go through the host at every iteration.
+struct ThroughTheHost : ForwardingEngine {
+    ThroughTheHost() : ForwardingEngine(make_cuda_engine()) {}
 };
 
 TEST_F(CudaEStepEngineTest, TrainingIsTheSameWhereverParametersAndRowsStay) {
@@ -1129,7 +993,7 @@ TEST_P(CudaEStepEngineForms, TiersAgreeOnLargerData) {
                     double(engine->counts().pairs) / c.n,
                     double(engine->counts().dense_rows) / c.n,
                     double(engine->counts().exact_rows) / c.n);
-            Budget budget;
+            PrintedBudget budget;
             budget.use(
                     "log-likelihood",
                     std::abs(a.sum_log_likelihood - b.sum_log_likelihood) / c.n / (1e-6 * c.d));

@@ -39,8 +39,8 @@ struct CollectWave {
     float* f = nullptr;          ///< [rows] collect_bound.h; 1 where the threshold is closed
     float* q = nullptr;          ///< [rows]
     float* threshold = nullptr;  ///< [rows] a component below it is none; closed: no use
-    uint2* entries =
-            nullptr; ///< [list_blocks * wave_tile_rows, list_places] for lists on their way
+    /// [rows that all blocks work on at once, list_places]: lists on their way.
+    uint2* entries = nullptr;
 };
 
 constexpr int wave_tile_rows = 256;

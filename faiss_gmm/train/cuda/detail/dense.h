@@ -38,8 +38,8 @@ struct DenseBuffers {
     // Of a pass; halves as bits.
     uint16_t* means_high = nullptr; ///< [padded_K, row_width]; hopper: tiles
     uint16_t* means_low = nullptr;  ///< hopper: none
-    float* base = nullptr;          ///< [padded_K] s of y = 0; -infinity in the padding
-    float* constant = nullptr;      ///< [padded_K] constant_k - constant_0
+    float* base = nullptr; ///< [padded_K] s of y = 0; in the padding so low that no share is left
+    float* constant = nullptr; ///< [padded_K] constant_k - constant_0
     // Of a chunk.
     uint16_t* rows_high = nullptr; ///< [chunk, row_width]; hopper: tiles
     uint16_t* rows_low = nullptr;  ///< hopper: none

@@ -17,6 +17,10 @@ namespace faiss_gmm::cuda {
 constexpr unsigned whole_warp = 0xffffffffu;
 constexpr int chunk_width = 128;
 
+__device__ inline uint32_t shared_address(const void* pointer) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
 template <class T> __device__ inline T warp_sum(T value) {
 #pragma unroll
     for (int step = 16; step > 0; step /= 2) {

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// An index over lists that were written, read or copied: what it asks its lists to keep, and how it takes over
+// the parts of a stock index over such lists.
+#include <typeinfo>
+
+#include <fmt/format.h>
+
+#include <faiss/IndexFlat.h>
+#include <faiss/impl/io.h>
+
+#include "faiss_gmm/index/index_ivf_gmm.h"
+#include "faiss_gmm/runs/detail/policy_io.h"
+#include "faiss_gmm/runs/detail/section_io.h"
+
+namespace faiss_gmm {
+namespace {
+
+/// What the lists keep for their index. Of training what says which model is learnt; what says where
+/// (engine, device, gpu_*), the callbacks and means_init are a process's own.
+struct Memo {
+    bool own_quantizer = false; ///< a GMMQuantizer, which FAISS writes as an IndexFlat
+    TrainingParameters training;
+    SpillPolicy spill;
+    SketchParameters sketch;
+    float probe_expansion = 0, k_factor = 0;
+    VisitBudget visit_budget = VisitBudget::by_difficulty;
+};
+
+/// Writes and reads in one order. The version is that of the lists' section.
+template <class Section, class AMemo> void transfer(Section& section, AMemo& memo) {
+    section.flag(memo.own_quantizer, "own quantizer");
+    auto& training = memo.training;
+    section.choice(training.covariance, Covariance::full, "covariance");
+    section.choice(training.mixing, Mixing::balanced, "mixing");
+    section.number(training.max_iter, "max_iter");
+    section.number(training.tol, "tol");
+    section.number(training.n_init, "n_init");
+    section.number(training.seed, "seed");
+    section.choice(training.estep, EStep::nearest_cells, "estep");
+    section.number(training.reg_covar, "reg_covar");
+    section.number(training.min_points_per_component, "min_points_per_component");
+    section.number(training.max_points_per_component, "max_points_per_component");
+    section.number(training.warm_start_iterations, "warm_start_iterations");
+    transfer_policy(section, memo.spill);
+    section.choice(memo.sketch.mode, SketchParameters::Mode::fixed, "sketch");
+    section.number(memo.sketch.codes, "codes a sketch");
+    section.number(memo.probe_expansion, "probe_expansion");
+    section.number(memo.k_factor, "k_factor");
+    section.choice(memo.visit_budget, VisitBudget::even, "budget");
+}
+
+bool is_stock_flat(const faiss::Index& index) {
+    const std::type_info& type = typeid(index);
+    return type == typeid(faiss::IndexFlat) || type == typeid(faiss::IndexFlatL2) ||
+           type == typeid(faiss::IndexFlatIP);
+}
+
+} // namespace
+
+std::string IndexIVFGMM::memo() const {
+    const Memo memo{
+            dynamic_cast<const GMMQuantizer*>(ivf().quantizer) != nullptr,
+            training,
+            spill,
+            sketch,
+            probe_expansion,
+            k_factor,
+            visit_budget};
+    faiss::VectorIOWriter writer;
+    SectionWriter section(writer);
+    transfer(section, memo);
+    return std::string(writer.data.begin(), writer.data.end());
+}
+
+/// Takes the fields; returns whether the quantizer was a GMMQuantizer.
+bool IndexIVFGMM::take_memo(const std::string& text) {
+    if (text.empty()) { // lists that no index was over
+        return false;
+    }
+    faiss::VectorIOReader reader;
+    reader.name = "what an index's lists keep for it";
+    reader.data.assign(text.begin(), text.end());
+    SectionReader section(reader);
+    Memo memo;
+    transfer(section, memo);
+    section.require(
+            reader.rp == text.size(), "bytes behind the parameters", "the parameters alone");
+    training = memo.training;
+    spill = memo.spill;
+    sketch = memo.sketch;
+    probe_expansion = memo.probe_expansion;
+    k_factor = memo.k_factor;
+    visit_budget = memo.visit_budget;
+    return memo.own_quantizer;
+}
+
+void IndexIVFGMM::adopt(faiss::IndexIVF& stock) {
+    faiss::IndexIVF& index = ivf();
+    RunInvertedLists* runs = lists();
+    const auto refuse = [](const std::string& given, const char* allowed) {
+        throw Error(
+                {"making an IVFGMM index of a stock one",
+                 given,
+                 allowed,
+                 "read an undamaged copy of the file, or build the index again"});
+    };
+    if (runs == nullptr || index.quantizer == nullptr) {
+        refuse("an index over other lists", "one over lists of this library, and a quantizer");
+    }
+    const CoarseState& state = runs->state();
+    const bool inner_product = index.metric_type == faiss::METRIC_INNER_PRODUCT;
+    if (!inner_product && index.metric_type != faiss::METRIC_L2) {
+        refuse(fmt::format("metric {}", static_cast<int>(index.metric_type)),
+               "METRIC_L2 and METRIC_INNER_PRODUCT");
+    }
+    if (index.ntotal < 0) {
+        refuse(fmt::format("ntotal = {}", index.ntotal), "a number of vectors from 0");
+    }
+    if (runs->nlist != index.nlist || index.quantizer->d != index.d) {
+        refuse(fmt::format(
+                       "{} lists, a quantizer of {} dimensions", runs->nlist, index.quantizer->d),
+               "as many as the index has");
+    }
+    if (state.mixture.K > 0 && (state.mixture.d != static_cast<size_t>(index.d) ||
+                                state.codec.inner_product != inner_product)) {
+        refuse(fmt::format(
+                       "a mixture of {} dimensions for {}",
+                       state.mixture.d,
+                       state.codec.inner_product ? "inner products" : "distances"),
+               "the dimensions and the metric of the index");
+    }
+    spill = state.spill;
+    const bool own_quantizer = take_memo(runs->kept_for_index());
+    check_around_lists(); // parameters are checked by train(), which alone reads them
+
+    std::unique_ptr<GMMQuantizer> quantizer;
+    if (own_quantizer && is_stock_flat(*index.quantizer)) {
+        quantizer = std::make_unique<GMMQuantizer>(index.d, index.metric_type);
+        const int64_t means = index.quantizer->ntotal;
+        std::vector<float> x(means * index.d);
+        if (means > 0) {
+            index.quantizer->reconstruct_n(0, means, x.data());
+            quantizer->add(means, x.data());
+        }
+        quantizer->set_state(runs->shared_state());
+    }
+    keep_memo();
+    // Nothing fails from here on.
+    if (quantizer) {
+        index.quantizer = quantizer.release();
+        index.own_fields = true; // the stock one goes with its index
+    } else {
+        index.own_fields = stock.own_fields;
+        stock.own_fields = false;
+    }
+    index.own_invlists = stock.own_invlists;
+    stock.own_invlists = false;
+}
+
+/// From here on the lists ask this index for its memo, while it lives.
+void IndexIVFGMM::keep_memo() {
+    memo_ = std::make_shared<const RunInvertedLists::IndexMemo>([this] { return memo(); });
+    lists()->ask_index(memo_);
+}
+
+std::unique_ptr<RunInvertedLists> IndexIVFGMM::copy_of_lists() const {
+    const RunInvertedLists* runs = run_lists();
+    if (runs == nullptr) {
+        throw Error(
+                {"copying an IVFGMM index",
+                 "lists of another class in place of its own",
+                 "the lists that it was made with",
+                 "use faiss::clone_index for stock lists"});
+    }
+    return runs->copy();
+}
+
+void IndexIVFGMM::copy_fields_to(IndexIVFGMM& copy) const {
+    copy.training = training;
+    copy.spill = spill;
+    copy.sketch = sketch;
+    copy.probe_expansion = probe_expansion;
+    copy.k_factor = k_factor;
+    copy.visit_budget = visit_budget;
+    copy.history_ = history_;
+    copy.times_ = times_;
+}
+
+} // namespace faiss_gmm

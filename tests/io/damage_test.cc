@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// A damaged file is an error or the same index, never a crash nor a giant allocation: every byte changed,
+// every length, and, with the checksums made right as an attacker would, every number replaced.
+#include <algorithm>
+#include <cstring>
+#include <functional>
+
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include "faiss_gmm/runs/detail/checksum.h"
+#include "io_fixture.h"
+#include "tests/allocations.h"
+
+namespace faiss_gmm {
+namespace {
+
+constexpr size_t far_above = size_t{1} << 60;
+constexpr size_t most_at_once = size_t{48}
+                                << 20; ///< a piece of 16 MiB, and room to grow for the next
+
+/// A few lists with runs, sketches and guests, in a few thousand bytes.
+std::unique_ptr<IndexIVFGMMFlat> small_index() {
+    omp_set_num_threads(1); // thousands of searches of next to nothing
+    IndexSetup setup;
+    setup.d = 4;
+    setup.nlist = 4;
+    setup.max_lists = 3;
+    setup.sketch = SketchParameters::Mode::fixed;
+    return filled(setup, 1000, 90);
+}
+
+uint64_t sum_of(const uint8_t* first, const uint8_t* end) {
+    Checksum sum;
+    sum.add(first, end - first);
+    return sum.value();
+}
+
+/// Stock bytes of an index that ends with its lists, and where the parts of our section stand.
+struct Section {
+    explicit Section(Bytes all) : bytes(std::move(all)) {
+        begin = place_of("ilgm") + 4;
+        inner = place_of("ilar");
+    }
+    size_t place_of(const char* key) const {
+        const auto found = std::search(bytes.begin(), bytes.end(), key, key + 4);
+        return static_cast<size_t>(found - bytes.begin());
+    }
+    /// Both checksums, over bytes that were changed.
+    void make_right() {
+        uint8_t* const data = bytes.data();
+        const uint64_t state = sum_of(data + begin, data + inner - 8);
+        const uint64_t lists = sum_of(data + inner, data + bytes.size() - 8);
+        std::memcpy(data + inner - 8, &state, 8);
+        std::memcpy(data + bytes.size() - 8, &lists, 8);
+    }
+
+    Bytes bytes;
+    size_t begin = 0, inner = 0;
+};
+
+/// Reads bytes as a file: an index, or what was said.
+struct Read {
+    std::unique_ptr<faiss::Index> index;
+    std::string error;
+};
+Read read_file(const std::string& path, const Bytes& bytes) {
+    put(path, bytes);
+    Read read;
+    read.error = refusal([&] { read.index.reset(read_index(path)); });
+    return read;
+}
+
+void search_in_every_way(const faiss::Index& index) {
+    const std::vector<float> queries = float_rows(3, index.d, 4);
+    for (const size_t nprobe : {1, 3, 4}) {
+        IVFGMMSearchParameters params;
+        params.nprobe = nprobe;
+        search(index, queries, 5, &params);
+    }
+    faiss::RangeSearchResult found(3);
+    index.range_search(3, queries.data(), 1, &found);
+}
+
+/// Whatever it holds, nothing may crash: results or an exception.
+void use(faiss::Index& index) {
+    refusal([&] { search_in_every_way(index); });
+    refusal([&] {
+        const std::vector<float> more = float_rows(50, index.d, 8);
+        index.add(50, more.data());
+        index.remove_ids(faiss::IDSelectorRange(5, 30));
+        search_in_every_way(index);
+    });
+}
+TEST(Damage, EveryByteOfAFile) {
+    const auto original = small_index();
+    const Folder folder;
+    const std::string path = folder.file("index");
+    write_index(*original, path);
+    const Bytes sound = contents(path);
+    const Bytes stock = stock_bytes(*original);
+    ASSERT_EQ(sound.size(), stock.size() + 24);
+    ASSERT_TRUE(std::equal(stock.begin(), stock.end(), sound.begin()));
+    for (size_t at = 0; at < sound.size(); at++) {
+        for (const int change : {1, 0x80, 0xff}) {
+            Bytes damaged = sound;
+            damaged[at] = static_cast<uint8_t>(damaged[at] ^ change);
+            const Read read = read_file(path, damaged);
+            if (read.index) {
+                ASSERT_EQ(stock_bytes(*read.index), stock) << "byte " << at;
+            } else {
+                expect_four_parts(read.error, path);
+            }
+            ASSERT_FALSE(HasFailure()) << "byte " << at;
+        }
+    }
+}
+
+TEST(Damage, EveryByteOfASectionThatStockCodeReads) {
+    const Section sound(stock_bytes(*small_index()));
+    for (size_t at = sound.begin; at < sound.bytes.size(); at++) {
+        Bytes damaged = sound.bytes;
+        damaged[at] ^= 0x10;
+        const std::string message = refusal([&] { from_stock_bytes(damaged); });
+        ASSERT_NE(message, "") << "byte " << at;
+        expect_four_parts(message, "");
+    }
+}
+
+TEST(Damage, EveryLength) {
+    const auto original = small_index();
+    const Folder folder;
+    const std::string path = folder.file("index");
+    write_index(*original, path);
+    const Bytes sound = contents(path), stock = stock_bytes(*original);
+    for (size_t length = 0; length < sound.size(); length++) {
+        const Read read = read_file(path, Bytes(sound.begin(), sound.begin() + length));
+        if (length == stock.size()) { // as FAISS itself would have written it
+            ASSERT_TRUE(read.index) << read.error;
+            EXPECT_EQ(stock_bytes(*read.index), stock);
+        } else {
+            ASSERT_FALSE(read.index) << length << " bytes";
+            expect_four_parts(read.error, path);
+        }
+    }
+    Bytes longer = sound;
+    longer.push_back(0);
+    EXPECT_FALSE(read_file(path, longer).index);
+    longer = stock;
+    longer.push_back(0);
+    EXPECT_NE(read_file(path, longer).error.find("more bytes follow"), std::string::npos);
+}
+
+TEST(Damage, HugeNumbersWithTheirChecksumsMadeRight) {
+    const Section sound(stock_bytes(*small_index()));
+    const Folder folder;
+    size_t refused = 0;
+    for (size_t at = sound.begin; at + 8 <= sound.bytes.size() - 8; at++) {
+        for (const size_t number : {far_above, at % 2 == 0 ? size_t{1} << 36 : SIZE_MAX}) {
+            Section damaged = sound;
+            std::memcpy(damaged.bytes.data() + at, &number, 8);
+            damaged.make_right();
+            forget_largest_allocation();
+            const Read read = read_file(folder.file("index"), damaged.bytes);
+            if (allocations_are_counted()) {
+                ASSERT_LT(largest_allocation(), most_at_once) << "byte " << at;
+            }
+            if (read.index) {
+                use(*read.index);
+            } else {
+                expect_four_parts(read.error, "");
+                refused++;
+            }
+            ASSERT_FALSE(HasFailure()) << "byte " << at;
+        }
+    }
+    EXPECT_GT(refused, 1000u);
+}
+
+TEST(Damage, EveryByteWithItsChecksumsMadeRight) {
+    const Section sound(stock_bytes(*small_index()));
+    const Folder folder;
+    const uint64_t seed = test_seed();
+    std::mt19937_64 random(seed);
+    size_t refused = 0, used = 0;
+    for (size_t at = sound.begin; at < sound.bytes.size() - 8; at++) {
+        for (const uint64_t change : {uint64_t{1}, 1 + random() % 255}) {
+            Section damaged = sound;
+            damaged.bytes[at] = static_cast<uint8_t>(damaged.bytes[at] ^ change);
+            damaged.make_right();
+            const Read read = read_file(folder.file("index"), damaged.bytes);
+            if (read.index) {
+                use(*read.index);
+                used++;
+            } else {
+                expect_four_parts(read.error, "");
+                refused++;
+            }
+            ASSERT_FALSE(HasFailure()) << "byte " << at << ", FAISS_GMM_TEST_SEED=" << seed;
+        }
+    }
+    EXPECT_GT(refused, 500u);
+    EXPECT_GT(used, 500u);
+}
+
+TEST(Damage, NoIndexAtAll) {
+    const Folder folder;
+    const auto message_for = [&](const std::string& path) {
+        return refusal([&] { delete read_index(path); });
+    };
+    expect_four_parts(message_for(folder.file("none")), "No such file");
+    expect_four_parts(message_for(folder.path().string()), "no ordinary file");
+    put(folder.file("empty"), {});
+    expect_four_parts(message_for(folder.file("empty")), folder.file("empty"));
+    put(folder.file("text"), Bytes(1000, 'x'));
+    expect_four_parts(message_for(folder.file("text")), "byte");
+}
+
+TEST(Damage, ASectionWithinASection) {
+    const RunInvertedLists twice(
+            std::make_unique<RunInvertedLists>(std::make_unique<faiss::ArrayInvertedLists>(2, 4)));
+    faiss::VectorIOWriter writer;
+    faiss::write_InvertedLists(&twice, &writer);
+    faiss::VectorIOReader reader;
+    reader.data = writer.data;
+    expect_four_parts(refusal([&] { faiss::read_InvertedLists(&reader); }), "within another");
+    // And the next one is read again.
+    const Section sound(stock_bytes(*small_index()));
+    EXPECT_TRUE(from_stock_bytes(sound.bytes));
+}
+
+TEST(Damage, ALaterFormat) {
+    Section later(stock_bytes(*small_index()));
+    later.bytes[later.begin] = 2;
+    later.make_right();
+    expect_four_parts(refusal([&] { from_stock_bytes(later.bytes); }), "format version 2");
+}
+
+} // namespace
+} // namespace faiss_gmm
