@@ -16,7 +16,6 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <typeinfo>
 
 #include <fmt/format.h>
 
@@ -380,128 +379,6 @@ void take_options(const FactoryString& string, const Component& component, Index
     }
 }
 
-/// Our index in place of a stock one that is empty and untrained; takes over a quantizer that is not
-/// flat. codec: what its constructor takes behind nlist.
-template <class Ours, class... Arguments>
-std::unique_ptr<Ours> take_over(faiss::IndexIVF& stock, Arguments... codec) {
-    std::unique_ptr<Ours> ours;
-    if (dynamic_cast<faiss::IndexFlat*>(stock.quantizer) != nullptr) {
-        ours = std::make_unique<Ours>(stock.d, stock.nlist, codec...);
-    } else {
-        ours = std::make_unique<Ours>(stock.quantizer, stock.d, stock.nlist, codec...);
-        stock.own_fields = false;
-    }
-    faiss::IndexIVF& index = *ours;
-    index.own_fields = true;
-    index.quantizer_trains_alone = stock.quantizer_trains_alone;
-    index.cp = stock.cp;
-    index.verbose = stock.verbose;
-    if (const bool* by_residual = by_residual_of(stock)) {
-        *by_residual_of(index) = *by_residual;
-    }
-    return ours;
-}
-
-/// What the constructors of additive quantizers take behind nlist, for lists or blocks of their codes.
-struct AdditiveArguments {
-    const faiss::AdditiveQuantizer& quantizer;
-    faiss::MetricType metric;
-
-    template <class Ours, class... Sizes>
-    std::unique_ptr<faiss::IndexIVF> lists(faiss::IndexIVF& stock, Sizes... sizes) const {
-        return take_over<Ours>(stock, sizes..., metric, quantizer.search_type);
-    }
-    template <class Ours, class... Sizes>
-    std::unique_ptr<faiss::IndexIVF> blocks(faiss::IndexIVFFastScan& stock, Sizes... sizes) const {
-        return take_over<Ours>(stock, sizes..., metric, quantizer.search_type, stock.bbs);
-    }
-};
-
-/// The stock index as the class that it is, itself and not by descent; else null.
-template <class Stock> Stock* exactly(faiss::Index* index) {
-    return typeid(*index) == typeid(Stock) ? dynamic_cast<Stock*>(index) : nullptr;
-}
-
-std::unique_ptr<faiss::IndexIVF> made_from_additive(faiss::Index* stock) {
-    const auto metric = stock->metric_type;
-    if (auto* rq = exactly<faiss::IndexIVFResidualQuantizer>(stock)) {
-        return AdditiveArguments{rq->rq, metric}.lists<IndexIVFGMMResidualQuantizer>(
-                *rq, rq->rq.nbits);
-    }
-    if (auto* lsq = exactly<faiss::IndexIVFLocalSearchQuantizer>(stock)) {
-        return AdditiveArguments{lsq->lsq, metric}.lists<IndexIVFGMMLocalSearchQuantizer>(
-                *lsq, lsq->lsq.M, lsq->lsq.nbits[0]);
-    }
-    if (auto* prq = exactly<faiss::IndexIVFProductResidualQuantizer>(stock)) {
-        const faiss::ProductResidualQuantizer& product = prq->prq;
-        return AdditiveArguments{product, metric}.lists<IndexIVFGMMProductResidualQuantizer>(
-                *prq, product.nsplits, product.M / product.nsplits, product.nbits[0]);
-    }
-    if (auto* plsq = exactly<faiss::IndexIVFProductLocalSearchQuantizer>(stock)) {
-        const faiss::ProductLocalSearchQuantizer& product = plsq->plsq;
-        return AdditiveArguments{product, metric}.lists<IndexIVFGMMProductLocalSearchQuantizer>(
-                *plsq, product.nsplits, product.M / product.nsplits, product.nbits[0]);
-    }
-    return nullptr;
-}
-
-std::unique_ptr<faiss::IndexIVF> made_from_fast_scan(faiss::Index* stock) {
-    const auto metric = stock->metric_type;
-    if (auto* pq = exactly<faiss::IndexIVFPQFastScan>(stock)) {
-        return take_over<IndexIVFGMMPQFastScan>(*pq, pq->pq.M, pq->pq.nbits, metric, pq->bbs);
-    }
-    if (auto* rq = exactly<faiss::IndexIVFResidualQuantizerFastScan>(stock)) {
-        return AdditiveArguments{rq->rq, metric}.blocks<IndexIVFGMMResidualQuantizerFastScan>(
-                *rq, rq->rq.M, rq->rq.nbits[0]);
-    }
-    if (auto* lsq = exactly<faiss::IndexIVFLocalSearchQuantizerFastScan>(stock)) {
-        return AdditiveArguments{lsq->lsq, metric}.blocks<IndexIVFGMMLocalSearchQuantizerFastScan>(
-                *lsq, lsq->lsq.M, lsq->lsq.nbits[0]);
-    }
-    if (auto* prq = exactly<faiss::IndexIVFProductResidualQuantizerFastScan>(stock)) {
-        const faiss::ProductResidualQuantizer& product = prq->prq;
-        return AdditiveArguments{product, metric}
-                .blocks<IndexIVFGMMProductResidualQuantizerFastScan>(
-                        *prq, product.nsplits, product.M / product.nsplits, product.nbits[0]);
-    }
-    if (auto* plsq = exactly<faiss::IndexIVFProductLocalSearchQuantizerFastScan>(stock)) {
-        const faiss::ProductLocalSearchQuantizer& product = plsq->plsq;
-        return AdditiveArguments{product, metric}
-                .blocks<IndexIVFGMMProductLocalSearchQuantizerFastScan>(
-                        *plsq, product.nsplits, product.M / product.nsplits, product.nbits[0]);
-    }
-    return nullptr;
-}
-
-std::unique_ptr<faiss::IndexIVF> made_from_hashes(faiss::IndexIVFSpectralHash& stock) {
-    auto ours = take_over<IndexIVFGMMSpectralHash>(stock, stock.nbit, stock.period);
-    ours->replace_vt(stock.vt, true);
-    stock.own_fields = false; // the transformation
-    ours->threshold_type = stock.threshold_type;
-    return ours;
-}
-
-/// Ours of the same codec; null for a codec that is not known here.
-std::unique_ptr<faiss::IndexIVF> made_from(faiss::Index* stock) {
-    if (auto* flat = exactly<faiss::IndexIVFFlat>(stock)) {
-        return take_over<IndexIVFGMMFlat>(*flat, flat->metric_type);
-    }
-    if (auto* scalar = exactly<faiss::IndexIVFScalarQuantizer>(stock)) {
-        return take_over<IndexIVFGMMScalarQuantizer>(
-                *scalar, scalar->sq.qtype, scalar->metric_type);
-    }
-    if (auto* pq = exactly<faiss::IndexIVFPQ>(stock)) {
-        auto ours = take_over<IndexIVFGMMPQ>(*pq, pq->pq.M, pq->pq.nbits, pq->metric_type);
-        ours->do_polysemous_training = pq->do_polysemous_training;
-        return ours;
-    }
-    if (auto* hashes = exactly<faiss::IndexIVFSpectralHash>(stock)) {
-        return made_from_hashes(*hashes);
-    }
-    std::unique_ptr<faiss::IndexIVF> ours = made_from_additive(stock);
-    return ours ? std::move(ours) : made_from_fast_scan(stock);
-}
-
 } // namespace
 
 faiss::Index* index_factory(int d, const char* description, faiss::MetricType metric) {
@@ -524,12 +401,12 @@ faiss::Index* index_factory(int d, const char* description, faiss::MetricType me
     }
     faiss::Index* outermost = built.get();
     faiss::Index** slot = innermost_slot(&outermost);
-    const auto* ivf = dynamic_cast<const faiss::IndexIVF*>(*slot);
+    auto* ivf = dynamic_cast<faiss::IndexIVF*>(*slot);
     if (const auto refusal = ivf != nullptr ? refusal_of_codec(*ivf) : std::nullopt) {
         string.refuse(
                 component->to + 1, string.text().size(), refusal->why, codecs + refusal->instead);
     }
-    std::unique_ptr<faiss::IndexIVF> index = made_from(*slot);
+    std::unique_ptr<faiss::IndexIVF> index = ivf != nullptr ? in_place_of(*ivf) : nullptr;
     if (!index) {
         string.refuse(
                 component->to + 1,

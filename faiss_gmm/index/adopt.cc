@@ -96,9 +96,30 @@ bool IndexIVFGMM::take_memo(const std::string& text) {
     return memo.own_quantizer;
 }
 
+std::unique_ptr<GMMQuantizer> IndexIVFGMM::own_quantizer_like(const faiss::Index& flat) const {
+    auto quantizer = std::make_unique<GMMQuantizer>(ivf().d, ivf().metric_type);
+    if (flat.ntotal > 0) {
+        std::vector<float> means(flat.ntotal * flat.d);
+        flat.reconstruct_n(0, flat.ntotal, means.data());
+        quantizer->add(flat.ntotal, means.data());
+    }
+    return quantizer;
+}
+
+void IndexIVFGMM::begin_around(faiss::IndexIVF& stock) {
+    faiss::IndexIVF& index = ivf();
+    std::swap(index.own_invlists, stock.own_invlists);
+    if (is_stock_flat(*stock.quantizer)) {
+        index.quantizer = own_quantizer_like(*stock.quantizer).release();
+        index.own_fields = true; // the stock one goes with its index
+    } else {
+        std::swap(index.own_fields, stock.own_fields);
+    }
+}
+
 void IndexIVFGMM::adopt(faiss::IndexIVF& stock) {
     faiss::IndexIVF& index = ivf();
-    RunInvertedLists* runs = lists();
+    const MixtureLists* lists = kept();
     const auto refuse = [](const std::string& given, const char* allowed) {
         throw Error(
                 {"making an IVFGMM index of a stock one",
@@ -106,10 +127,10 @@ void IndexIVFGMM::adopt(faiss::IndexIVF& stock) {
                  allowed,
                  "read an undamaged copy of the file, or build the index again"});
     };
-    if (runs == nullptr || index.quantizer == nullptr) {
+    if (lists == nullptr || index.quantizer == nullptr) {
         refuse("an index over other lists", "one over lists of this library, and a quantizer");
     }
-    const CoarseState& state = runs->state();
+    const CoarseState& state = lists->state();
     const bool inner_product = index.metric_type == faiss::METRIC_INNER_PRODUCT;
     if (!inner_product && index.metric_type != faiss::METRIC_L2) {
         refuse(fmt::format("metric {}", static_cast<int>(index.metric_type)),
@@ -118,9 +139,11 @@ void IndexIVFGMM::adopt(faiss::IndexIVF& stock) {
     if (index.ntotal < 0) {
         refuse(fmt::format("ntotal = {}", index.ntotal), "a number of vectors from 0");
     }
-    if (runs->nlist != index.nlist || index.quantizer->d != index.d) {
+    if (index.invlists->nlist != index.nlist || index.quantizer->d != index.d) {
         refuse(fmt::format(
-                       "{} lists, a quantizer of {} dimensions", runs->nlist, index.quantizer->d),
+                       "{} lists, a quantizer of {} dimensions",
+                       index.invlists->nlist,
+                       index.quantizer->d),
                "as many as the index has");
     }
     if (state.mixture.K > 0 && (state.mixture.d != static_cast<size_t>(index.d) ||
@@ -132,19 +155,13 @@ void IndexIVFGMM::adopt(faiss::IndexIVF& stock) {
                "the dimensions and the metric of the index");
     }
     spill = state.spill;
-    const bool own_quantizer = take_memo(runs->kept_for_index());
+    const bool own_quantizer = take_memo(lists->kept_for_index());
     check_around_lists(); // parameters are checked by train(), which alone reads them
 
     std::unique_ptr<GMMQuantizer> quantizer;
     if (own_quantizer && is_stock_flat(*index.quantizer)) {
-        quantizer = std::make_unique<GMMQuantizer>(index.d, index.metric_type);
-        const int64_t means = index.quantizer->ntotal;
-        std::vector<float> x(means * index.d);
-        if (means > 0) {
-            index.quantizer->reconstruct_n(0, means, x.data());
-            quantizer->add(means, x.data());
-        }
-        quantizer->set_state(runs->shared_state());
+        quantizer = own_quantizer_like(*index.quantizer);
+        quantizer->set_state(lists->shared_state());
     }
     keep_memo();
     // Nothing fails from here on.
@@ -161,20 +178,20 @@ void IndexIVFGMM::adopt(faiss::IndexIVF& stock) {
 
 /// From here on the lists ask this index for its memo, while it lives.
 void IndexIVFGMM::keep_memo() {
-    memo_ = std::make_shared<const RunInvertedLists::IndexMemo>([this] { return memo(); });
-    lists()->ask_index(memo_);
+    memo_ = std::make_shared<const MixtureLists::IndexMemo>([this] { return memo(); });
+    kept()->ask_index(memo_);
 }
 
-std::unique_ptr<RunInvertedLists> IndexIVFGMM::copy_of_lists() const {
-    const RunInvertedLists* runs = run_lists();
-    if (runs == nullptr) {
+std::unique_ptr<faiss::InvertedLists> IndexIVFGMM::copy_of_lists() const {
+    const MixtureLists* lists = kept();
+    if (lists == nullptr) {
         throw Error(
                 {"copying an IVFGMM index",
                  "lists of another class in place of its own",
                  "the lists that it was made with",
                  "use faiss::clone_index for stock lists"});
     }
-    return runs->copy();
+    return lists->copy();
 }
 
 void IndexIVFGMM::copy_fields_to(IndexIVFGMM& copy) const {

@@ -2,6 +2,9 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #include "faiss_gmm/index/codecs.h"
 
+#include <type_traits>
+#include <typeinfo>
+
 #include <faiss/IndexIVFFastScan.h>
 #include <faiss/IndexIVFPQR.h>
 
@@ -17,6 +20,22 @@ template <class Stock> bool is(const faiss::IndexIVF& index) {
 template <class Stock> bool* by_residual_where(faiss::IndexIVF& index) {
     auto* stock = dynamic_cast<Stock*>(&index);
     return stock != nullptr ? &stock->by_residual : nullptr;
+}
+
+/// Ours, constructed with the tag, for the one codec of the list that `stock` is, itself and not by descent.
+template <class Tag, class... Codecs>
+std::unique_ptr<faiss::IndexIVF> made(Tag tag, CodecList<Codecs...>, faiss::IndexIVF& stock) {
+    std::unique_ptr<faiss::IndexIVF> ours;
+    const auto is_this = [&](const auto* null) {
+        using Codec = std::remove_const_t<std::remove_pointer_t<decltype(null)>>;
+        if (typeid(stock) != typeid(Codec)) {
+            return false;
+        }
+        ours = std::make_unique<IndexIVFGMMOf<Codec>>(tag, dynamic_cast<Codec&>(stock));
+        return true;
+    };
+    static_cast<void>((is_this(static_cast<const Codecs*>(nullptr)) || ...));
+    return ours;
 }
 
 } // namespace
@@ -63,6 +82,14 @@ bool* by_residual_of(faiss::IndexIVF& index) {
         }
     }
     return nullptr;
+}
+
+std::unique_ptr<faiss::IndexIVF> in_place_of(faiss::IndexIVF& stock) {
+    return made(InPlaceOf(), StockCodecs(), stock);
+}
+
+std::unique_ptr<faiss::IndexIVF> taken_over(faiss::IndexIVF& stock) {
+    return made(TakeOver(), StockCodecs(), stock);
 }
 
 } // namespace faiss_gmm

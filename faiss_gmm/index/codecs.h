@@ -4,12 +4,13 @@
 // Which stock codecs lists of a mixture hold, and how:
 //   in runs: Flat, ScalarQuantizer, PQ, and the additive quantizers. Selectors work for all of them, also
 //     where FAISS's scanner takes none (additive quantizers), and all of them reconstruct;
-//   in plain lists, which the stock class fills and searches: FastScan, whose blocks runs would cut, and
-//     SpectralHash, which does not decode. Lists are those of the mixture; nothing spills, nothing is
-//     sketched, and nprobe, selectors and the like are what they are in the stock class;
+//   in plain lists: FastScan, whose blocks runs would cut and which the stock class fills and searches, so that
+//     nprobe, selectors and the like are what they are there; and SpectralHash, which does not decode. Lists are those
+//     of the mixture; nothing spills, nothing is sketched;
 //   not at all: IVFPQR, FlatDedup, FlatPanorama.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -37,6 +38,30 @@ bool keeps_plain_lists(const faiss::IndexIVF& index);
 
 /// The codec's choice to code what a vector's list mean leaves of it; null where it has none.
 bool* by_residual_of(faiss::IndexIVF& index);
+
+/// The stock classes that an index of this library can be, each as IndexIVFGMMOf: the one list of them.
+template <class... Codecs> struct CodecList {};
+using StockCodecs = CodecList<
+        faiss::IndexIVFFlat,
+        faiss::IndexIVFScalarQuantizer,
+        faiss::IndexIVFPQ,
+        faiss::IndexIVFResidualQuantizer,
+        faiss::IndexIVFLocalSearchQuantizer,
+        faiss::IndexIVFProductResidualQuantizer,
+        faiss::IndexIVFProductLocalSearchQuantizer,
+        faiss::IndexIVFPQFastScan,
+        faiss::IndexIVFResidualQuantizerFastScan,
+        faiss::IndexIVFLocalSearchQuantizerFastScan,
+        faiss::IndexIVFProductResidualQuantizerFastScan,
+        faiss::IndexIVFProductLocalSearchQuantizerFastScan,
+        faiss::IndexIVFSpectralHash>;
+
+/// Ours in place of an untrained stock index of one of these very classes, whose quantizer and codec it takes: it is
+/// only good to be destroyed then. Null for another class.
+std::unique_ptr<faiss::IndexIVF> in_place_of(faiss::IndexIVF& stock);
+/// Ours over the parts of a stock index of one of these very classes, whose lists are of this library. Null for
+/// another class; throws faiss::FaissException where parts do not fit together, `stock` is then as it was.
+std::unique_ptr<faiss::IndexIVF> taken_over(faiss::IndexIVF& stock);
 
 using IndexIVFGMMPQ = IndexIVFGMMOf<faiss::IndexIVFPQ>;
 using IndexIVFGMMResidualQuantizer = IndexIVFGMMOf<faiss::IndexIVFResidualQuantizer>;

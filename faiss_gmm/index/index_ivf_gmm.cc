@@ -117,17 +117,18 @@ RunInvertedLists* IndexIVFGMM::lists() {
     return dynamic_cast<RunInvertedLists*>(ivf().invlists);
 }
 
-const GaussianMixture& IndexIVFGMM::mixture() const {
-    static const GaussianMixture untrained;
-    const RunInvertedLists* runs = run_lists();
-    if (runs != nullptr) {
-        return runs->state().mixture;
-    }
-    return plain_state_ ? plain_state_->mixture : untrained;
+MixtureLists* IndexIVFGMM::kept() const {
+    return dynamic_cast<MixtureLists*>(ivf().invlists);
 }
 
-void IndexIVFGMM::attach() {
-    faiss::IndexIVF& index = ivf();
+const GaussianMixture& IndexIVFGMM::mixture() const {
+    static const GaussianMixture untrained;
+    const MixtureLists* lists = kept();
+    return lists != nullptr ? lists->state().mixture : untrained;
+}
+
+void IndexIVFGMM::check_supported() const {
+    const faiss::IndexIVF& index = ivf();
     if (index.metric_type != faiss::METRIC_L2 && index.metric_type != faiss::METRIC_INNER_PRODUCT) {
         throw_faiss(
                 {"constructing an IVFGMM index",
@@ -142,14 +143,19 @@ void IndexIVFGMM::attach() {
                  "Flat, scalar, product and additive quantizers, FastScan, spectral hashes",
                  refusal->instead});
     }
-    if (keeps_plain_lists(index)) {
-        plain_state_ = std::make_shared<CoarseState>();
-        return;
-    }
+}
+
+void IndexIVFGMM::attach() {
+    check_supported();
+    faiss::IndexIVF& index = ivf();
     std::unique_ptr<faiss::InvertedLists> stock(index.invlists);
     index.own_invlists = false;
     index.invlists = nullptr;
-    index.replace_invlists(new RunInvertedLists(std::move(stock)), true);
+    if (const auto* blocks = dynamic_cast<const faiss::BlockInvertedLists*>(stock.get())) {
+        index.replace_invlists(new MixtureBlockLists(*blocks), true);
+    } else {
+        index.replace_invlists(new RunInvertedLists(std::move(stock)), true);
+    }
     keep_memo();
 }
 
@@ -188,7 +194,7 @@ void IndexIVFGMM::check_parameters() const {
                      "ask for fewer codes"});
         }
         const bool copies = spill.storage == SpillStorage::copies;
-        if (plain_state_ && (copies || sketch.mode == SketchParameters::Mode::fixed)) {
+        if (keeps_plain_lists(ivf()) && (copies || sketch.mode == SketchParameters::Mode::fixed)) {
             throw Error(
                     {"reading the parameters of an IVFGMM index",
                      copies ? "storage=copies for a codec whose lists stay plain"
@@ -250,37 +256,39 @@ void IndexIVFGMM::train_coarse(int64_t n, const float* x) {
         index.quantizer->add(static_cast<int64_t>(nlist), result.mixture.means.data());
     }
     learn_around(std::move(result.mixture), result.data_mean, n, x);
-    organise(); // what is stored already keeps its place, and gets runs of the new state
 }
 
 void IndexIVFGMM::learn_around(
         GaussianMixture mixture, const std::vector<float>& data_mean, size_t n, const float* x) {
-    RunInvertedLists* runs = lists();
-    if (runs == nullptr && !plain_state_) {
+    MixtureLists* lists = kept();
+    if (lists == nullptr) {
         return;
     }
     const faiss::IndexIVF& index = ivf();
-    const size_t d = index.d;
-    auto* quantizer = dynamic_cast<GMMQuantizer*>(index.quantizer);
     auto state = std::make_shared<CoarseState>();
     state->mixture = std::move(mixture);
     state->spill = spill;
     // No list holds a member twice, so these many can be meant.
     state->spill.max_lists = std::min({spill.max_lists, spill.m, index.nlist});
     state->codec.set_means(
-            d,
+            index.d,
             index.nlist,
             state->mixture.means.data(),
             data_mean.data(),
             index.metric_type == faiss::METRIC_INNER_PRODUCT);
-    if (runs == nullptr) { // plain lists: the mixture says which, and that is all
-        plain_state_ = state;
-        if (quantizer != nullptr) {
-            quantizer->set_state(state);
-        }
-        return;
+    if (!keeps_plain_lists(index)) { // else the mixture says which list, and that is all
+        learn_codec(*state, n, x);
     }
+    lists->set_state(state);
+    if (auto* quantizer = dynamic_cast<GMMQuantizer*>(index.quantizer)) {
+        quantizer->set_state(state);
+    }
+}
 
+/// Rotation and quantizers of summaries and sketches, and what else is measured on them.
+void IndexIVFGMM::learn_codec(CoarseState& state, size_t n, const float* x) {
+    const faiss::IndexIVF& index = ivf();
+    const size_t d = index.d;
     const size_t sampled = std::max(
             codec_rows_per_list * index.nlist,
             codec_rows_of_few_lists * enough_training_vectors(d));
@@ -290,35 +298,31 @@ void IndexIVFGMM::learn_around(
     if (spill.storage == SpillStorage::shared) {
         const Stopwatch watch(times_.sketch);
         ComponentRanking ranking(
-                engine_parameters(training), state->mixture, state->codec, rows.size());
+                engine_parameters(training), state.mixture, state.codec, rows.size());
         TopResponsibilities top;
         ranking.rank(rows.size(), sample.data(), 1, top);
-        members = state->codec.train(
+        members = state.codec.train(
                 rows.size(),
                 sample.data(),
                 top.component.data(),
                 sketch.mode == SketchParameters::Mode::fixed ? sketch.codes : 0,
                 training.seed,
                 training.warning);
-        state->sketched = state->codec.trained && wants_sketches(sketch, index.code_size, d);
+        state.sketched = state.codec.trained && wants_sketches(sketch, index.code_size, d);
     }
-    if (state->codec.trained) {
+    if (state.codec.trained) {
         const size_t most = training.max_points_per_component;
         const double rows_a_list = static_cast<double>(n) / static_cast<double>(index.nlist);
-        state->difficulty.learn(
-                state->codec,
+        state.difficulty.learn(
+                state.codec,
                 rows.size(),
                 sample.data(),
                 most > 0 ? std::min(rows_a_list, static_cast<double>(most)) : rows_a_list);
-        calibrate_spill(*state, members.home.size(), members.mean.data(), members.home.data());
+        calibrate_spill(state, members.home.size(), members.mean.data(), members.home.data());
     } else {
         std::vector<float> buffer;
-        const float* modelled = state->codec.as_modelled(rows.size(), sample.data(), buffer);
-        calibrate_spill(*state, rows.size(), modelled, nullptr);
-    }
-    runs->set_state(state);
-    if (quantizer != nullptr) {
-        quantizer->set_state(state);
+        const float* modelled = state.codec.as_modelled(rows.size(), sample.data(), buffer);
+        calibrate_spill(state, rows.size(), modelled, nullptr);
     }
 }
 
@@ -433,12 +437,6 @@ void IndexIVFGMM::refuse_with_blocks(const char* what) const {
                  "a codec with a code a vector: this FAISS cannot do it with blocks",
                  "take the codec that FastScan packs (PQ, RQ, LSQ, PRQ, PLSQ), or build the index "
                  "anew"});
-    }
-}
-
-void IndexIVFGMM::ask_for_scanner(const faiss::SearchParameters* params) const {
-    if (plain_state_ && !has_code_blocks(ivf())) {
-        compat::make_scanner(ivf(), params != nullptr ? params->sel : nullptr, params);
     }
 }
 
@@ -610,7 +608,7 @@ void IndexIVFGMM::add_copies(
 
 void IndexIVFGMM::organise() {
     RunInvertedLists* runs = lists();
-    if (runs == nullptr) {
+    if (runs == nullptr || keeps_plain_lists(ivf())) {
         return;
     }
     runs->engine = placing_engine();
@@ -642,7 +640,7 @@ void IndexIVFGMM::bring_into_order(const std::function<std::vector<size_t>(Organ
 
 void IndexIVFGMM::compact() {
     RunInvertedLists* runs = lists();
-    if (runs == nullptr) {
+    if (runs == nullptr || keeps_plain_lists(ivf())) {
         return;
     }
     at_faiss_seam([&] {
@@ -655,21 +653,22 @@ void IndexIVFGMM::compact() {
 }
 
 void IndexIVFGMM::check() const {
-    const RunInvertedLists* runs = run_lists();
-    if (runs == nullptr) {
-        return;
+    if (const RunInvertedLists* runs = run_lists()) {
+        at_faiss_seam([&] { runs->check(decoder()); });
     }
-    at_faiss_seam([&] { runs->check(decoder()); });
     check_around_lists();
 }
 
 /// What check() asks of the index around its lists.
 void IndexIVFGMM::check_around_lists() const {
-    const RunInvertedLists* runs = run_lists();
     const faiss::IndexIVF& index = ivf();
+    const faiss::InvertedLists* lists = index.invlists;
+    if (lists == nullptr) {
+        return;
+    }
     // Rows that stock code could not place (NaN) count in ntotal and stand nowhere.
     const faiss::IDSelectorAll all;
-    const size_t stored = stores_copies() ? distinct_members(all) : runs->compute_ntotal();
+    const size_t stored = stores_copies() ? distinct_members(all) : lists->compute_ntotal();
     if (stored > static_cast<size_t>(index.ntotal)) {
         throw_faiss(
                 {"checking an IVFGMM index",
@@ -689,9 +688,9 @@ void IndexIVFGMM::check_around_lists() const {
                  "do not change the quantizer after training"});
     }
     if (!index.direct_map.no()) {
-        for (size_t l = 0; l < runs->nlist; l++) {
-            const faiss::InvertedLists::ScopedIds ids(runs, l);
-            for (size_t i = 0; i < runs->list_size(l); i++) {
+        for (size_t l = 0; l < lists->nlist; l++) {
+            const faiss::InvertedLists::ScopedIds ids(lists, l);
+            for (size_t i = 0; i < lists->list_size(l); i++) {
                 if (index.direct_map.get(ids.ids[i]) !=
                     static_cast<int64_t>(faiss::lo_build(l, i))) {
                     throw_faiss(
@@ -880,7 +879,6 @@ void IndexIVFGMM::search_lists(
     const RunInvertedLists* runs = run_lists();
     results.keep_heap = keeps_heaps();
     if (runs == nullptr) {
-        ask_for_scanner(params);
         stock(results.k, results.distances, results.labels, params, stats);
     } else if (stores_copies()) {
         search_copies(queries.n, results, params, stats, stock);

@@ -15,6 +15,7 @@
 #include <faiss/clone_index.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/index/codec_parts.h"
 #include "faiss_gmm/index/faiss_error.h"
 #include "faiss_gmm/index/gmm_quantizer.h"
 #include "faiss_gmm/index/list_search.h"
@@ -22,6 +23,7 @@
 #include "faiss_gmm/index/row_distances.h"
 #include "faiss_gmm/index/search_parameters.h"
 #include "faiss_gmm/index/statistics.h"
+#include "faiss_gmm/runs/mixture_block_lists.h"
 #include "faiss_gmm/runs/run_inverted_lists.h"
 #include "faiss_gmm/spill/spill_policy.h"
 #include "faiss_gmm/train/gmm_trainer.h"
@@ -89,7 +91,7 @@ public:
         return times_;
     }
     MemoryUse memory_use() const;
-    /// The lists with their directory; null for a codec whose lists stay plain (codecs.h), and where
+    /// The lists with their directory; null for a FastScan codec, whose codes stand in blocks, and where
     /// another kind was put in their place (then the index is a plain IVF).
     const RunInvertedLists* run_lists() const;
     /// Whether lists hold copies of vectors (SpillStorage::copies, trained), so that an id may come
@@ -107,6 +109,8 @@ public:
     /// The same index again, lists, runs and callbacks; its quantizer and what else stock code knows are
     /// cloned by `cloner`. What io/clone.h calls. Throws faiss::FaissException.
     virtual std::unique_ptr<faiss::IndexIVF> copy(faiss::Cloner& cloner) const = 0;
+    /// The codec as an index of its stock class alone, over a clone of the quantizer, without lists.
+    virtual std::unique_ptr<faiss::IndexIVF> stock_copy(faiss::Cloner& cloner) const = 0;
 
 protected:
     using StockAddCore = std::function<void(
@@ -120,12 +124,17 @@ protected:
 
     /// How codes are stored, where our own loops read them.
     virtual std::optional<StoredRows> stored_rows() const = 0;
-    /// Puts the lists under RunInvertedLists, unless the codec's stay plain; once, at construction.
+    /// Throws for a metric or codec that a mixture's lists do not hold.
+    void check_supported() const;
+    /// Puts the lists under those of this library; once, at construction.
     void attach();
+    /// At construction over a copy of `stock` that owns nothing yet: takes over its quantizer, or a mixture's in
+    /// place of a flat one, and its lists.
+    void begin_around(faiss::IndexIVF& stock);
     /// At construction over a copy of `stock` that owns nothing yet: takes its parts over. Throws Error
     /// where they do not fit together; all is then stock's as before.
     void adopt(faiss::IndexIVF& stock);
-    std::unique_ptr<RunInvertedLists> copy_of_lists() const;
+    std::unique_ptr<faiss::InvertedLists> copy_of_lists() const;
     void copy_fields_to(IndexIVFGMM& copy) const;
     /// Learns mixture, rotation and quantizers, and fills the coarse quantizer unless it holds
     /// nlist vectors.
@@ -183,15 +192,15 @@ protected:
     void check_mergeable(const faiss::Index& other) const;
     void refuse_with_copies(const char* what) const;
     void refuse_with_blocks(const char* what) const;
-    /// Throws what stock code would throw inside of an OpenMP region, which ends the process: a scanner
-    /// that plain lists cannot have for these parameters.
-    void ask_for_scanner(const faiss::SearchParameters* params) const;
     /// Throws for NaN or Inf in x [n, d], naming the first row.
     void refuse_rows_not_finite(const char* what, int64_t n, const float* x) const;
     size_t distinct_members(const faiss::IDSelector& selector) const;
 
 private:
     RunInvertedLists* lists();
+    MixtureLists* kept() const; ///< the lists, where they are of this library; else null
+    std::unique_ptr<GMMQuantizer> own_quantizer_like(const faiss::Index& flat) const;
+    void learn_codec(CoarseState& state, size_t n, const float* x);
     void count_means(size_t means) const;
     bool is_flat() const; ///< the quantizer compares all means
     void
@@ -235,12 +244,14 @@ private:
     bool take_memo(const std::string& text);
     void keep_memo();
 
-    std::shared_ptr<const RunInvertedLists::IndexMemo> memo_; ///< ends with this index
+    std::shared_ptr<const MixtureLists::IndexMemo> memo_; ///< ends with this index
     std::vector<TrainingProgress> history_;
     BuildTimes times_;
-    std::shared_ptr<const CoarseState>
-            plain_state_; ///< of a codec whose lists stay plain; else null
 };
+
+/// How an IndexIVFGMMOf is made of a stock index: constructor by constructor.
+struct TakeOver {};
+struct InPlaceOf {};
 
 /// An IVF index over a Gaussian mixture. Codec: a stock IVF class, which this is in every
 /// dynamic_cast.
@@ -255,14 +266,12 @@ public:
     /// codec: what the stock constructor takes behind nlist, the metric among it.
     template <class... Arguments>
     IndexIVFGMMOf(size_t d, size_t nlist, Arguments... codec)
-            : Codec(new GMMQuantizer(static_cast<int64_t>(d), metric_among(codec...)),
-                    d,
-                    nlist,
-                    codec...) {
-        static_cast<faiss::IndexIVF*>(this)->own_fields =
-                true; // SpectralHash has another of that name
-        attach();
-    }
+            : IndexIVFGMMOf(
+                      std::make_unique<GMMQuantizer>(
+                              static_cast<int64_t>(d), metric_among(codec...)),
+                      d,
+                      nlist,
+                      codec...) {}
     template <class... Arguments>
     IndexIVFGMMOf(faiss::Index* quantizer, size_t d, size_t nlist, Arguments... codec)
             : Codec(quantizer, d, nlist, codec...) {
@@ -272,14 +281,22 @@ public:
     /// Over quantizer, lists and codes of a stock index whose lists are of this library: read from a file by
     /// stock code, or copied. They are this index's from here on, and `stock` is only good to be destroyed. Throws
     /// faiss::FaissException where they do not fit together; `stock` is then as it was.
-    struct TakeOver {};
     IndexIVFGMMOf(TakeOver, Codec& stock) : Codec(stock) {
-        this->own_fields = false;
-        this->own_invlists = false;
+        own_nothing();
         at_faiss_seam([&] {
-            check_codec();
+            check_codec(stock);
             adopt(stock);
         });
+        take_parts<Codec>(*this, stock);
+    }
+
+    /// An untrained index with the codec, the parameters and the quantizer of a stock one; in place of a flat
+    /// quantizer it owns a GMMQuantizer. `stock` is only good to be destroyed, also where this throws.
+    IndexIVFGMMOf(InPlaceOf, Codec& stock) : Codec(stock) {
+        own_nothing();
+        take_parts<Codec>(*this, stock);
+        begin_around(stock);
+        attach();
     }
 
     faiss::IndexIVF& ivf() override {
@@ -292,6 +309,7 @@ public:
     void train(int64_t n, const float* x) override {
         at_faiss_seam([&] { train_coarse(n, x); });
         Codec::train(n, x);
+        at_faiss_seam([&] { organise(); }); // what is stored keeps its place and its code
     }
 
     void add_with_ids(int64_t n, const float* x, const int64_t* xids) override {
@@ -383,7 +401,6 @@ public:
             faiss::RangeSearchResult* result,
             const faiss::SearchParameters* params = nullptr) const override {
         if (run_lists() == nullptr) {
-            ask_for_scanner(params);
             Codec::range_search(n, x, radius, result, params);
         } else {
             range_search_nprobe(n, x, radius, result, params);
@@ -405,7 +422,6 @@ public:
             refuse_with_blocks("range search of given lists");
         }
         if (run_lists() == nullptr) {
-            ask_for_scanner(params);
             Codec::range_search_preassigned(
                     n, x, radius, keys, coarse_dis, result, store_pairs, params, stats);
         } else {
@@ -487,16 +503,18 @@ public:
 
     std::unique_ptr<faiss::IndexIVF> copy(faiss::Cloner& cloner) const override {
         return at_faiss_seam([&]() -> std::unique_ptr<faiss::IndexIVF> {
-            std::unique_ptr<RunInvertedLists> lists = copy_of_lists();
-            std::unique_ptr<faiss::Index> quantizer(cloner.clone_Index(this->quantizer));
-            Codec parts(static_cast<const Codec&>(*this));
-            parts.quantizer = quantizer.release();
-            parts.invlists = lists.release();
-            parts.own_fields = parts.own_invlists = true;
-            auto copied = std::make_unique<IndexIVFGMMOf>(TakeOver(), parts);
+            std::unique_ptr<faiss::InvertedLists> lists = copy_of_lists();
+            const std::unique_ptr<Codec> parts = codec_alone(cloner);
+            parts->invlists = lists.release();
+            parts->own_invlists = true;
+            auto copied = std::make_unique<IndexIVFGMMOf>(TakeOver(), *parts);
             copy_fields_to(*copied);
             return copied;
         });
+    }
+
+    std::unique_ptr<faiss::IndexIVF> stock_copy(faiss::Cloner& cloner) const override {
+        return codec_alone(cloner);
     }
 
 protected:
@@ -512,19 +530,63 @@ protected:
     }
 
 private:
-    /// That what our own loops read of the codec is there.
-    void check_codec() const {
+    template <class... Arguments>
+    IndexIVFGMMOf(
+            std::unique_ptr<GMMQuantizer> quantizer, size_t d, size_t nlist, Arguments... codec)
+            : Codec(quantizer.get(), d, nlist, codec...) {
+        static_cast<faiss::IndexIVF*>(this)->own_fields =
+                true; // SpectralHash has another of that name
+        static_cast<void>(quantizer.release());
+        attach();
+    }
+
+    /// After a copy construction.
+    void own_nothing() noexcept {
+        forget_parts<Codec>(*this);
+        faiss::IndexIVF& index = *this;
+        index.own_fields = index.own_invlists = false;
+    }
+    std::unique_ptr<Codec> codec_alone(faiss::Cloner& cloner) const {
+        const Codec& original = *this;
+        auto alone = std::make_unique<Codec>(original);
+        forget_parts(*alone);
+        faiss::IndexIVF& index = *alone;
+        index.own_fields = index.own_invlists = false;
+        index.invlists = nullptr;
+        clone_parts(*alone, original, cloner);
+        index.quantizer = cloner.clone_Index(this->quantizer);
+        index.own_fields = true;
+        return alone;
+    }
+
+    /// That what our own loops read of the codec, and stock code of blocks, is there.
+    static void check_codec(const Codec& stock) {
         if constexpr (std::is_same_v<Codec, faiss::IndexIVFScalarQuantizer>) {
-            const size_t ranges = 2 * static_cast<size_t>(this->d);
-            const bool has_ranges = this->sq.qtype == faiss::ScalarQuantizer::QT_8bit;
-            if (this->sq.d != static_cast<size_t>(this->d) ||
-                (has_ranges && this->is_trained && this->sq.trained.size() != ranges)) {
-                throw Error(
-                        {"making an IVFGMM index of a stock one",
-                         "a scalar quantizer of another dimension",
-                         "that of the index",
-                         "read an undamaged copy of the file, or build the index again"});
-            }
+            const size_t ranges = 2 * static_cast<size_t>(stock.d);
+            const bool has_ranges = stock.sq.qtype == faiss::ScalarQuantizer::QT_8bit;
+            require_codec(
+                    stock.sq.d == static_cast<size_t>(stock.d) &&
+                            !(has_ranges && stock.is_trained && stock.sq.trained.size() != ranges),
+                    "a scalar quantizer of another dimension",
+                    "that of the index");
+        }
+        if constexpr (std::is_base_of_v<faiss::IndexIVFFastScan, Codec>) {
+            const auto* lists = dynamic_cast<const MixtureBlockLists*>(stock.invlists);
+            const auto entries = static_cast<size_t>(stock.bbs);
+            require_codec(
+                    lists != nullptr && lists->n_per_block == entries &&
+                            lists->block_size == entries * (stock.M2 / 2),
+                    "blocks of another form",
+                    "lists in the blocks that the codec reads");
+        }
+    }
+    static void require_codec(bool holds, const char* given, const char* allowed) {
+        if (!holds) {
+            throw Error(
+                    {"making an IVFGMM index of a stock one",
+                     given,
+                     allowed,
+                     "read an undamaged copy of the file, or build the index again"});
         }
     }
     static std::optional<StoredRows> rows_of(const faiss::ScalarQuantizer& sq, bool by_residual) {

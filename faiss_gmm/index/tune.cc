@@ -27,6 +27,7 @@
 #include <fmt/format.h>
 
 #include "faiss_gmm/index/budgeted_search.h"
+#include "faiss_gmm/index/codecs.h"
 #include "faiss_gmm/index/defaults.h"
 #include "faiss_gmm/index/exact_neighbours.h"
 #include "faiss_gmm/index/faiss_error.h"
@@ -503,6 +504,11 @@ void check(const faiss::IndexIVF& ivf, const TuningParameters& parameters) {
         refuse(ivf.is_trained ? "an index without vectors" : "an index that is not trained",
                "an index that is trained and filled",
                "call train() and add() first");
+    }
+    if (keeps_plain_lists(ivf)) {
+        refuse("an index of a codec whose lists stay plain (FastScan, spectral hashes)",
+               "a codec in runs, or Flat, whose distances can be compared with the true ones",
+               "set nprobe by a measurement of your own");
     }
     if (parameters.k < 1) {
         refuse(fmt::format("k = {}", parameters.k), "k from 1", "ask for at least one result");

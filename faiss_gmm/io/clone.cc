@@ -7,6 +7,7 @@
 
 #include <faiss/IndexHNSW.h>
 #include <faiss/IndexRefine.h>
+#include <faiss/VectorTransform.h>
 
 #include "faiss_gmm/index/index_ivf_gmm.h"
 
@@ -57,6 +58,19 @@ faiss::Index* Cloner::clone_Index(const faiss::Index* index) {
         return cloned_graph(dynamic_cast<const faiss::IndexHNSWFlat&>(*index), *this);
     }
     return faiss::Cloner::clone_Index(index);
+}
+
+faiss::VectorTransform* Cloner::clone_VectorTransform(const faiss::VectorTransform* transform) {
+    if (const auto* itq = dynamic_cast<const faiss::ITQTransform*>(transform)) {
+        return new faiss::ITQTransform(*itq);
+    }
+    if (const auto* unit = dynamic_cast<const faiss::NormalizationTransform*>(transform)) {
+        return new faiss::NormalizationTransform(*unit);
+    }
+    if (const auto* centred = dynamic_cast<const faiss::CenteringTransform*>(transform)) {
+        return new faiss::CenteringTransform(*centred);
+    }
+    return faiss::Cloner::clone_VectorTransform(transform);
 }
 
 faiss::Index* clone_index(const faiss::Index& index) {

@@ -7,11 +7,12 @@
 
 namespace faiss_gmm {
 
-/// FAISS's cloner, which knows IndexIVFGMM too, inside wrappers as well, and IndexRefine and IndexHNSWFlat in every version
-/// of FAISS.
+/// FAISS's cloner, which knows IndexIVFGMM too, inside wrappers as well, and IndexRefine, IndexHNSWFlat and every
+/// transformation that index_factory makes in every version of FAISS.
 /// (FAISS's own refuses an IndexIVFGMM: its lists are of a class that it does not know.)
 struct Cloner : faiss::Cloner {
     faiss::Index* clone_Index(const faiss::Index* index) override;
+    faiss::VectorTransform* clone_VectorTransform(const faiss::VectorTransform* transform) override;
 };
 
 /// The same index again: vectors, runs, parameters, callbacks. The mixture, which never changes, is shared. The

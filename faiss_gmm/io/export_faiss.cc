@@ -5,12 +5,7 @@
 #include <algorithm>
 #include <memory>
 #include <numeric>
-#include <typeinfo>
 #include <vector>
-
-#include <faiss/IndexFlat.h>
-#include <faiss/IndexIVFFlat.h>
-#include <faiss/IndexScalarQuantizer.h>
 
 #include "faiss_gmm/index/index_ivf_gmm.h"
 #include "faiss_gmm/io/clone.h"
@@ -93,28 +88,18 @@ Entries exported_list(
     return entries;
 }
 
-/// Codec of the index alone; null for another codec.
-template <class Codec>
-std::unique_ptr<faiss::IndexIVF>
-stock_of(const faiss::IndexIVF& index, faiss::Cloner& cloner, ExportedLists which) {
-    const auto* ours = dynamic_cast<const IndexIVFGMMOf<Codec>*>(&index);
-    if (ours == nullptr) {
-        return nullptr;
+/// Stock lists with the entries of ours.
+std::unique_ptr<faiss::InvertedLists>
+exported_lists(const faiss::IndexIVF& index, const RunInvertedLists* runs, ExportedLists which) {
+    if (const auto* blocks = dynamic_cast<const MixtureBlockLists*>(index.invlists)) {
+        return blocks->stock_copy();
     }
     auto lists = std::make_unique<faiss::ArrayInvertedLists>(index.nlist, index.code_size);
     for (size_t l = 0; l < index.nlist; l++) {
-        const Entries entries = exported_list(index, ours->run_lists(), l, which);
+        const Entries entries = exported_list(index, runs, l, which);
         lists->add_entries(l, entries.ids.size(), entries.ids.data(), entries.codes.data());
     }
-    std::unique_ptr<faiss::Index> quantizer(cloner.clone_Index(index.quantizer));
-    auto stock = std::make_unique<Codec>(
-            static_cast<const Codec&>(*ours)); // its own fields, not the parts
-    stock->own_fields = stock->own_invlists = false;
-    stock->direct_map = faiss::DirectMap();
-    stock->quantizer = quantizer.release();
-    stock->invlists = lists.release();
-    stock->own_fields = stock->own_invlists = true;
-    return stock;
+    return lists;
 }
 
 /// Clones wrappers, and exports what lies in them.
@@ -122,21 +107,16 @@ struct Exporter : Cloner {
     ExportedLists which = ExportedLists::as_stored;
 
     faiss::Index* clone_Index(const faiss::Index* index) override {
-        if (dynamic_cast<const IndexIVFGMM*>(index) == nullptr) {
+        const auto* ours = dynamic_cast<const IndexIVFGMM*>(index);
+        if (ours == nullptr) {
             return Cloner::clone_Index(index);
         }
-        const auto& ivf = dynamic_cast<const faiss::IndexIVF&>(*index);
-        std::unique_ptr<faiss::IndexIVF> stock = stock_of<faiss::IndexIVFFlat>(ivf, *this, which);
-        if (!stock) {
-            stock = stock_of<faiss::IndexIVFScalarQuantizer>(ivf, *this, which);
-        }
-        if (!stock) {
-            throw_faiss(
-                    {"exporting an IVFGMM index",
-                     typeid(*index).name(),
-                     "an index over IndexIVFFlat or IndexIVFScalarQuantizer",
-                     "build the index by index_factory"});
-        }
+        std::unique_ptr<faiss::InvertedLists> lists =
+                exported_lists(ours->ivf(), ours->run_lists(), which);
+        std::unique_ptr<faiss::IndexIVF> stock = ours->stock_copy(*this);
+        stock->direct_map = faiss::DirectMap();
+        stock->invlists = lists.release();
+        stock->own_invlists = true;
         return stock.release();
     }
 };

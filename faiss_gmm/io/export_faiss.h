@@ -14,14 +14,14 @@ enum class ExportedLists {
 
 /// The index in classes of FAISS alone, which any program reads without this library: the IVF index of the codec
 /// over a flat quantizer (or a clone of another), plain lists in memory, each in ascending order of ids
-/// (as IDSelectorRange::assume_sorted wants them). Wrappers are cloned around it; an index that is no
+/// (as IDSelectorRange::assume_sorted wants them; blocks of FastScan codecs as they are). Wrappers are cloned around it; an index that is no
 /// IndexIVFGMM is cloned as it is. No direct map is made. The caller owns the result.
 ///
 /// Searched with nprobe lists it compares all they hold, so it finds what stock finds over these lists. Where a vector
 /// stands in several (copies, or with_guests) stock search may return its id several times, and ntotal counts it
 /// once. A guest's code is the codec's for the list it stands in.
 ///
-/// Throws faiss::FaissException for codecs other than those of index_factory; std::bad_alloc.
+/// Throws faiss::FaissException for what FAISS does not clone; std::bad_alloc.
 faiss::Index*
 export_faiss(const faiss::Index& index, ExportedLists lists = ExportedLists::as_stored);
 

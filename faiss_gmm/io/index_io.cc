@@ -22,7 +22,7 @@
 
 #include <faiss/index_io.h>
 
-#include "faiss_gmm/index/index_ivf_gmm.h"
+#include "faiss_gmm/index/codecs.h"
 #include "faiss_gmm/index/wrappers.h"
 #include "faiss_gmm/io/atomic_file.h"
 #include "faiss_gmm/runs/detail/checksum.h"
@@ -156,19 +156,9 @@ uint64_t verified_bytes(const std::string& path, const File& file) {
     return body;
 }
 
-/// Ours in place of the stock index of that very class; null for another.
-template <class Codec> std::unique_ptr<faiss::Index> taken_over(faiss::Index* stock) {
-    if (typeid(*stock) != typeid(Codec)) {
-        return nullptr;
-    }
-    using Ours = IndexIVFGMMOf<Codec>;
-    return std::make_unique<Ours>(typename Ours::TakeOver(), dynamic_cast<Codec&>(*stock));
-}
-
-bool is_over_our_lists(const faiss::Index* index) {
-    const auto* ivf = dynamic_cast<const faiss::IndexIVF*>(index);
-    return ivf != nullptr && dynamic_cast<const IndexIVFGMM*>(index) == nullptr &&
-           dynamic_cast<const RunInvertedLists*>(ivf->invlists) != nullptr;
+bool is_over_our_lists(const faiss::IndexIVF& index) {
+    return dynamic_cast<const IndexIVFGMM*>(&index) == nullptr &&
+           dynamic_cast<const MixtureLists*>(index.invlists) != nullptr;
 }
 
 } // namespace
@@ -223,18 +213,16 @@ faiss::Index* read_index(const std::string& path, int io_flags) {
 faiss::Index* promote(faiss::Index* index) {
     register_lists_io();
     faiss::Index** const slot = innermost_slot(&index);
-    if (!is_over_our_lists(*slot)) {
+    auto* stock = dynamic_cast<faiss::IndexIVF*>(*slot);
+    if (stock == nullptr || !is_over_our_lists(*stock)) {
         return index;
     }
-    std::unique_ptr<faiss::Index> ours = taken_over<faiss::IndexIVFFlat>(*slot);
-    if (!ours) {
-        ours = taken_over<faiss::IndexIVFScalarQuantizer>(*slot);
-    }
+    std::unique_ptr<faiss::IndexIVF> ours = taken_over(*stock);
     if (!ours) {
         throw_faiss(
                 {"making an IVFGMM index of a stock one",
-                 fmt::format("a {} over lists of this library", typeid(**slot).name()),
-                 "IndexIVFFlat and IndexIVFScalarQuantizer",
+                 fmt::format("a {} over lists of this library", typeid(*stock).name()),
+                 "the codecs of faiss_gmm/index/codecs.h",
                  "use the index as a stock one"});
     }
     delete *slot;

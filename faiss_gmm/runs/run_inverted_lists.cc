@@ -30,7 +30,6 @@
 #include "faiss_gmm/runs/component_ranking.h"
 #include "faiss_gmm/runs/large_array.h"
 #include "faiss_gmm/runs/parallel.h"
-#include "faiss_gmm/runs/run_lists_io.h"
 #include "faiss_gmm/runs/split.h"
 #include "faiss_gmm/runs/vector_ops.h"
 #include "faiss_gmm/train/finite_rows.h"
@@ -81,10 +80,8 @@ struct RunInvertedLists::SplitList {
 };
 
 RunInvertedLists::RunInvertedLists(std::unique_ptr<faiss::InvertedLists> inner)
-        : faiss::InvertedLists(inner->nlist, inner->code_size), inner_(std::move(inner)),
-          state_(std::make_shared<CoarseState>()) {
+        : faiss::InvertedLists(inner->nlist, inner->code_size), inner_(std::move(inner)) {
     directory_.lists.resize(nlist);
-    register_lists_io();
 }
 
 RunInvertedLists::~RunInvertedLists() = default;
@@ -165,17 +162,12 @@ void RunInvertedLists::make_room(const std::vector<size_t>& arriving) {
 }
 
 void RunInvertedLists::set_state(std::shared_ptr<const CoarseState> state) {
-    state_ = std::move(state);
+    MixtureLists::set_state(std::move(state));
     forget_runs();
     directory_.take_shape(state_->spill, state_->sketched);
 }
 
-std::string RunInvertedLists::kept_for_index() const {
-    const auto index = index_.lock();
-    return index ? (*index)() : memo_;
-}
-
-std::unique_ptr<RunInvertedLists> RunInvertedLists::copy() const {
+std::unique_ptr<faiss::InvertedLists> RunInvertedLists::copy() const {
     const auto* in_memory = dynamic_cast<const faiss::ArrayInvertedLists*>(inner_.get());
     if (in_memory == nullptr || typeid(*in_memory) != typeid(faiss::ArrayInvertedLists)) {
         throw Error(
@@ -189,7 +181,7 @@ std::unique_ptr<RunInvertedLists> RunInvertedLists::copy() const {
     lists->state_ = state_;
     lists->directory_ = directory_;
     lists->directory_.pack(); // out of the array that it shares with this one
-    lists->memo_ = kept_for_index();
+    lists->keep_for_index(kept_for_index());
     lists->engine = engine;
     return lists;
 }

@@ -6,29 +6,16 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include <faiss/invlists/InvertedLists.h>
 
-#include "faiss_gmm/mixture/gaussian_mixture.h"
-#include "faiss_gmm/runs/query_difficulty.h"
-#include "faiss_gmm/runs/run_codec.h"
+#include "faiss_gmm/runs/mixture_lists.h"
 #include "faiss_gmm/runs/run_directory.h"
-#include "faiss_gmm/spill/spill_policy.h"
 #include "faiss_gmm/train/engine.h"
 
 namespace faiss_gmm {
-
-/// What is learnt once and shared by the index, its quantizer and its lists.
-struct CoarseState {
-    GaussianMixture mixture; ///< K = 0 until trained
-    SpillPolicy spill;
-    RunCodec codec;
-    QueryDifficulty difficulty;
-    bool sketched = false; ///< vectors have sketches inside their runs
-};
 
 /// Decodes entries [first, first + n) of a list into x [n, d].
 using DecodeEntries = std::function<void(size_t list, size_t first, size_t n, float* x)>;
@@ -43,7 +30,7 @@ struct OrganiseTimes {
 ///
 /// Threads: as faiss::InvertedLists (reads together; writes to different lists together);
 /// organise(), compact(), set_state() and forget_runs() alone.
-class RunInvertedLists : public faiss::InvertedLists {
+class RunInvertedLists : public faiss::InvertedLists, public MixtureLists {
 public:
     /// Over empty or filled lists, owned from here on.
     explicit RunInvertedLists(std::unique_ptr<faiss::InvertedLists> inner);
@@ -77,17 +64,10 @@ public:
     /// Where runs are placed; an index sets it before it organises. Never stored.
     EngineParameters engine = exact_engine();
 
-    /// Takes a newly learnt state; the directory starts empty.
-    void set_state(std::shared_ptr<const CoarseState> state);
+    /// The directory starts empty.
+    void set_state(std::shared_ptr<const CoarseState> state) override;
     /// Leaves plain lists, until organise().
     void forget_runs() noexcept;
-    const CoarseState& state() const {
-        return *state_;
-    }
-    /// The same, to be shared with the quantizer.
-    const std::shared_ptr<const CoarseState>& shared_state() const {
-        return state_;
-    }
     const RunDirectory& directory() const {
         return directory_;
     }
@@ -115,21 +95,7 @@ public:
     /// follows from it is made anew. Throws Error for a directory that does not pass check_structure(); the
     /// lists are then plain.
     void restore(std::shared_ptr<const CoarseState> state, RunDirectory directory);
-    /// The same lists and runs again, entries and all; the state is shared. Throws Error where the inner lists
-    /// are of a class that cannot be copied.
-    std::unique_ptr<RunInvertedLists> copy() const;
-
-    /// What the index over the lists wants to find again after they were written and read, in a form of
-    /// its own; the lists only keep it.
-    using IndexMemo = std::function<std::string()>;
-    void keep_for_index(std::string memo) {
-        memo_ = std::move(memo);
-    }
-    /// Asked for it when it is needed, as long as the index lives.
-    void ask_index(std::weak_ptr<const IndexMemo> index) {
-        index_ = std::move(index);
-    }
-    std::string kept_for_index() const;
+    std::unique_ptr<faiss::InvertedLists> copy() const override;
 
 private:
     struct SplitList;
@@ -173,10 +139,7 @@ private:
     void check_list(size_t list, const DecodeEntries& decode) const;
 
     std::unique_ptr<faiss::InvertedLists> inner_;
-    std::shared_ptr<const CoarseState> state_;
     RunDirectory directory_;
-    std::string memo_;
-    std::weak_ptr<const IndexMemo> index_;
 };
 
 } // namespace faiss_gmm

@@ -314,7 +314,8 @@ INSTANTIATE_TEST_SUITE_P(All, CodecsInRuns, testing::ValuesIn(codecs_in_runs()),
 class CodecsInPlainLists : public EveryCodec {};
 
 TEST_P(CodecsInPlainLists, AreSearchedByTheStockClass) {
-    EXPECT_EQ(ours_->run_lists(), nullptr);
+    EXPECT_EQ(ours_->run_lists() == nullptr, has_code_blocks(*index_));
+    EXPECT_FALSE(!has_code_blocks(*index_) && ours_->run_lists()->has_runs());
     EXPECT_EQ(ours_->mixture().K, nlist);
     EXPECT_EQ(ours_->mixture().means.size(), nlist * d);
     EXPECT_FALSE(ours_->stores_copies());

@@ -14,53 +14,28 @@
 
 namespace faiss_gmm {
 
-/// The copy of a product of additive quantizers would delete the parts of the original.
-template <class Codec> auto release_parts(Codec& twin, int) -> decltype((void)twin.prq) {
-    twin.prq.quantizers.clear();
-}
-template <class Codec> auto release_parts(Codec& twin, int) -> decltype((void)twin.plsq) {
-    twin.plsq.quantizers.clear();
-}
-template <class Codec> void release_parts(Codec&, long) {}
-
 template <class Codec>
 bool make_stock_twin(const faiss::IndexIVF& ours, std::unique_ptr<faiss::IndexIVF>& made) {
     if (typeid(ours) != typeid(IndexIVFGMMOf<Codec>)) {
         return false;
     }
     auto twin = std::make_unique<Codec>(dynamic_cast<const Codec&>(ours));
-    if constexpr (std::is_same_v<Codec, faiss::IndexIVFSpectralHash>) {
-        twin->own_fields = false; // its transformation
-    }
-    release_parts(*twin, 0);
+    forget_parts(*twin);
     made = std::move(twin);
     made->own_fields = made->own_invlists = false;
     return true;
 }
 template <class... Codecs>
-std::unique_ptr<faiss::IndexIVF> first_twin(const faiss::IndexIVF& ours) {
+std::unique_ptr<faiss::IndexIVF> first_twin(const faiss::IndexIVF& ours, CodecList<Codecs...>) {
     std::unique_ptr<faiss::IndexIVF> made;
     const bool known = (make_stock_twin<Codecs>(ours, made) || ...);
-    EXPECT_TRUE(known) << "a codec that stock_twin.h does not list";
+    EXPECT_TRUE(known) << "a codec that codecs.h does not list";
     return made;
 }
 
 /// A stock index over the very lists, codec and quantizer of ours, which must outlive it.
 inline std::unique_ptr<faiss::IndexIVF> stock_twin(const faiss::IndexIVF& ours) {
-    return first_twin<
-            faiss::IndexIVFFlat,
-            faiss::IndexIVFScalarQuantizer,
-            faiss::IndexIVFPQ,
-            faiss::IndexIVFResidualQuantizer,
-            faiss::IndexIVFLocalSearchQuantizer,
-            faiss::IndexIVFProductResidualQuantizer,
-            faiss::IndexIVFProductLocalSearchQuantizer,
-            faiss::IndexIVFPQFastScan,
-            faiss::IndexIVFResidualQuantizerFastScan,
-            faiss::IndexIVFLocalSearchQuantizerFastScan,
-            faiss::IndexIVFProductResidualQuantizerFastScan,
-            faiss::IndexIVFProductLocalSearchQuantizerFastScan,
-            faiss::IndexIVFSpectralHash>(ours);
+    return first_twin(ours, StockCodecs());
 }
 
 /// The first k results of each query that the selector lets pass.
