@@ -2,24 +2,29 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // The contract, string by string: what each index does, or who refuses it and with which words. A further
-// thing to be asked of every index is a field of Row and an entry of columns().
+// thing to be asked of every index is a field of Row and an entry of columns(). What was seen is recorded as
+// properties of the test, which contrib/support_table.py makes a table of.
 #include <functional>
 #include <set>
 
 #include <faiss/IndexPreTransform.h>
+#include <faiss/IndexRefine.h>
 #include <faiss/VectorTransform.h>
 #include <faiss/index_factory.h>
 #include <gtest/gtest.h>
 
 #include "faiss_gmm/factory/index_factory.h"
 #include "faiss_gmm/index/wrappers.h"
+#include "faiss_gmm/io/clone.h"
+#include "faiss_gmm/io/export_faiss.h"
 #include "tests/index/index_fixture.h"
 #include "tests/index/stock_twin.h"
+#include "tests/io/io_fixture.h"
 
 namespace faiss_gmm {
 namespace {
 
-constexpr size_t rows = 2000, queries = 40, d = 32, nlist = 8, k = 10;
+constexpr size_t rows = 1000, queries = 30, d = 32, nlist = 8, k = 10;
 constexpr auto l2 = faiss::METRIC_L2, ip = faiss::METRIC_INNER_PRODUCT;
 
 /// What becomes of a request: it works, or the message holds these words.
@@ -46,6 +51,7 @@ struct Row {
     Cell search_parameters; ///< nprobe and a selector, for one search
     Cell range_search, remove_ids, reconstruct;
     std::vector<faiss::MetricType> metrics = {l2, ip};
+    Cell written{}, cloned{}, exported{}; ///< all work
 };
 
 void PrintTo(const Row& row, std::ostream* out) {
@@ -70,6 +76,8 @@ std::string stock_string(std::string text) {
 
 /// Rounds of training that a test can wait for.
 void hurry(faiss::Index* index) {
+    faiss::Index* outermost = index;
+    hurry_codec(dynamic_cast<faiss::IndexIVF&>(**innermost_slot(&outermost)));
     if (auto* chain = dynamic_cast<faiss::IndexPreTransform*>(index)) {
         for (faiss::VectorTransform* transform : chain->chain) {
             if (auto* opq = dynamic_cast<faiss::OPQMatrix*>(transform)) {
@@ -78,6 +86,22 @@ void hurry(faiss::Index* index) {
             }
         }
     }
+}
+
+/// "given" of our four parts.
+std::string reason_of(const std::string& message) {
+    const std::string begin = ": given ", end = "; allowed: ";
+    const size_t at = message.find(begin) + begin.size();
+    return message.substr(at, message.find(end) - at);
+}
+
+/// A cell of the table: what was said, and by whom; nothing was said where it works.
+std::string in_words(const std::string& message, const Cell& cell) {
+    if (message.empty()) {
+        return "works";
+    }
+    return cell.refused_by == Cell::By::us ? "we refuse: " + reason_of(message)
+                                           : std::string("FAISS refuses: ") + cell.words;
 }
 
 class EveryString : public testing::TestWithParam<std::tuple<Row, faiss::MetricType>> {
@@ -119,6 +143,7 @@ protected:
         } else {
             oracle_.add(rows, base_.data());
         }
+        outermost_ = index_.get();
         slot_ = innermost_slot(&outermost_);
         ivf_ = dynamic_cast<faiss::IndexIVF*>(*slot_);
         ours_ = dynamic_cast<IndexIVFGMM*>(ivf_);
@@ -134,6 +159,24 @@ protected:
         *slot_ = ivf_;
         return found;
     }
+    /// Of another index that should be this one.
+    void expect_the_same(faiss::Index& other) {
+        EXPECT_EQ(other.ntotal, index_->ntotal);
+        faiss::Index* outermost = &other;
+        auto* theirs = dynamic_cast<faiss::IndexIVF*>(*innermost_slot(&outermost));
+        ASSERT_EQ(typeid(*theirs), typeid(*ivf_));
+        const auto& ours = dynamic_cast<IndexIVFGMM&>(*theirs);
+        EXPECT_EQ(ours.mixture().means, ours_->mixture().means);
+        EXPECT_EQ(ours.stores_copies(), ours_->stores_copies());
+        ours.check();
+        for (const size_t nprobe : {size_t{2}, nlist}) {
+            ivf_->nprobe = theirs->nprobe = nprobe;
+            const Results a = search(*index_, queries_, k), b = search(other, queries_, k);
+            EXPECT_EQ(a.labels, b.labels) << "nprobe " << nprobe;
+            EXPECT_EQ(a.distances, b.distances) << "nprobe " << nprobe;
+        }
+        EXPECT_EQ(stock_bytes(*index_), stock_bytes(other));
+    }
     void expect_sound_ids(const Results& got) const {
         for (size_t i = 0; i < got.n; i++) {
             std::set<int64_t> seen;
@@ -144,6 +187,17 @@ protected:
             }
         }
     }
+    bool is_in_blocks() const {
+        return has_code_blocks(*ivf_);
+    }
+    /// How the lists hold vectors, in the words of the table.
+    const char* kind_of_lists() const {
+        const RunInvertedLists* lists = ours_->run_lists();
+        if (lists == nullptr || !lists->has_runs()) {
+            return ours_->stores_copies() ? "copies, no runs" : "plain lists";
+        }
+        return lists->directory().sketched ? "runs and sketches" : "runs";
+    }
     bool is_graph() const {
         return row().text.find("_HNSW") != std::string::npos;
     }
@@ -153,12 +207,16 @@ protected:
     std::vector<float> queries_ = float_rows(queries, d, seed_ + 1);
     Oracle oracle_{d, metric()};
     std::unique_ptr<faiss::Index> index_{faiss_gmm::index_factory(d, row().text.c_str(), metric())};
-    faiss::Index* outermost_ = index_.get();
+    faiss::Index* outermost_ = nullptr;
     faiss::Index** slot_ = nullptr;
     faiss::IndexIVF* ivf_ = nullptr;
     IndexIVFGMM* ours_ = nullptr;
 
 public:
+    void search_as_stock();
+    void write_and_read();
+    void clone();
+    void export_to_stock();
     void search_with_parameters();
     void search_a_range();
     void remove_some();
@@ -173,7 +231,10 @@ struct Column {
 };
 const std::vector<Column>& columns() {
     static const std::vector<Column> all = {
-            {"search parameters", &Row::search_parameters, &EveryString::search_with_parameters},
+            {"written_and_read", &Row::written, &EveryString::write_and_read},
+            {"cloned", &Row::cloned, &EveryString::clone},
+            {"exported", &Row::exported, &EveryString::export_to_stock},
+            {"search_parameters", &Row::search_parameters, &EveryString::search_with_parameters},
             {"range_search", &Row::range_search, &EveryString::search_a_range},
             {"reconstruct", &Row::reconstruct, &EveryString::reconstruct_some},
             {"remove_ids",
@@ -181,6 +242,47 @@ const std::vector<Column>& columns() {
              &EveryString::remove_some}, // last: it changes the index
     };
     return all;
+}
+
+void EveryString::write_and_read() {
+    const Folder folder;
+    write_index(*index_, folder.file("index"));
+    const std::unique_ptr<faiss::Index> read(read_index(folder.file("index")));
+    expect_the_same(*read);
+    const auto through_stock_code = promoted(from_stock_bytes(stock_bytes(*index_)));
+    expect_the_same(*through_stock_code);
+}
+
+void EveryString::clone() {
+    std::unique_ptr<faiss::Index> first(clone_index(*index_));
+    const std::unique_ptr<faiss::Index> second(clone_index(*first));
+    first.reset(); // nothing of it is the other's
+    expect_the_same(*second);
+}
+
+void EveryString::export_to_stock() {
+    const std::unique_ptr<faiss::Index> exported(export_faiss(*index_));
+    const Bytes bytes = stock_bytes(*exported);
+    for (const std::string key : {"ilgm", "ilgb"}) {
+        EXPECT_EQ(std::search(bytes.begin(), bytes.end(), key.begin(), key.end()), bytes.end());
+    }
+    const std::unique_ptr<faiss::Index> read = from_stock_bytes(bytes);
+    faiss::Index* outermost = read.get();
+    auto* stock = dynamic_cast<faiss::IndexIVF*>(*innermost_slot(&outermost));
+    EXPECT_EQ(dynamic_cast<IndexIVFGMM*>(stock), nullptr);
+    for (faiss::Index* refined : {outermost_, outermost}) { // what ties leave out is found too
+        if (auto* refine = dynamic_cast<faiss::IndexRefine*>(refined)) {
+            refine->k_factor = static_cast<float>(rows) / k;
+        }
+    }
+    for (const size_t nprobe : {size_t{2}, nlist}) {
+        stock->nprobe = nprobe;
+        const Results got = search(*read, queries_, k), wanted = search_twin(nprobe);
+        if (is_in_blocks()) { // entries stand in the same order
+            EXPECT_EQ(got.labels, wanted.labels);
+        }
+        EXPECT_EQ(got.distances, wanted.distances) << "nprobe " << nprobe;
+    }
 }
 
 void EveryString::search_with_parameters() {
@@ -261,7 +363,7 @@ void EveryString::reconstruct_some() {
     }
 }
 
-TEST_P(EveryString, TrainsAddsAndSearches) {
+void EveryString::search_as_stock() {
     EXPECT_EQ(index_->ntotal, static_cast<int64_t>(rows));
     ours_->check();
     EXPECT_EQ(ours_->mixture().K, nlist);
@@ -299,13 +401,19 @@ TEST_P(EveryString, TrainsAddsAndSearches) {
 }
 
 TEST_P(EveryString, DoesOrSaysWhoDoesNot) {
+    RecordProperty("string", row().text);
+    RecordProperty("metric", metric() == l2 ? "L2" : "IP");
+    RecordProperty("lists", kind_of_lists());
+    search_as_stock();
     for (const Column& column : columns()) {
         SCOPED_TRACE(column.name);
         const Cell& expected = row().*column.expected;
         if (expected.refused_by == Cell::By::faiss_errs) {
+            RecordProperty(column.name, std::string("FAISS errs: ") + expected.words);
             continue;
         }
         const std::string message = refusal([&] { (this->*column.ask)(); });
+        RecordProperty(column.name, in_words(message, expected));
         const bool may_work =
                 expected.refused_by == Cell::By::nobody ||
                 (expected.refused_by == Cell::By::faiss && FAISS_GMM_FAISS_AT_LEAST(1, 8));
@@ -323,7 +431,6 @@ TEST_P(EveryString, DoesOrSaysWhoDoesNot) {
 
 std::vector<Row> all_rows() {
     const Cell no_parameters = faiss_refuses("search params not supported for this index");
-    const Cell no_selector = faiss_refuses("!sel");
     const Cell no_range = faiss_refuses("not implemented");
     const Cell no_removal = faiss_refuses("remove_ids not implemented for this type of index");
     const Cell no_decoding = faiss_refuses("reconstruct_from_offset not implemented");
@@ -351,11 +458,12 @@ std::vector<Row> all_rows() {
             in_runs("IVFGMM8,PQ4x4"), // with polysemous training
             in_runs("IVFGMM8,PQ16np"),
             in_runs("IVFGMM8,PQ16x4np"),
-            in_runs("IVFGMM8,RQ4x6"),
+            in_runs("IVFGMM8,RQ4x4"),
             in_runs("IVFGMM8,RQ2x4_2x3"),
             in_runs("IVFGMM8,RQ3x4_Nfloat"),
             in_runs("IVFGMM8,RQ3x4_Nqint8"),
-            in_runs("IVFGMM8,LSQ3x4_Ncqint8"),
+            in_runs("IVFGMM8,RQ3x6_Ncqint8"),
+            in_runs("IVFGMM8,LSQ3x4_Ncqint4"),
             in_runs("IVFGMM8,PRQ2x2x4"),
             in_runs("IVFGMM8,PRQ2x2x4_Nqint4"),
             in_runs("IVFGMM8,PLSQ2x2x4_Nfloat"),
@@ -372,8 +480,8 @@ std::vector<Row> all_rows() {
             in_blocks("IVFGMM8,PRQ2x4x4fs", {ip}),
             in_blocks("IVFGMM8,PLSQ2x2x4fsr_Nlsq2x4", {l2}),
             in_blocks("IVFGMM8,PLSQ2x2x4fs", {ip}),
-            {"IVFGMM8,ITQ32,SH", no_selector, works, works, no_decoding, {l2}},
-            {"IVFGMM8,PCAR16,SH2g", no_selector, works, works, no_decoding, {l2}},
+            {"IVFGMM8,ITQ32,SH", works, works, works, no_decoding, {l2}},
+            {"IVFGMM8,PCAR16,SH2g", works, works, works, no_decoding, {l2}},
             // Options of ours.
             in_runs("IVFGMM8(sketch=8),PQ16x4np"),
             in_runs("IVFGMM8(by_residual=false),PQ8x4np"),
@@ -426,6 +534,62 @@ std::string name_of(const testing::TestParamInfo<std::tuple<Row, faiss::MetricTy
 }
 
 INSTANTIATE_TEST_SUITE_P(All, EveryString, testing::ValuesIn(all_cells()), name_of);
+
+/// Strings that no index is made of.
+struct Refused {
+    std::string text;
+    faiss::MetricType metric;
+    Cell by;
+};
+void PrintTo(const Refused& refused, std::ostream* out) {
+    *out << refused.text;
+}
+
+class RefusedStrings : public testing::TestWithParam<Refused> {};
+
+TEST_P(RefusedStrings, SayWhoRefusesThem) {
+    const auto& [text, metric, by] = GetParam();
+    const std::string message =
+            refusal([&] { delete faiss_gmm::index_factory(d, text.c_str(), metric); });
+    EXPECT_NE(message.find(text), std::string::npos) << message;
+    EXPECT_NE(message.find("; allowed: "), std::string::npos) << message;
+    EXPECT_NE(message.find(by.words), std::string::npos) << message;
+    const std::string stock =
+            refusal([&] { delete faiss::index_factory(d, stock_string(text).c_str(), metric); });
+    EXPECT_EQ(stock.empty(), by.refused_by == Cell::By::us) << stock;
+    RecordProperty("string", text);
+    RecordProperty("metric", metric == l2 ? "L2" : "IP");
+    RecordProperty(
+            "lists",
+            (by.refused_by == Cell::By::us ? "we refuse: " : "FAISS refuses: ") +
+                    std::string(by.words));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+        All,
+        RefusedStrings,
+        testing::Values(
+                Refused{"IVFGMM8,PQ4+4",
+                        l2,
+                        we_refuse(
+                                "IVFPQR, whose refining codes stand outside of the lists, by id")},
+                Refused{"IVFGMM8,FlatDedup",
+                        l2,
+                        we_refuse("IVFFlatDedup, where an entry stands for vectors kept outside of "
+                                  "the lists, by id")},
+                Refused{"IVFGMM8,RQ8x4fs",
+                        l2,
+                        faiss_refuses("Search type must be lsq2x4 or rq2x4 for L2 metric")},
+                Refused{"IVFGMM8,PQ8x8fs", l2, faiss_refuses("could not parse")},
+                Refused{"IVFGMM8(storage=copies),PQ16x4fs",
+                        l2,
+                        we_refuse("storage=copies for a codec whose lists stay plain")},
+                Refused{"IVFGMM8(sketch=8),PQ16x4fs",
+                        l2,
+                        we_refuse("sketches for a codec whose lists stay plain")},
+                Refused{"IVFGMM8_HNSW8(covariance=diagonal),Flat",
+                        l2,
+                        we_refuse("a quantizer that searches by distance alone")}));
 
 } // namespace
 } // namespace faiss_gmm

@@ -10,13 +10,15 @@
 
 #include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/index/codecs.h"
+#include "faiss_gmm/index/tune.h"
+#include "faiss_gmm/io/clone.h"
 #include "index_fixture.h"
 #include "stock_twin.h"
 
 namespace faiss_gmm {
 namespace {
 
-constexpr size_t rows = 2000, queries = 25, d = 24, nlist = 16, k = 10;
+constexpr size_t rows = 1200, queries = 25, d = 24, nlist = 16, k = 10;
 constexpr auto l2 = faiss::METRIC_L2, ip = faiss::METRIC_INNER_PRODUCT;
 using Scalar = faiss::ScalarQuantizer;
 using Additive = faiss::AdditiveQuantizer;
@@ -60,49 +62,54 @@ std::function<Made()> without_table(faiss::MetricType metric) {
         return index;
     };
 }
-/// With fewer rounds of training and coding than a user would ask for.
-void hurry(faiss::AdditiveQuantizer& quantizer) {
-    if (auto* lsq = dynamic_cast<faiss::LocalSearchQuantizer*>(&quantizer)) {
-        lsq->train_iters = 4;
-        lsq->encode_ils_iters = 4;
-    }
-    if (auto* product = dynamic_cast<faiss::ProductAdditiveQuantizer*>(&quantizer)) {
-        for (faiss::AdditiveQuantizer* part : product->quantizers) {
-            hurry(*part);
-        }
-    }
-}
 std::function<Made()> hurried(const std::function<Made()>& make) {
     return [=] {
         Made index = make();
-        auto* in_blocks = dynamic_cast<faiss::IndexIVFAdditiveQuantizerFastScan*>(index.get());
-        hurry(in_blocks != nullptr ? *in_blocks->aq
-                                   : *dynamic_cast<faiss::IndexIVFAdditiveQuantizer&>(*index).aq);
+        hurry_codec(*index);
         return index;
     };
 }
 Made polysemous() {
-    static faiss::PolysemousTraining short_training;
-    short_training.n_iter = 5000;
     auto index = std::make_unique<IndexIVFGMMPQ>(d, nlist, 4, 8);
     index->do_polysemous_training = true;
-    index->polysemous_training = &short_training;
+    hurry_codec(*index);
     index->polysemous_ht = 14;
     return index;
 }
 
-class EveryCodec : public testing::TestWithParam<CodecSetup> {
-protected:
-    void SetUp() override {
-        if (GetParam().of_bytes) {
-            for (std::vector<float>* x : {&base_, &queries_}) {
+/// Rows, queries, and an index that holds the rows.
+struct Filled {
+    explicit Filled(const CodecSetup& setup) : index(setup.make()) {
+        if (setup.of_bytes) {
+            for (std::vector<float>* x : {&base, &queries_x}) {
                 for (float& v : *x) {
                     v = std::clamp(std::round(128 + 60 * v), 0.0f, 255.0f);
                 }
             }
         }
-        index_->train(rows, base_.data());
-        add_in_batches(*index_, base_, 900, seed_);
+        index->train(rows, base.data());
+        add_in_batches(*index, base, 500, seed);
+    }
+
+    const uint64_t seed = test_seed();
+    std::vector<float> base = float_rows(rows, d, seed);
+    std::vector<float> queries_x = float_rows(queries, d, seed + 1);
+    Made index;
+};
+/// Made once in a process, for all tests of a codec: training is what takes time.
+const Filled& filled_once(const CodecSetup& setup) {
+    static std::map<std::string, std::unique_ptr<Filled>> all;
+    std::unique_ptr<Filled>& filled = all[setup.name];
+    if (!filled) {
+        filled = std::make_unique<Filled>(setup);
+    }
+    return *filled;
+}
+
+/// Each test has a clone of the index.
+class EveryCodec : public testing::TestWithParam<CodecSetup> {
+protected:
+    void SetUp() override {
         ours_ = dynamic_cast<IndexIVFGMM*>(index_.get());
         twin_ = stock_twin(*index_);
         twin_->nprobe = nlist;
@@ -114,10 +121,10 @@ protected:
         return search(*index_, queries_, k, &params);
     }
 
-    const uint64_t seed_ = test_seed();
-    std::vector<float> base_ = float_rows(rows, d, seed_);
-    std::vector<float> queries_ = float_rows(queries, d, seed_ + 1);
-    Made index_ = GetParam().make();
+    const Filled& filled_ = filled_once(GetParam());
+    const std::vector<float>& base_ = filled_.base;
+    const std::vector<float>& queries_ = filled_.queries_x;
+    Made index_{dynamic_cast<faiss::IndexIVF*>(clone_index(*filled_.index))};
     IndexIVFGMM* ours_ = nullptr;
     Made twin_;
 };
@@ -215,9 +222,20 @@ TEST_P(CodecsInRuns, KeepTheirRunsThroughChanges) {
     twin_->ntotal = index_->ntotal;
     expect_equal_up_to_ties(searched(nlist), search(*twin_, queries_, k));
     index_->set_direct_map_type(faiss::DirectMap::Array);
-    std::vector<int64_t> changed = {5, 77, 1900};
+    std::vector<int64_t> changed = {5, 77, 1100};
     index_->update_vectors(3, changed.data(), base_.data());
     ours_->check();
+    expect_equal_up_to_ties(searched(nlist), search(*twin_, queries_, k));
+}
+
+/// What is stored keeps its list and its code, whatever it means now: as in the stock class.
+TEST_P(CodecsInRuns, TrainedAgainWhileFilledSketchesWhatTheNewCodecDecodes) {
+    const std::vector<float> others = GetParam().of_bytes ? base_ : float_rows(rows, d, 4321);
+    index_->train(rows, others.data());
+    EXPECT_EQ(index_->ntotal, static_cast<int64_t>(rows));
+    ours_->check(); // summaries and sketches are those of decoded codes
+    twin_ = stock_twin(*index_);
+    twin_->nprobe = nlist;
     expect_equal_up_to_ties(searched(nlist), search(*twin_, queries_, k));
 }
 
@@ -348,6 +366,13 @@ TEST_P(CodecsInPlainLists, TakeNeitherCopiesNorSketches) {
     expect_four_parts(refusal([&] { ours_->check_parameters(); }), "sketches");
 }
 
+TEST_P(CodecsInPlainLists, AreNotTuned) {
+    expect_four_parts(
+            refusal([&] { tune(*ours_, queries, queries_.data(), TuningParameters()); }),
+            "lists stay plain");
+    expect_four_parts(refusal([&] { tune(*ours_, TuningParameters()); }), "lists stay plain");
+}
+
 TEST_P(CodecsInPlainLists, EmptyAndFillAgain) {
     index_->reset();
     EXPECT_EQ(index_->ntotal, 0);
@@ -416,29 +441,36 @@ INSTANTIATE_TEST_SUITE_P(
         All,
         CodecsInPlainLists,
         testing::Values(
-                CodecSetup{"PQ", index_of<IndexIVFGMMPQFastScan>(6, 4, l2)},
-                CodecSetup{"PQ_ip", index_of<IndexIVFGMMPQFastScan>(6, 4, ip)},
+                CodecSetup{"PQfs", index_of<IndexIVFGMMPQFastScan>(6, 4, l2)},
+                CodecSetup{"PQfs_ip", index_of<IndexIVFGMMPQFastScan>(6, 4, ip)},
                 CodecSetup{
-                        "PQ_residual",
+                        "PQfs_residual",
                         [] {
                             auto index =
                                     std::make_unique<IndexIVFGMMPQFastScan>(d, nlist, 6, 4, l2, 64);
                             index->by_residual = true;
                             return index;
                         }},
-                CodecSetup{"RQ", index_of<IndexIVFGMMResidualQuantizerFastScan>(4, 4, l2)},
+                CodecSetup{"RQfs", index_of<IndexIVFGMMResidualQuantizerFastScan>(4, 4, l2)},
                 CodecSetup{
-                        "LSQ_ip",
+                        "LSQfs_ip",
                         hurried(index_of<IndexIVFGMMLocalSearchQuantizerFastScan>(
                                 4, 4, ip, Additive::ST_LUT_nonorm))},
                 CodecSetup{
-                        "PRQ", index_of<IndexIVFGMMProductResidualQuantizerFastScan>(2, 2, 4, l2)},
+                        "PRQfs",
+                        index_of<IndexIVFGMMProductResidualQuantizerFastScan>(2, 2, 4, l2)},
                 CodecSetup{
-                        "PLSQ",
+                        "PLSQfs",
                         hurried(index_of<IndexIVFGMMProductLocalSearchQuantizerFastScan>(
                                 2, 2, 4, l2))},
                 CodecSetup{"SpectralHash", index_of<IndexIVFGMMSpectralHash>(32, 0.5f)}),
         codec_name);
+
+/// With a leak checker: the quantizer made for it is gone.
+TEST(RefusedCodecs, ByTheStockConstructor) {
+    const std::string message = refusal([] { IndexIVFGMMPQFastScan(d, nlist, 6, 8, l2); });
+    EXPECT_NE(message.find("nbits == 4"), std::string::npos) << message;
+}
 
 TEST(RefusedCodecs, SayWhyAtConstruction) {
     expect_four_parts(

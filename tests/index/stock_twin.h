@@ -38,6 +38,31 @@ inline std::unique_ptr<faiss::IndexIVF> stock_twin(const faiss::IndexIVF& ours) 
     return first_twin(ours, StockCodecs());
 }
 
+/// Makes an additive quantizer train and code in fewer rounds than a user would ask for.
+inline void hurry_quantizer(faiss::AdditiveQuantizer& quantizer) {
+    if (auto* lsq = dynamic_cast<faiss::LocalSearchQuantizer*>(&quantizer)) {
+        lsq->train_iters = 4;
+        lsq->encode_ils_iters = 4;
+    }
+    if (auto* product = dynamic_cast<faiss::ProductAdditiveQuantizer*>(&quantizer)) {
+        for (faiss::AdditiveQuantizer* part : product->quantizers) {
+            hurry_quantizer(*part);
+        }
+    }
+}
+/// The same for the codec of an index.
+inline void hurry_codec(faiss::IndexIVF& index) {
+    static faiss::PolysemousTraining short_training;
+    short_training.n_iter = 5000;
+    if (auto* pq = dynamic_cast<faiss::IndexIVFPQ*>(&index)) {
+        pq->polysemous_training = &short_training;
+    } else if (auto* blocks = dynamic_cast<faiss::IndexIVFAdditiveQuantizerFastScan*>(&index)) {
+        hurry_quantizer(*blocks->aq);
+    } else if (auto* lists = dynamic_cast<faiss::IndexIVFAdditiveQuantizer*>(&index)) {
+        hurry_quantizer(*lists->aq);
+    }
+}
+
 /// The first k results of each query that the selector lets pass.
 inline Results selected(const Results& all, const faiss::IDSelector& selector, size_t k) {
     Results some(all.n, k);

@@ -10,6 +10,8 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include "faiss_gmm/factory/index_factory.h"
+#include "faiss_gmm/index/codecs.h"
 #include "faiss_gmm/runs/detail/checksum.h"
 #include "io_fixture.h"
 #include "tests/allocations.h"
@@ -36,6 +38,16 @@ uint64_t sum_of(const uint8_t* first, const uint8_t* end) {
     Checksum sum;
     sum.add(first, end - first);
     return sum.value();
+}
+
+/// A few lists in blocks, in a few thousand bytes.
+std::unique_ptr<faiss::Index> small_index_in_blocks() {
+    omp_set_num_threads(1);
+    std::unique_ptr<faiss::Index> index(index_factory(4, "IVFGMM4,PQ2x4fs"));
+    const std::vector<float> x = float_rows(1000, 4, 5);
+    index->train(1000, x.data());
+    index->add(90, x.data());
+    return index;
 }
 
 /// Stock bytes of an index that ends with its lists, and where the parts of our section stand.
@@ -203,6 +215,78 @@ TEST(Damage, EveryByteWithItsChecksumsMadeRight) {
     }
     EXPECT_GT(refused, 500u);
     EXPECT_GT(used, 500u);
+}
+
+TEST(DamageOfBlocks, EveryByteOfASectionThatStockCodeReads) {
+    const auto original = small_index_in_blocks();
+    const Bytes sound = stock_bytes(*original);
+    const std::string key = "ilgb";
+    const auto begin = std::search(sound.begin(), sound.end(), key.begin(), key.end());
+    ASSERT_NE(begin, sound.end());
+    for (size_t at = begin - sound.begin() + key.size(); at < sound.size(); at++) {
+        Bytes damaged = sound;
+        damaged[at] ^= 0x10;
+        const std::string message = refusal([&] { from_stock_bytes(damaged); });
+        ASSERT_NE(message, "") << "byte " << at;
+        expect_four_parts(message, "");
+    }
+    for (size_t length = begin - sound.begin() + key.size(); length < sound.size(); length++) {
+        const Bytes cut(sound.begin(), sound.begin() + static_cast<std::ptrdiff_t>(length));
+        EXPECT_NE(refusal([&] { from_stock_bytes(cut); }), "") << length << " bytes";
+    }
+}
+
+/// The state's checksum ends before the ids of the first list.
+TEST(DamageOfBlocks, HugeNumbersWithTheirChecksumsMadeRight) {
+    const auto original = small_index_in_blocks();
+    const Bytes sound = stock_bytes(*original);
+    const std::string key = "ilgb";
+    const size_t begin =
+            std::search(sound.begin(), sound.end(), key.begin(), key.end()) - sound.begin() + 4;
+    const auto& lists = dynamic_cast<const faiss::BlockInvertedLists&>(
+            *dynamic_cast<const faiss::IndexIVF&>(*original).invlists);
+    size_t inner = sound.size() - 8;
+    for (size_t l = 0; l < lists.nlist; l++) {
+        inner -= lists.ids[l].size() * sizeof(int64_t) + lists.codes[l].size();
+    }
+    size_t refused = 0;
+    for (size_t at = begin; at + 8 <= sound.size() - 8; at++) {
+        for (const size_t number : {far_above, size_t{1} << 36, SIZE_MAX}) {
+            Bytes damaged = sound;
+            std::memcpy(damaged.data() + at, &number, 8);
+            const uint64_t state = sum_of(damaged.data() + begin, damaged.data() + inner - 8);
+            const uint64_t codes =
+                    sum_of(damaged.data() + inner, damaged.data() + damaged.size() - 8);
+            std::memcpy(damaged.data() + inner - 8, &state, 8);
+            std::memcpy(damaged.data() + damaged.size() - 8, &codes, 8);
+            forget_largest_allocation();
+            std::unique_ptr<faiss::Index> index;
+            const std::string message =
+                    refusal([&] { index = promoted(from_stock_bytes(damaged)); });
+            if (allocations_are_counted()) {
+                ASSERT_LT(largest_allocation(), most_at_once) << "byte " << at;
+            }
+            if (index) {
+                refusal([&] { search(*index, float_rows(3, 4, 4), 5); });
+            } else {
+                expect_four_parts(message, "");
+                refused++;
+            }
+            ASSERT_FALSE(HasFailure()) << "byte " << at;
+        }
+    }
+    EXPECT_GT(refused, 300u);
+}
+
+/// Blocks that the codec does not read.
+TEST(DamageOfBlocks, OfAnotherForm) {
+    const auto index = small_index_in_blocks();
+    auto& ivf = dynamic_cast<faiss::IndexIVFPQFastScan&>(*index);
+    ivf.bbs = 64;
+    std::unique_ptr<faiss::Index> stock = from_stock_bytes(stock_bytes(*index));
+    const std::string message = refusal([&] { promote(stock.get()); });
+    expect_four_parts(message, "blocks of another form");
+    EXPECT_EQ(stock->ntotal, 90) << "as it was";
 }
 
 TEST(Damage, NoIndexAtAll) {
