@@ -22,4 +22,12 @@ inline void copy_packer(
 #endif
 }
 
+/// An index over blocks points to the quantizer within it, since 1.8.
+template <class Index, class Quantizer>
+auto set_fine_quantizer(Index& index, Quantizer& quantizer, int)
+        -> decltype(void(index.fine_quantizer = &quantizer)) {
+    index.fine_quantizer = &quantizer;
+}
+template <class Index, class Quantizer> void set_fine_quantizer(Index&, Quantizer&, long) {}
+
 } // namespace faiss_gmm::compat

@@ -2,7 +2,7 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // What FAISS's copy constructors copy as a pointer, codec by codec: the quantizers within a product of additive
-// quantizers, the additive quantizer that an index points to, the transformation of spectral hashes. A copy
+// quantizers, the quantizer within it that an index points to, the transformation of spectral hashes. A copy
 // first forgets them, and then takes the original's or clones them.
 #pragma once
 
@@ -13,8 +13,11 @@
 
 #include <faiss/IndexIVFAdditiveQuantizer.h>
 #include <faiss/IndexIVFAdditiveQuantizerFastScan.h>
+#include <faiss/IndexIVFPQFastScan.h>
 #include <faiss/IndexIVFSpectralHash.h>
 #include <faiss/clone_index.h>
+
+#include "faiss_gmm/compat/block_lists.h"
 
 namespace faiss_gmm {
 
@@ -43,6 +46,16 @@ inline std::vector<faiss::AdditiveQuantizer*>* parts_of(faiss::AdditiveQuantizer
     return product != nullptr ? &product->quantizers : nullptr;
 }
 
+/// The copy points to the quantizer within it, not within its original.
+template <class Codec> void point_within(Codec& copy) noexcept {
+    if constexpr (is_additive<Codec>) {
+        copy.aq = &additive_within(copy);
+        compat::set_fine_quantizer(copy, *copy.aq, 0);
+    } else if constexpr (std::is_base_of_v<faiss::IndexIVFPQFastScan, Codec>) {
+        compat::set_fine_quantizer(copy, copy.pq, 0);
+    }
+}
+
 /// The copy no longer owns what is its original's.
 template <class Codec> void forget_parts(Codec& copy) noexcept {
     if constexpr (is_additive<Codec>) {
@@ -56,8 +69,8 @@ template <class Codec> void forget_parts(Codec& copy) noexcept {
 
 /// The copy, which forgot them, owns the parts; the original is only good to be destroyed.
 template <class Codec> void take_parts(Codec& copy, Codec& original) noexcept {
+    point_within(copy);
     if constexpr (is_additive<Codec>) {
-        copy.aq = &additive_within(copy);
         if (auto* parts = parts_of(*copy.aq)) {
             std::swap(*parts, *parts_of(additive_within(original)));
         }
@@ -69,8 +82,8 @@ template <class Codec> void take_parts(Codec& copy, Codec& original) noexcept {
 /// The copy, which forgot them, gets parts of its own.
 template <class Codec>
 void clone_parts(Codec& copy, const Codec& original, [[maybe_unused]] faiss::Cloner& cloner) {
+    point_within(copy);
     if constexpr (is_additive<Codec>) {
-        copy.aq = &additive_within(copy);
         if (auto* parts = parts_of(*copy.aq)) {
             const auto& theirs =
                     dynamic_cast<const faiss::ProductAdditiveQuantizer&>(*original.aq).quantizers;

@@ -15,7 +15,7 @@ namespace faiss_gmm {
 /// with their number and checksum, which FAISS's readers do not look at. The file is there as a whole or, where
 /// this throws or the process ends before, as it was (atomic_file.h).
 ///
-/// Of an IndexIVFGMM a file holds what stock holds of its codec (so not max_codes nor parallel_mode), the
+/// Of an IndexIVFGMM a file holds what stock holds of its codec (so not max_codes, parallel_mode nor polysemous_ht), the
 /// mixture, the runs with their summaries and sketches, the policy, and the parameters but for
 /// training.engine, device, gpu_memory, gpu_cache, means_init and the callbacks. training_history() and
 /// build_times() are not kept.

@@ -190,14 +190,6 @@ protected:
     bool is_in_blocks() const {
         return has_code_blocks(*ivf_);
     }
-    /// How the lists hold vectors, in the words of the table.
-    const char* kind_of_lists() const {
-        const RunInvertedLists* lists = ours_->run_lists();
-        if (lists == nullptr || !lists->has_runs()) {
-            return ours_->stores_copies() ? "copies, no runs" : "plain lists";
-        }
-        return lists->directory().sketched ? "runs and sketches" : "runs";
-    }
     bool is_graph() const {
         return row().text.find("_HNSW") != std::string::npos;
     }
@@ -403,7 +395,7 @@ void EveryString::search_as_stock() {
 TEST_P(EveryString, DoesOrSaysWhoDoesNot) {
     RecordProperty("string", row().text);
     RecordProperty("metric", metric() == l2 ? "L2" : "IP");
-    RecordProperty("lists", kind_of_lists());
+    RecordProperty("lists", kind_of_lists(*ours_));
     search_as_stock();
     for (const Column& column : columns()) {
         SCOPED_TRACE(column.name);

@@ -114,6 +114,12 @@ protected:
         twin_ = stock_twin(*index_);
         twin_->nprobe = nlist;
     }
+    /// A row of contrib/support_table.py.
+    void record() {
+        RecordProperty("codec", GetParam().name);
+        RecordProperty("metric", index_->metric_type == l2 ? "L2" : "IP");
+        RecordProperty("lists", kind_of_lists(*ours_));
+    }
     Results searched(size_t nprobe, const faiss::IDSelector* selector = nullptr) {
         faiss::SearchParametersIVF params;
         params.nprobe = nprobe;
@@ -132,6 +138,7 @@ protected:
 class CodecsInRuns : public EveryCodec {};
 
 TEST_P(CodecsInRuns, AtNlistEqualTheStockClassOverTheSameLists) {
+    record();
     expect_equal_up_to_ties(searched(nlist), search(*twin_, queries_, k));
 }
 
@@ -332,6 +339,7 @@ INSTANTIATE_TEST_SUITE_P(All, CodecsInRuns, testing::ValuesIn(codecs_in_runs()),
 class CodecsInPlainLists : public EveryCodec {};
 
 TEST_P(CodecsInPlainLists, AreSearchedByTheStockClass) {
+    record();
     EXPECT_EQ(ours_->run_lists() == nullptr, has_code_blocks(*index_));
     EXPECT_FALSE(!has_code_blocks(*index_) && ours_->run_lists()->has_runs());
     EXPECT_EQ(ours_->mixture().K, nlist);

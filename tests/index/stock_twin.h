@@ -38,6 +38,15 @@ inline std::unique_ptr<faiss::IndexIVF> stock_twin(const faiss::IndexIVF& ours) 
     return first_twin(ours, StockCodecs());
 }
 
+/// How the lists hold vectors, in the words of contrib/support_table.py.
+inline const char* kind_of_lists(const IndexIVFGMM& index) {
+    const RunInvertedLists* lists = index.run_lists();
+    if (lists == nullptr || !lists->has_runs()) {
+        return index.stores_copies() ? "copies, no runs" : "plain lists";
+    }
+    return lists->directory().sketched ? "runs and sketches" : "runs";
+}
+
 /// Makes an additive quantizer train and code in fewer rounds than a user would ask for.
 inline void hurry_quantizer(faiss::AdditiveQuantizer& quantizer) {
     if (auto* lsq = dynamic_cast<faiss::LocalSearchQuantizer*>(&quantizer)) {
