@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// The section of our lists within a file of FAISS's. Numbers as FAISS writes them: little-endian, 64-bit sizes.
+// The section of our lists within a file of FAISS's; lists in blocks have another (detail/block_lists_io.h).
+// Numbers as FAISS writes them: little-endian, 64-bit sizes.
 //   "ilgm" | version | lists: number, bytes a code, sizes | what the index over them asked to keep |
 //   state: mixture, policy, codec, difficulty | directory | checksum of all this |
 //   the inner lists, by FAISS's own writer | checksum of these

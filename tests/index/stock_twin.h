@@ -53,6 +53,9 @@ inline void hurry_quantizer(faiss::AdditiveQuantizer& quantizer) {
         lsq->train_iters = 4;
         lsq->encode_ils_iters = 4;
     }
+    if (auto* rq = dynamic_cast<faiss::ResidualQuantizer*>(&quantizer)) {
+        rq->max_beam_size = 2;
+    }
     if (auto* product = dynamic_cast<faiss::ProductAdditiveQuantizer*>(&quantizer)) {
         for (faiss::AdditiveQuantizer* part : product->quantizers) {
             hurry_quantizer(*part);
