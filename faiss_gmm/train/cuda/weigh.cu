@@ -600,20 +600,20 @@ __device__ int weigh_row(
     return __popc(emitted);
 }
 
+/// Blocks that share a multiprocessor's registers: warps hide each other's waiting.
+constexpr int weigh_blocks(Covariance form, int chunks) {
+    return chunks > 4 ? 2 : chunks > 1 ? 3 : form == Covariance::tied_spherical ? 5 : 4;
+}
+
 template <Covariance form, int chunks>
-__global__ void __launch_bounds__(
-        32 * warps_a_block,
-        chunks > 1                           ? 1
-        : form == Covariance::tied_spherical ? 5
-                                             : 4)
-        weigh_kernel(
-                MixtureView mixture,
-                PairRule rule,
-                RowLists lists,
-                const uint32_t* __restrict__ order,
-                SegmentTable table,
-                unsigned long long first_row,
-                WeighOutput out) {
+__global__ void __launch_bounds__(32 * warps_a_block, weigh_blocks(form, chunks)) weigh_kernel(
+        MixtureView mixture,
+        PairRule rule,
+        RowLists lists,
+        const uint32_t* __restrict__ order,
+        SegmentTable table,
+        unsigned long long first_row,
+        WeighOutput out) {
     const int s = blockIdx.x * warps_a_block + threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
     if (s >= table.first[table.groups]) {
@@ -672,7 +672,7 @@ __global__ void __launch_bounds__(
                     component = lane == 0 ? c.k : -1;
                 }
                 const size_t again[1] = {static_cast<size_t>(row) * d}; // from L1
-                float difference[1][4 * chunks];
+                auto& difference = reinterpret_cast<float(&)[1][4 * chunks]>(values); // done with
                 load_rows<chunks>(lists.x, again, d, lane, difference);
                 at_c.centre(again[0], difference[0]);
                 const int kept = weigh_row<form, chunks>(
