@@ -51,7 +51,8 @@ __device__ inline float hinted_threshold(
     const float* columns = model.columns + k / collect_tile * collect_columns;
     const float upper = fmaf(row.F, product, start_value<form>(columns, k % collect_tile, row));
     const float gap = bound_gap<form>(columns + column_errors, row.f, row.q);
-    return upper - fmaf(margin, row.f, 2 * gap);
+    // A little more than the margin, for the roundings here.
+    return upper - fmaf(1.000001f * margin, row.f, 2 * gap);
 }
 
 template <CollectForm form, int lanes, int chunks>

@@ -356,11 +356,12 @@ void launch(Arguments arguments, Stream stream) {
     using S = Shape<place>;
     const CollectModel& model = arguments.call.model;
     arguments.row_tiles = (arguments.wave.rows + S::tile_rows - 1) / S::tile_rows;
-    const uint64_t rows = static_cast<uint64_t>(arguments.row_tiles) * S::tile_rows;
     const CUtensorMap component_map =
             tensor_map(model.operand, model.padded_width, model.padded_K, S::components);
     const CUtensorMap row_map =
-            tensor_map(arguments.wave.operand, model.padded_width, rows, S::tile_rows);
+            // Zeros behind the last row: what lies there may be of no use.
+            tensor_map(
+                    arguments.wave.operand, model.padded_width, arguments.wave.rows, S::tile_rows);
     const auto kernel = multiply_by_warpgroups<form, step, place>;
     constexpr int bytes = sizeof(Shared<place>);
     static_assert(bytes <= 227 * 1024, "a block's shared memory on compute capability 9.0");

@@ -243,7 +243,7 @@ constexpr unsigned long long no_row = ~0ull;
 /// Numbers on the device that are counted over a pass.
 struct PassCounters {
     unsigned long long bad_row, shared_rows;
-    double log_likelihood, moment; ///< of rows without a list; the moment of the dense tier's
+    double of_rows[2]; ///< log-likelihood of rows without a list, and the dense tier's moment
 };
 
 [[noreturn]] void refuse_row(unsigned long long row) {
@@ -440,9 +440,10 @@ private:
     DeviceArray<char> scratch_;
     size_t scratch_items_ = 0;
     DeviceArray<float> segment_vectors_;
-    DeviceArray<double> segment_numbers_, log_likelihood_, likelihood_tiles_;
+    DeviceArray<double> segment_numbers_;
+    DeviceArray<double> row_values_, row_tiles_; ///< of rows without a list: likelihoods, moments
     DeviceArray<float> white_high_, white_low_;
-    DeviceArray<double> exact_joint_, exact_share_, dense_moment_;
+    DeviceArray<double> exact_joint_, exact_share_;
     DeviceArray<float> dense_scale_;
     DeviceBytes dense_memory_;
     bool dense_is_prepared_ = false; ///< for this pass
@@ -669,8 +670,8 @@ void Engine::reserve_for(size_t blocks, bool from_host) {
     reserve_pairs(planned_pairs * rows);
     group_offset_.reserve(groups + blocks + 2);
     group_first_.reserve(groups + 1);
-    log_likelihood_.reserve(rows);
-    likelihood_tiles_.reserve(rows / 1024 + 1);
+    row_values_.reserve(2 * rows);
+    row_tiles_.reserve(2 * (rows / 1024 + 1));
     host_counts_.reserve(sizeof(WaveCounts));
     const size_t items = std::max(rows, groups + 2);
     if (scratch_items_ < items) {
@@ -1183,11 +1184,16 @@ void Engine::sum_left_rows(const int* left) {
     const RowLists& lists = wave_.lists;
     const int blocks = wave_.grouping.blocks, exact_rows = lists.rows - left[blocks];
     const bool diagonal = covariance_ == Covariance::diagonal;
-    dense_moment_.reserve(wave_rows());
-    check(cudaMemsetAsync(log_likelihood_.data(), 0, lists.rows * sizeof(double), stream),
+    double* log_likelihood = row_values_.data();
+    double* moment = log_likelihood + wave_rows();
+    check(cudaMemset2DAsync(
+                  log_likelihood,
+                  wave_rows() * sizeof(double),
+                  0,
+                  lists.rows * sizeof(double),
+                  2,
+                  stream),
           "clearing likelihoods");
-    check(cudaMemsetAsync(dense_moment_.data(), 0, lists.rows * sizeof(double), stream),
-          "clearing moments");
     if (left[0] < left[blocks]) {
         const DenseShape shape = shape_of_dense_tier();
         dense_memory_.reserve(dense_bytes(shape));
@@ -1201,8 +1207,7 @@ void Engine::sum_left_rows(const int* left) {
             dense_is_prepared_ = true;
         }
         const DenseRows dense{lists.x, wave_.order, left, blocks};
-        const DenseOutput output{
-                log_likelihood_.data(), dense_moment_.data(), &counters_.data()->shared_rows};
+        const DenseOutput output{log_likelihood, moment, &counters_.data()->shared_rows};
         sum_densely(
                 mixture_.view(),
                 mixture_.origin(),
@@ -1234,23 +1239,19 @@ void Engine::sum_left_rows(const int* left) {
                 wave_.first_row,
                 exact_sums_.view(),
                 scatter_,
-                log_likelihood_.data(),
+                log_likelihood,
                 &counters_.data()->shared_rows,
                 &counters_.data()->bad_row,
                 stream);
         clock_.mark("exact rows", stream);
     }
-    add_likelihoods(
-            log_likelihood_.data(),
+    add_row_values(
+            log_likelihood,
+            wave_rows(),
             lists.rows,
-            likelihood_tiles_.data(),
-            &counters_.data()->log_likelihood,
-            stream);
-    add_likelihoods(
-            dense_moment_.data(),
-            lists.rows,
-            likelihood_tiles_.data(),
-            &counters_.data()->moment,
+            static_cast<int>(block_rows_),
+            row_tiles_.data(),
+            counters_.data()->of_rows,
             stream);
     clock_.mark("add likelihoods", stream);
 }
@@ -1272,7 +1273,7 @@ void Engine::combine() {
             pair_sums_.view(),
             dense_sums_.view(),
             exact_sums_.view(),
-            &counters_.data()->moment,
+            &counters_.data()->of_rows[1],
             total_.view(),
             stream_.get());
 }
@@ -1299,7 +1300,7 @@ PassSummary Engine::summarize() {
     PassSummary summary;
     summary.rows = rows_;
     summary.shared_rows = counters.shared_rows;
-    summary.sum_log_likelihood = counters.log_likelihood;
+    summary.sum_log_likelihood = counters.of_rows[0];
     fetch(summary.N_k, sums.mass, K_);
     std::vector<double> log_likelihood;
     fetch(log_likelihood, sums.log_likelihood, K_);

@@ -308,33 +308,46 @@ __global__ void __launch_bounds__(sum_threads) moment_kernel(
     }
 }
 
-constexpr int likelihood_tile = 1024;
+constexpr int row_tile = 1024;
 
-__global__ void likelihood_tiles(const double* log_likelihood, int rows, double* tiles) {
+/// Sum of a block's 256 numbers, for thread 0.
+__device__ double sum_of_block(double value) {
     __shared__ double partial[256];
-    double sum = 0;
-    for (int q = 0; q < 4; ++q) {
-        const int i = blockIdx.x * likelihood_tile + threadIdx.x + 256 * q;
-        sum += i < rows ? log_likelihood[i] : 0;
-    }
-    partial[threadIdx.x] = sum;
+    __syncthreads(); // what was there has been read
+    partial[threadIdx.x] = value;
     for (int step = 128; step > 0; step /= 2) {
         __syncthreads();
         if (threadIdx.x < step) {
             partial[threadIdx.x] += partial[threadIdx.x + step];
         }
     }
+    return partial[0];
+}
+
+__global__ void add_rows(const double* values, size_t stride, int rows, double* tiles) {
+    double sum = 0;
+    for (int q = 0; q < 4; ++q) {
+        const int i = blockIdx.x * row_tile + threadIdx.x + 256 * q;
+        sum += i < rows ? values[blockIdx.y * stride + i] : 0;
+    }
+    sum = sum_of_block(sum);
     if (threadIdx.x == 0) {
-        tiles[blockIdx.x] = partial[0];
+        tiles[blockIdx.y * gridDim.x + blockIdx.x] = sum;
     }
 }
 
-__global__ void add_tiles(const double* tiles, int count, double* sum) {
-    double total = *sum;
-    for (int t = 0; t < count; ++t) {
-        total += tiles[t];
+/// The tiles of a block of rows as a tree, the blocks one after the other.
+__global__ void add_tiles(const double* tiles, int count, int tiles_a_block, double* sums) {
+    double total = sums[blockIdx.x];
+    tiles += blockIdx.x * count;
+    for (int first = 0; first < count; first += tiles_a_block) {
+        const int t = static_cast<int>(threadIdx.x);
+        const bool there = t < tiles_a_block && first + t < count;
+        total += sum_of_block(there ? tiles[first + t] : 0);
     }
-    *sum = total;
+    if (threadIdx.x == 0) {
+        sums[blockIdx.x] = total;
+    }
 }
 
 /// A warp a row: the best one after another.
@@ -472,11 +485,17 @@ void sum_exactly(
     });
 }
 
-void add_likelihoods(
-        const double* log_likelihood, int rows, double* tiles, double* sum, cudaStream_t stream) {
-    const int count = (rows + likelihood_tile - 1) / likelihood_tile;
-    likelihood_tiles<<<count, 256, 0, stream>>>(log_likelihood, rows, tiles);
-    add_tiles<<<1, 1, 0, stream>>>(tiles, count, sum);
+void add_row_values(
+        const double* values,
+        size_t stride,
+        int rows,
+        int block_rows,
+        double* tiles,
+        double* sums,
+        cudaStream_t stream) {
+    const int count = (rows + row_tile - 1) / row_tile;
+    add_rows<<<dim3(count, 2), 256, 0, stream>>>(values, stride, rows, tiles);
+    add_tiles<<<2, 256, 0, stream>>>(tiles, count, block_rows / row_tile, sums);
     check_launch("adding up likelihoods");
 }
 

@@ -14,7 +14,7 @@
 //   into the row's list, for sum_pairs.
 // Cost: n d 4 bytes read once, in the order of the homes; the candidates' means come from L1 and L2.
 // Numerics: fp32 differences of given numbers, sums over d by lanes and a tree: (2) is off by at most
-//   (4 chunks + 8) u (|mu_k - mu_c| |x - mu_c| + |mu_k - mu_c|^2 / 2) 2 hp. Where that moves a
+//   (4 chunks + 12) u (|mu_k - mu_c| |x - mu_c| + |mu_k - mu_c|^2 / 2) 2 hp. Where that moves a
 //   responsibility by 5e-5, or leaves open which component is best, or where the row is so far from c
 //   that |x - mu_c|^2 itself is too coarse for a likelihood, the row is computed again in fp64 from
 //   (1). Segments add at most 64 rows in fp32; r, moments and likelihoods are added in fp64.
@@ -159,7 +159,7 @@ compare(const MixtureView& mixture,
         int count,
         int component,
         int lane) {
-    constexpr float epsilon = (4 * chunks + 8) * unit_roundoff;
+    constexpr float epsilon = (4 * chunks + 12) * unit_roundoff;
     const int d = mixture.d;
     const unsigned at_c = __ballot_sync(whole_warp, component == c.k);
     const int place_of_c = at_c != 0 ? __ffs(at_c) - 1 : 32;
@@ -257,7 +257,7 @@ compare(const MixtureView& mixture,
             mine.relative = against.weighted - weighted + constants;
             mine.error = epsilon * (against.weighted + weighted);
         }
-        mine.error += unit_roundoff * 4 * fabsf(mine.relative);
+        mine.error += unit_roundoff * (4 * fabsf(mine.relative) + fabsf(constants));
     }
     return mine;
 }
@@ -600,20 +600,20 @@ __device__ int weigh_row(
     return __popc(emitted);
 }
 
+/// Blocks that share a multiprocessor's registers: warps hide each other's waiting.
+constexpr int weigh_blocks(Covariance form, int chunks) {
+    return chunks > 4 ? 2 : chunks > 1 ? 3 : form == Covariance::tied_spherical ? 5 : 4;
+}
+
 template <Covariance form, int chunks>
-__global__ void __launch_bounds__(
-        32 * warps_a_block,
-        chunks > 1                           ? 1
-        : form == Covariance::tied_spherical ? 5
-                                             : 4)
-        weigh_kernel(
-                MixtureView mixture,
-                PairRule rule,
-                RowLists lists,
-                const uint32_t* __restrict__ order,
-                SegmentTable table,
-                unsigned long long first_row,
-                WeighOutput out) {
+__global__ void __launch_bounds__(32 * warps_a_block, weigh_blocks(form, chunks)) weigh_kernel(
+        MixtureView mixture,
+        PairRule rule,
+        RowLists lists,
+        const uint32_t* __restrict__ order,
+        SegmentTable table,
+        unsigned long long first_row,
+        WeighOutput out) {
     const int s = blockIdx.x * warps_a_block + threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
     if (s >= table.first[table.groups]) {
@@ -671,8 +671,8 @@ __global__ void __launch_bounds__(
                 if (count == 1) { // far off, or not finite
                     component = lane == 0 ? c.k : -1;
                 }
-                const size_t again[1] = {static_cast<size_t>(row) * d}; // from L1
-                float difference[1][4 * chunks];
+                const size_t again[1] = {static_cast<size_t>(row) * d};               // from L1
+                auto& difference = reinterpret_cast<float(&)[1][4 * chunks]>(values); // done with
                 load_rows<chunks>(lists.x, again, d, lane, difference);
                 at_c.centre(again[0], difference[0]);
                 const int kept = weigh_row<form, chunks>(

@@ -44,10 +44,16 @@ void sum_exactly(
         unsigned long long* bad_row,
         cudaStream_t stream);
 
-/// Adds log_likelihood [rows] of a wave to *sum, in the order of the rows.
-/// `tiles` [rows / 1024 + 1] is scratch.
-void add_likelihoods(
-        const double* log_likelihood, int rows, double* tiles, double* sum, cudaStream_t stream);
+/// Adds each of values [2, stride], of a wave's rows, to sums [2]: block by block (of 1,024 to 262,144
+/// rows), so the bits do not depend on waves. `tiles` [2 (rows / 1024 + 1)] is scratch.
+void add_row_values(
+        const double* values,
+        size_t stride,
+        int rows,
+        int block_rows,
+        double* tiles,
+        double* sums,
+        cudaStream_t stream);
 
 /// The best m of all components for these rows, into rows `row` of out.
 void rank_exactly(
