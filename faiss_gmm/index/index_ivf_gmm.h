@@ -182,6 +182,13 @@ protected:
     /// Throws where lists of the other would not mean here what they meant there.
     void check_mergeable(const faiss::Index& other) const;
     void refuse_with_copies(const char* what) const;
+    /// Throws for ids that stock code would find missing when half of the others are updated.
+    void check_updatable(int64_t n, const int64_t* ids) const;
+    /// Throws for a subset that stock code would divide by zero for, read beyond lists for, or abort at.
+    void check_subset(int subset_type, int64_t a1, int64_t a2) const;
+    static int64_t entries_of(const faiss::IndexIVF& index) {
+        return static_cast<int64_t>(index.invlists->compute_ntotal());
+    }
     /// Throws for NaN or Inf in x [n, d], naming the first row.
     void refuse_rows_not_finite(const char* what, int64_t n, const float* x) const;
     size_t distinct_members(const faiss::IDSelector& selector) const;
@@ -434,6 +441,7 @@ public:
         assign_by_engine();
         refuse_with_copies("updating vectors");
         refuse_rows_not_finite("updating vectors", nv, v);
+        check_updatable(nv, idx);
         Codec::update_vectors(nv, idx, v);
         at_faiss_seam([&] { organise(); });
     }
@@ -450,7 +458,14 @@ public:
             int64_t a1,
             int64_t a2) const override {
         refuse_with_copies("copying a subset");
+        check_subset(static_cast<int>(subset_type), a1, a2);
+        if (this->ntotal == 0) {
+            return;
+        }
+        // Stock's own count goes wrong where shares of lists are rounded.
+        const int64_t more = other.ntotal - entries_of(other);
         Codec::copy_subset_to(other, subset_type, a1, a2);
+        other.ntotal = entries_of(other) + more;
         if (auto* ours = dynamic_cast<IndexIVFGMMOf*>(&other)) {
             at_faiss_seam([&] { ours->organise(); });
         }
