@@ -110,7 +110,15 @@ int64_t RunInvertedLists::get_single_id(size_t list_no, size_t offset) const {
 const uint8_t* RunInvertedLists::get_single_code(size_t list_no, size_t offset) const {
     return inner_->get_single_code(list_no, offset);
 }
+/// Stock searches begin with it; ours do not need it.
 void RunInvertedLists::prefetch_lists(const int64_t* list_nos, int n) const {
+    if (index_.expired() && state_->mixture.K > 0 && stock_search_warning()) {
+        std::call_once(told_, [&] {
+            stock_search_warning()("a stock index searches lists of an IVFGMM index: it finds what "
+                                   "a plain IVF finds; "
+                                   "promote() makes an IVFGMM index of it");
+        });
+    }
     inner_->prefetch_lists(list_nos, n);
 }
 size_t RunInvertedLists::add_entries(

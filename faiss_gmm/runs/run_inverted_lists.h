@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -177,6 +178,7 @@ private:
     RunDirectory directory_;
     std::string memo_;
     std::weak_ptr<const IndexMemo> index_;
+    mutable std::once_flag told_; ///< of a search without an index of ours
 };
 
 } // namespace faiss_gmm

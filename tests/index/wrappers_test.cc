@@ -117,6 +117,14 @@ protected:
             body(faiss::IDSelectorNot(&the_others), n);
         }
     }
+    std::vector<std::unique_ptr<CountingIndex>> untrained(size_t n) const {
+        std::vector<std::unique_ptr<CountingIndex>> indices(n);
+        for (auto& index : indices) {
+            index = std::make_unique<CountingIndex>(d_, GetParam().nlist, GetParam().metric);
+            GetParam().apply(*index);
+        }
+        return indices;
+    }
     void fill(faiss::Index& index) {
         oracle_ = Oracle(d_, GetParam().metric);
         add_in_batches(index, base_, 400, seed_);
@@ -193,12 +201,12 @@ TEST_P(Wrappers, PreTransform) {
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), random_);
     faiss::RemapDimensionsTransform remap(static_cast<int>(d_), static_cast<int>(d_), order.data());
-    auto ours = std::make_unique<CountingIndex>(d_, GetParam().nlist, GetParam().metric);
-    GetParam().apply(*ours);
-    faiss::IndexPreTransform wrapper(&remap, ours.get());
+    const auto parts = untrained(1);
+    CountingIndex* ours = parts[0].get();
+    faiss::IndexPreTransform wrapper(&remap, ours);
     wrapper.train(rows, base_.data());
     fill(wrapper);
-    expect_right(wrapper, {ours.get()});
+    expect_right(wrapper, {ours});
     ours->nprobe = GetParam().nlist;
     expect_right_range([&](float radius, faiss::RangeSearchResult* result) {
         wrapper.range_search(queries, queries_.data(), radius, result);
@@ -219,8 +227,8 @@ TEST_P(Wrappers, PreTransform) {
             static_cast<int64_t>(wrapper.remove_ids(faiss::IDSelectorRange(0, rows / 2)));
     EXPECT_EQ(removed, static_cast<int64_t>(rows / 2));
     oracle_.rows.erase(oracle_.rows.begin(), oracle_.rows.lower_bound(rows / 2));
-    expect_right(wrapper, {ours.get()});
-    EXPECT_EQ(faiss::ivflib::extract_index_ivf(&wrapper), ours.get());
+    expect_right(wrapper, {ours});
+    EXPECT_EQ(faiss::ivflib::extract_index_ivf(&wrapper), ours);
     Results found(1, 1);
     std::vector<float> row(d_);
     ours->nprobe = GetParam().nlist;
@@ -309,14 +317,11 @@ TEST_P(Wrappers, ShardsIVF) {
     for (const bool threaded : {false, true}) {
         faiss::IndexFlat common(static_cast<int64_t>(d_), GetParam().metric);
         faiss::IndexShardsIVF shards(&common, GetParam().nlist, threaded, false);
-        std::vector<std::unique_ptr<CountingIndex>> parts;
+        const auto parts = untrained(2);
         std::vector<IndexIVFGMM*> inside;
-        for (int i = 0; i < 2; i++) {
-            parts.push_back(
-                    std::make_unique<CountingIndex>(d_, GetParam().nlist, GetParam().metric));
-            GetParam().apply(*parts.back());
-            inside.push_back(parts.back().get());
-            shards.addIndex(parts.back().get());
+        for (const auto& part : parts) {
+            inside.push_back(part.get());
+            shards.addIndex(part.get());
         }
         shards.train(rows, base_.data());
         fill(shards);
@@ -466,20 +471,9 @@ TEST_P(Wrappers, SelectorsAtEveryLevelOfTheIndex) {
                             &params);
                 },
                 &selector);
-        Results got(queries, k);
         faiss::IndexIVFStats stats;
         stats.reset();
-        index_->search_preassigned(
-                queries,
-                queries_.data(),
-                k,
-                keys.data(),
-                coarse.data(),
-                got.distances.data(),
-                got.labels.data(),
-                false,
-                &params,
-                &stats);
+        const Results got = search_keys(*index_, queries_, k, keys, coarse, params, false, &stats);
         expect_exact(oracle_, queries_, got, 0, &selector);
         EXPECT_EQ(stats.nq, queries);
         EXPECT_EQ(stats.nlist, queries * nlist);
