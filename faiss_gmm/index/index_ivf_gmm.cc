@@ -421,12 +421,16 @@ void IndexIVFGMM::check_updatable(int64_t n, const int64_t* ids) const {
     }
 }
 
-void IndexIVFGMM::check_subset(int subset_type, int64_t a1, int64_t a2) const {
+void IndexIVFGMM::check_subset(
+        const faiss::IndexIVF& into, int subset_type, int64_t a1, int64_t a2) const {
     constexpr int id_mod = 1, element_range = 2, share_of_lists = 3; // FAISS names them since 1.7.4
     const int64_t stored = entries_of(ivf());
     const auto refuse = [&](const std::string& given, const std::string& allowed) {
         throw_faiss({"copying a subset", given, allowed, "see faiss::IndexIVF::copy_subset_to"});
     };
+    if (!into.direct_map.no()) {
+        refuse("an index with a direct map to copy into", "an index without one");
+    }
     if ((subset_type == id_mod || subset_type == share_of_lists) && a1 < 1) {
         refuse(fmt::format("parts of 1 / {}", a1), "a divisor of at least 1");
     }

@@ -184,8 +184,9 @@ protected:
     void refuse_with_copies(const char* what) const;
     /// Throws for ids that stock code would find missing when half of the others are updated.
     void check_updatable(int64_t n, const int64_t* ids) const;
-    /// Throws for a subset that stock code would divide by zero for, read beyond lists for, or abort at.
-    void check_subset(int subset_type, int64_t a1, int64_t a2) const;
+    /// Throws for a subset that stock code would divide by zero for, read beyond lists for, or abort at, and
+    /// for a direct map that would not learn of it.
+    void check_subset(const faiss::IndexIVF& into, int subset_type, int64_t a1, int64_t a2) const;
     static int64_t entries_of(const faiss::IndexIVF& index) {
         return static_cast<int64_t>(index.invlists->compute_ntotal());
     }
@@ -458,8 +459,8 @@ public:
             int64_t a1,
             int64_t a2) const override {
         refuse_with_copies("copying a subset");
-        check_subset(static_cast<int>(subset_type), a1, a2);
-        if (this->ntotal == 0) {
+        check_subset(other, static_cast<int>(subset_type), a1, a2);
+        if (entries_of(*this) == 0) {
             return;
         }
         // Stock's own count goes wrong where shares of lists are rounded.

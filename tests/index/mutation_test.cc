@@ -204,6 +204,9 @@ TEST_P(MutationOfRuns, SubsetsThatStockCodeCannotCopyAreRefused) {
         EXPECT_EQ(other->invlists->compute_ntotal(), 0u);
     };
     const auto n = static_cast<int64_t>(rows);
+    other->set_direct_map_type(faiss::DirectMap::Hashtable);
+    expect_refused(0, 0, 10, "a direct map");
+    other->set_direct_map_type(faiss::DirectMap::NoMap);
     expect_refused(1, 0, 0, "1 / 0");
     expect_refused(2, -1, 5, "-1 to 5");
     expect_refused(2, 9, 5, "9 to 5");
