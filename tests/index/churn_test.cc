@@ -112,7 +112,8 @@ TEST_P(Churn, CostsAHundredthOfRecallAndCompactTakesItBack) {
     retrained.train(stored, alive_.data());
     add(retrained, ids_);
     const std::vector<size_t> probed = {1, 2, 4, 8};
-    double lost = 0; // on average over nprobe: one alone has a hundredth of noise
+    // On average over nprobe: one alone has a hundredth of noise.
+    double lost = 0, lost_to_training = 0;
     for (const size_t nprobe : probed) {
         SCOPED_TRACE(testing::Message() << "nprobe " << nprobe);
         const Measured churned = measured(index_, nprobe), whole = measured(rebuilt, nprobe);
@@ -122,11 +123,11 @@ TEST_P(Churn, CostsAHundredthOfRecallAndCompactTakesItBack) {
         EXPECT_GE(churned.recall, whole.recall - 0.02);
         lost += (whole.recall - churned.recall) / double(probed.size());
         EXPECT_LE(churned.recall, whole.recall + 0.005) << "a gain that churn cannot bring";
-        EXPECT_GE(churned.recall, anew.recall - 0.02)
-                << "another mixture, of the vectors there now";
+        lost_to_training += (anew.recall - churned.recall) / double(probed.size());
         EXPECT_GT(whole.recall, 0.4) << "there is something to lose";
     }
     EXPECT_LE(lost, 0.01);
+    EXPECT_LE(lost_to_training, 0.02) << "another mixture, of the vectors there now";
     index_.compact();
     index_.check();
     for (const size_t nprobe : {1, 4, 16, 64}) {
