@@ -18,7 +18,7 @@ Each string of `faiss_gmm::index_factory` here was made an index of 8 lists and 
 L2 and IP (inner product) are the metrics. *Runs and sketches*, *runs*, *plain lists* and *copies* are how its lists hold vectors:
 all of them were trained, filled and searched, and where all lists are probed found what the stock class finds over the same
 lists. A codec has sketches where its code is over twice a sketch's size, or where `sketch=` asks for them. What does not work
-says who refuses, and with which words.
+says who refuses, and with which words. Wrappers, changing an index and services are in [Inside FAISS](faiss.md).
 
 This file is made of the tests' results, never by hand:
 

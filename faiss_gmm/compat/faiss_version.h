@@ -30,13 +30,16 @@
 #define FAISS_GMM_CONTEXT_ARGUMENT
 #endif
 
-// IndexIVF::range_search_preassigned is virtual since 1.7.4.
+// IndexIVF::range_search_preassigned is virtual since 1.7.4; copy_subset_to aborts before where rows that no
+// list took (NaN) are counted in ntotal.
 #if FAISS_VERSION_MAJOR > 1 || FAISS_VERSION_MINOR > 7 || FAISS_VERSION_PATCH >= 4
 #define FAISS_GMM_RANGE_SEARCH_PREASSIGNED_OVERRIDE override
 #define FAISS_GMM_SUBSET_TYPE faiss::InvertedLists::subset_type_t
+#define FAISS_GMM_SUBSETS_NEED_ALL_ROWS false
 #else
 #define FAISS_GMM_RANGE_SEARCH_PREASSIGNED_OVERRIDE
 #define FAISS_GMM_SUBSET_TYPE int
+#define FAISS_GMM_SUBSETS_NEED_ALL_ROWS true
 #endif
 
 namespace faiss_gmm::compat {

@@ -17,6 +17,7 @@
 #include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/index/defaults.h"
 #include "faiss_gmm/index/faiss_error.h"
+#include "faiss_gmm/index/interrupt.h"
 #include "faiss_gmm/index/list_search.h"
 #include "faiss_gmm/index/result_heap.h"
 #include "faiss_gmm/runs/parallel.h"
@@ -132,6 +133,7 @@ public:
         HeldCodes codes(lists_, scratch.codes);
         Query& query = scratch.query;
         for (size_t i = 0; i < n; i++) {
+            stop_if_interrupted();
             query.number = i;
             query.x = x + i * codec_.d;
             ResultHeap heap = results_.heap_of(first + i, codec_.inner_product);
@@ -631,9 +633,6 @@ void budgeted_search(
     parallel_for(blocks, [&](size_t b) {
         const size_t first = b * block;
         const size_t count = std::min(block, static_cast<size_t>(n) - first);
-        if (faiss::InterruptCallback::is_interrupted()) {
-            throw faiss::FaissException("search interrupted");
-        }
         search.search_block(first, count, x + first * ivf.d, stats[b]);
     });
     IVFGMMStats total;

@@ -440,6 +440,66 @@ void IndexIVFGMM::refuse_with_blocks(const char* what) const {
     }
 }
 
+void IndexIVFGMM::check_updatable(int64_t n, const int64_t* ids) const {
+    const faiss::DirectMap& map = ivf().direct_map;
+    const auto refuse = [](const std::string& given, const char* allowed, const char* next) {
+        throw_faiss({"updating vectors", given, allowed, next});
+    };
+    if (map.no()) {
+        refuse("an index without a direct map",
+               "an index that knows where each id lies",
+               "call make_direct_map(), or remove and add the vectors");
+    }
+    std::unordered_set<int64_t> seen;
+    for (int64_t i = 0; i < n; i++) {
+        const auto count = static_cast<int64_t>(map.array.size());
+        const auto place = map.hashtable.find(ids[i]);
+        const bool stored = map.type == faiss::DirectMap::Array
+                                    ? ids[i] >= 0 && ids[i] < count && map.array[ids[i]] >= 0
+                                    : place != map.hashtable.end() && place->second >= 0;
+        if (!stored) {
+            refuse(fmt::format("id {}, which is not stored", ids[i]),
+                   "ids of stored vectors",
+                   "add the vector in place of updating it");
+        }
+        if (!seen.insert(ids[i]).second) {
+            refuse(fmt::format("id {} twice", ids[i]),
+                   "each id once",
+                   "keep the vector that is to stay");
+        }
+    }
+}
+
+void IndexIVFGMM::check_subset(
+        const faiss::IndexIVF& into, int subset_type, int64_t a1, int64_t a2) const {
+    constexpr int id_mod = 1, element_range = 2, share_of_lists = 3; // FAISS names them since 1.7.4
+    const int64_t stored = entries_of(ivf());
+    const auto refuse = [&](const std::string& given, const std::string& allowed) {
+        throw_faiss({"copying a subset", given, allowed, "see faiss::IndexIVF::copy_subset_to"});
+    };
+    if (!into.direct_map.no()) {
+        refuse("an index with a direct map to copy into", "an index without one");
+    }
+    if (has_code_blocks(into)) {
+        refuse("an index of a FastScan codec to copy into, whose codes stand in blocks",
+               "an index of the same codec");
+    }
+    if ((subset_type == id_mod || subset_type == share_of_lists) && a1 < 1) {
+        refuse(fmt::format("parts of 1 / {}", a1), "a divisor of at least 1");
+    }
+    if (subset_type == element_range && !(0 <= a1 && a1 <= a2 && a2 <= stored)) {
+        refuse(fmt::format("elements {} to {}", a1, a2),
+               fmt::format("a range of the {} elements", stored));
+    }
+    if (subset_type == share_of_lists && !(0 <= a2 && a2 < a1)) {
+        refuse(fmt::format("part {} of {}", a2, a1), "one of the parts, from 0 on");
+    }
+    if (FAISS_GMM_SUBSETS_NEED_ALL_ROWS && stored != ivf().ntotal) {
+        refuse(fmt::format("{} of {} vectors stored (the others held NaN)", stored, ivf().ntotal),
+               "an index that stores every vector, with FAISS up to 1.7.3");
+    }
+}
+
 void IndexIVFGMM::refuse_rows_not_finite(const char* what, int64_t n, const float* x) const {
     const size_t bad = first_bad_row(static_cast<size_t>(n), ivf().d, x);
     if (bad < static_cast<size_t>(n)) {
@@ -499,6 +559,12 @@ void IndexIVFGMM::add_spilled(
     }
     if (!index.direct_map.no()) {
         refuse_with_copies("adding to an index with a direct map");
+    }
+    std::vector<int64_t> own_ids;
+    if (ids == nullptr && index.direct_map.type == faiss::DirectMap::Hashtable) {
+        own_ids.resize(n); // stock code maps ids that it does not know to arbitrary ones
+        std::iota(own_ids.begin(), own_ids.end(), index.ntotal);
+        ids = own_ids.data();
     }
     make_room(n, assignment);
     for (int64_t first = 0; first < n; first += add_block) {

@@ -192,6 +192,14 @@ protected:
     void check_mergeable(const faiss::Index& other) const;
     void refuse_with_copies(const char* what) const;
     void refuse_with_blocks(const char* what) const;
+    /// Throws for ids that stock code would find missing when half of the others are updated.
+    void check_updatable(int64_t n, const int64_t* ids) const;
+    /// Throws for a subset that stock code would divide by zero for, read beyond lists for, or abort at, and
+    /// for a direct map that would not learn of it.
+    void check_subset(const faiss::IndexIVF& into, int subset_type, int64_t a1, int64_t a2) const;
+    static int64_t entries_of(const faiss::IndexIVF& index) {
+        return static_cast<int64_t>(index.invlists->compute_ntotal());
+    }
     /// Throws for NaN or Inf in x [n, d], naming the first row.
     void refuse_rows_not_finite(const char* what, int64_t n, const float* x) const;
     size_t distinct_members(const faiss::IDSelector& selector) const;
@@ -475,6 +483,7 @@ public:
         refuse_with_copies("updating vectors");
         refuse_with_blocks("updating vectors");
         refuse_rows_not_finite("updating vectors", nv, v);
+        check_updatable(nv, idx);
         Codec::update_vectors(nv, idx, v);
         at_faiss_seam([&] { organise(); });
     }
@@ -495,7 +504,14 @@ public:
             int64_t a2) const override {
         refuse_with_copies("copying a subset");
         refuse_with_blocks("copying a subset");
+        check_subset(other, static_cast<int>(subset_type), a1, a2);
+        if (entries_of(*this) == 0) {
+            return;
+        }
+        // Stock's own count goes wrong where shares of lists are rounded.
+        const int64_t more = other.ntotal - entries_of(other);
         Codec::copy_subset_to(other, subset_type, a1, a2);
+        other.ntotal = entries_of(other) + more;
         if (auto* ours = dynamic_cast<IndexIVFGMMOf*>(&other)) {
             at_faiss_seam([&] { ours->organise(); });
         }

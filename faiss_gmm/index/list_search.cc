@@ -7,12 +7,12 @@
 #include <unordered_set>
 #include <vector>
 
-#include <faiss/impl/FaissException.h>
 #include <fmt/format.h>
 #include <omp.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/index/faiss_error.h"
+#include "faiss_gmm/index/interrupt.h"
 #include "faiss_gmm/runs/choose.h"
 #include "faiss_gmm/runs/parallel.h"
 
@@ -74,6 +74,28 @@ size_t scan_selected(size_t n, const int64_t* ids, const faiss::IDSelector* sele
         i = end + 1;
     }
     return refused;
+}
+
+/// Calls scan(n, codes, labels) for the stretches of entries [from, to) of a list that the selector lets pass.
+template <class Scan>
+void scan_stretches(
+        const RunInvertedLists& lists,
+        size_t list,
+        size_t from,
+        size_t to,
+        const faiss::IDSelector* selector,
+        Labels meaning,
+        ScanTotals& totals,
+        Scan scan) {
+    scan_interruptibly(lists.state().codec.d, from, to, [&](size_t first, size_t end) {
+        const EntryLabels entries(lists, list, first, end, meaning);
+        const faiss::InvertedLists::ScopedCodes codes(&lists, list);
+        totals.skipped +=
+                scan_selected(end - first, entries.ids(first), selector, [&](size_t a, size_t b) {
+                    totals.ndis += b - a;
+                    scan(b - a, codes.codes + (first + a) * lists.code_size, entries.labels() + a);
+                });
+    });
 }
 
 /// Throws for keys [n, nprobe] that name no list; -1 stands for none.
@@ -182,10 +204,8 @@ IVFGMMStats for_each_query(
         thread_local std::vector<float> centred;
         centred.resize(d);
         const auto scanner = compat::make_scanner(ivf, nullptr, settings.codec_params);
-        if (faiss::InterruptCallback::is_interrupted()) {
-            throw faiss::FaissException("search interrupted");
-        }
         for (size_t i = b * block; i < std::min((b + 1) * block, n); i++) {
+            stop_if_interrupted();
             const float* q = queries.x + i * d;
             for (size_t t = 0; t < d; t++) {
                 centred[t] = codec.d == d ? q[t] - codec.data_mean[t] : q[t];
@@ -258,22 +278,17 @@ ScanTotals scan_entries(
         Labels meaning,
         ResultHeap& heap) {
     ScanTotals totals;
-    if (from == to) {
-        return totals;
-    }
-    const EntryLabels entries(lists, list, from, to, meaning);
-    const faiss::InvertedLists::ScopedCodes codes(&lists, list);
-    const size_t code_size = lists.code_size;
-    totals.skipped = scan_selected(to - from, entries.ids(from), selector, [&](size_t a, size_t b) {
-        totals.ndis += b - a;
-        scanner.scan_codes(
-                b - a,
-                codes.codes + (from + a) * code_size,
-                entries.labels() + a,
-                heap.distances(),
-                heap.labels(),
-                heap.size());
-    });
+    scan_stretches(
+            lists,
+            list,
+            from,
+            to,
+            selector,
+            meaning,
+            totals,
+            [&](size_t n, const uint8_t* codes, const int64_t* labels) {
+                scanner.scan_codes(n, codes, labels, heap.distances(), heap.labels(), heap.size());
+            });
     return totals;
 }
 
@@ -369,21 +384,20 @@ void range_search_given_lists(
                         list = piece.list;
                         scanner.set_list(list, piece.distance);
                     }
-                    const EntryLabels entries(lists, list, piece.from, piece.to, meaning);
-                    const faiss::InvertedLists::ScopedCodes codes(&lists, list);
-                    mine.nskipped += scan_selected(
-                            piece.to - piece.from,
-                            entries.ids(piece.from),
+                    ScanTotals totals;
+                    scan_stretches(
+                            lists,
+                            list,
+                            piece.from,
+                            piece.to,
                             settings.selector,
-                            [&](size_t a, size_t b) {
-                                mine.ndis += b - a;
-                                scanner.scan_codes_range(
-                                        b - a,
-                                        codes.codes + (piece.from + a) * lists.code_size,
-                                        entries.labels() + a,
-                                        radius,
-                                        hits);
+                            meaning,
+                            totals,
+                            [&](size_t n, const uint8_t* codes, const int64_t* labels) {
+                                scanner.scan_codes_range(n, codes, labels, radius, hits);
                             });
+                    mine.ndis += totals.ndis;
+                    mine.nskipped += totals.skipped;
                 }
             });
     std::vector<faiss::RangeSearchPartialResult*> raw;

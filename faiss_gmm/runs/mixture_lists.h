@@ -57,6 +57,10 @@ public:
         index_ = std::move(index);
     }
     std::string kept_for_index() const;
+    /// Whether an index of this library is over the lists.
+    bool has_index() const {
+        return !index_.expired();
+    }
 
 protected:
     std::shared_ptr<const CoarseState> state_;

@@ -30,6 +30,7 @@
 #include "faiss_gmm/runs/component_ranking.h"
 #include "faiss_gmm/runs/large_array.h"
 #include "faiss_gmm/runs/parallel.h"
+#include "faiss_gmm/runs/run_lists_io.h"
 #include "faiss_gmm/runs/split.h"
 #include "faiss_gmm/runs/vector_ops.h"
 #include "faiss_gmm/train/finite_rows.h"
@@ -107,7 +108,18 @@ int64_t RunInvertedLists::get_single_id(size_t list_no, size_t offset) const {
 const uint8_t* RunInvertedLists::get_single_code(size_t list_no, size_t offset) const {
     return inner_->get_single_code(list_no, offset);
 }
+/// Stock searches begin with it; ours do not need it.
 void RunInvertedLists::prefetch_lists(const int64_t* list_nos, int n) const {
+    const bool holds_copies =
+            state_->mixture.K > 0 && state_->spill.storage == SpillStorage::copies;
+    // Over plain lists a stock index finds what ours does.
+    if (!has_index() && (has_runs() || holds_copies) && stock_search_warning()) {
+        std::call_once(told_, [&] {
+            stock_search_warning()("a stock index searches lists of an IVFGMM index: it finds what "
+                                   "a plain IVF finds; "
+                                   "promote() makes an IVFGMM index of it");
+        });
+    }
     inner_->prefetch_lists(list_nos, n);
 }
 size_t RunInvertedLists::add_entries(

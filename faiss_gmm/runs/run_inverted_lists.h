@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -140,6 +141,7 @@ private:
 
     std::unique_ptr<faiss::InvertedLists> inner_;
     RunDirectory directory_;
+    mutable std::once_flag told_; ///< of a search without an index of ours
 };
 
 } // namespace faiss_gmm

@@ -201,6 +201,21 @@ private:
     }
 };
 
+namespace {
+StockSearchWarning& warning_of_the_process() {
+    static StockSearchWarning warning;
+    return warning;
+}
+} // namespace
+
+void set_stock_search_warning(StockSearchWarning warning) {
+    warning_of_the_process() = std::move(warning);
+}
+
+const StockSearchWarning& stock_search_warning() {
+    return warning_of_the_process();
+}
+
 void register_lists_io() {
     static std::once_flag once;
     std::call_once(once, [] {

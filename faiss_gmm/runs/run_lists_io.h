@@ -2,6 +2,9 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #pragma once
 
+#include <functional>
+#include <string>
+
 namespace faiss_gmm {
 
 /// Makes faiss::write_index, read_index, write_InvertedLists and read_InvertedLists know RunInvertedLists
@@ -9,5 +12,13 @@ namespace faiss_gmm {
 /// own read_index, and made no index of this library before, calls it itself. Any thread may; but, as
 /// FAISS has it, none may read or write other indices at the time of the first call.
 void register_lists_io();
+
+/// Who hears of it when a stock index searches lists of this library: what faiss::read_index makes of a file of ours
+/// is a plain IVF over its lists, with the recall of one (storage=copies: ids repeat), until promote() of
+/// io/index_io.h turns it back. Called once for such lists, from the thread that searches them; null: nobody. For
+/// the process; set it before anything searches.
+using StockSearchWarning = std::function<void(const std::string&)>;
+void set_stock_search_warning(StockSearchWarning warning);
+const StockSearchWarning& stock_search_warning();
 
 } // namespace faiss_gmm

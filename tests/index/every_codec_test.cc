@@ -14,6 +14,7 @@
 #include "faiss_gmm/io/clone.h"
 #include "index_fixture.h"
 #include "stock_twin.h"
+#include "tests/io/io_fixture.h"
 
 namespace faiss_gmm {
 namespace {
@@ -390,6 +391,44 @@ TEST_P(CodecsInPlainLists, EmptyAndFillAgain) {
     EXPECT_GE(*std::min_element(got.labels.begin(), got.labels.end()), 0);
 }
 
+TEST_P(CodecsInPlainLists, AnswerToAStockIndexAsToOurs) {
+    size_t heard = 0;
+    set_stock_search_warning([&](const std::string&) { heard++; });
+    const std::unique_ptr<faiss::Index> stock = from_stock_bytes(stock_bytes(*index_));
+    EXPECT_EQ(dynamic_cast<IndexIVFGMM*>(stock.get()), nullptr);
+    dynamic_cast<faiss::IndexIVF&>(*stock).nprobe = index_->nprobe = 4;
+    const Results theirs = search(*stock, queries_, k), ours = search(*index_, queries_, k);
+    set_stock_search_warning(nullptr);
+    EXPECT_EQ(theirs.labels, ours.labels);
+    EXPECT_EQ(theirs.distances, ours.distances);
+    EXPECT_EQ(heard, 0u) << "nothing is lost";
+}
+
+TEST_P(CodecsInPlainLists, ChangeAsAnyOtherUnlessInBlocks) {
+    if (has_code_blocks(*index_)) {
+        return;
+    }
+    const Made other = GetParam().make();
+    other->train(rows, base_.data());
+    index_->set_direct_map_type(faiss::DirectMap::Hashtable);
+    const std::vector<int64_t> ids = {5, 700, 3};
+    index_->update_vectors(3, ids.data(), base_.data());
+    ours_->check();
+    const std::vector<int64_t> missing = {static_cast<int64_t>(rows)};
+    expect_four_parts(
+            refusal([&] { index_->update_vectors(1, missing.data(), base_.data()); }),
+            "not stored");
+    index_->set_direct_map_type(faiss::DirectMap::NoMap);
+    index_->copy_subset_to(*other, static_cast<FAISS_GMM_SUBSET_TYPE>(0), 100, 400);
+    EXPECT_EQ(other->ntotal, 300);
+    EXPECT_EQ(index_->ntotal, static_cast<int64_t>(rows));
+    dynamic_cast<IndexIVFGMM&>(*other).check();
+    index_->merge_from(*other, static_cast<int64_t>(rows));
+    EXPECT_EQ(index_->ntotal, static_cast<int64_t>(rows) + 300);
+    EXPECT_EQ(other->ntotal, 0);
+    ours_->check();
+}
+
 /// What stock code cannot do with blocks it is not asked to do.
 TEST_P(CodecsInPlainLists, BlocksAreRefusedWhereStockCodeWouldEndTheProcess) {
     if (!has_code_blocks(*index_)) {
@@ -408,6 +447,8 @@ TEST_P(CodecsInPlainLists, BlocksAreRefusedWhereStockCodeWouldEndTheProcess) {
             refusal([&] { index_->update_vectors(1, keys.data(), base_.data()); }), given);
     const Made empty = GetParam().make();
     expect_four_parts(refusal([&] { index_->copy_subset_to(*empty, {}, 0, 10); }), given);
+    const Made in_runs = index_of<IndexIVFGMMPQ>(6, 4, l2)();
+    expect_four_parts(refusal([&] { in_runs->copy_subset_to(*index_, {}, 0, 10); }), given);
     if (!compat::searches_given_blocks) {
         expect_four_parts(
                 refusal([&] {

@@ -127,6 +127,31 @@ search(const faiss::Index& index,
     return results;
 }
 
+/// search_preassigned of keys [n, nprobe], whose means are `coarse` [n, nprobe] away.
+inline Results search_keys(
+        const faiss::IndexIVF& index,
+        const std::vector<float>& queries,
+        size_t k,
+        const std::vector<int64_t>& keys,
+        const std::vector<float>& coarse,
+        const faiss::SearchParametersIVF& params,
+        bool store_pairs = false,
+        faiss::IndexIVFStats* stats = nullptr) {
+    Results results(queries.size() / index.d, k);
+    index.search_preassigned(
+            static_cast<int64_t>(results.n),
+            queries.data(),
+            static_cast<int64_t>(k),
+            keys.data(),
+            coarse.data(),
+            results.distances.data(),
+            results.labels.data(),
+            store_pairs,
+            &params,
+            stats);
+    return results;
+}
+
 /// Every result is there once, stands in order, has its own distance, and ends in -1 only.
 /// tolerance 0: distances bit for bit.
 inline void expect_sound(

@@ -193,6 +193,54 @@ TEST_P(MutationOfRuns, CopySubsetTo) {
     expect_whole(*index_);
 }
 
+TEST_P(MutationOfRuns, SubsetsThatStockCodeCannotCopyAreRefused) {
+    add(*index_);
+    const auto other = GetParam().trained(base_);
+    const auto expect_refused = [&](int type, int64_t a, int64_t b, const std::string& given) {
+        const auto copy = [&] {
+            index_->copy_subset_to(*other, static_cast<FAISS_GMM_SUBSET_TYPE>(type), a, b);
+        };
+        expect_four_parts(refusal(copy), given);
+        EXPECT_EQ(other->invlists->compute_ntotal(), 0u);
+    };
+    const auto n = static_cast<int64_t>(rows);
+    other->set_direct_map_type(faiss::DirectMap::Hashtable);
+    expect_refused(0, 0, 10, "a direct map");
+    other->set_direct_map_type(faiss::DirectMap::NoMap);
+    expect_refused(1, 0, 0, "1 / 0");
+    expect_refused(2, -1, 5, "-1 to 5");
+    expect_refused(2, 9, 5, "9 to 5");
+    expect_refused(2, 0, n + 1, "0 to " + std::to_string(n + 1));
+    std::vector<float> nowhere(GetParam().d, NAN);
+    index_->add(1, nowhere.data()); // counted, and stored nowhere
+    if (FAISS_GMM_SUBSETS_NEED_ALL_ROWS) {
+        expect_refused(0, 0, n, std::to_string(n) + " of " + std::to_string(n + 1));
+    } else {
+        index_->copy_subset_to(*other, static_cast<FAISS_GMM_SUBSET_TYPE>(0), 0, n);
+        expect_whole(*other);
+    }
+}
+
+TEST_P(MutationOfRuns, AnUpdateOfIdsThatAreNotThereChangesNothing) {
+    for (const auto type : {faiss::DirectMap::Array, faiss::DirectMap::Hashtable}) {
+        index_->reset();
+        index_->set_direct_map_type(type);
+        oracle_ = Oracle(GetParam().d, GetParam().metric);
+        add(*index_);
+        std::vector<float> nowhere(GetParam().d, NAN);
+        index_->add(1, nowhere.data()); // id rows: counted, and stored nowhere
+        const std::vector<float> renewed = whole_rows(3, GetParam().d, seed_ + 9);
+        const auto n = static_cast<int64_t>(rows);
+        for (const int64_t bad : {int64_t{-1}, n, n + 1, int64_t{1} << 40, int64_t{7}}) {
+            const int64_t ids[] = {3, 7, bad};
+            const auto update = [&] { index_->update_vectors(3, ids, renewed.data()); };
+            expect_four_parts(refusal(update), "id " + std::to_string(bad));
+        }
+        index_->check();
+        expect_reconstructs(*index_);
+    }
+}
+
 TEST_P(MutationOfRuns, DirectMapsFollow) {
     for (const auto type : {faiss::DirectMap::Array, faiss::DirectMap::Hashtable}) {
         SCOPED_TRACE(type == faiss::DirectMap::Array ? "Array" : "Hashtable");

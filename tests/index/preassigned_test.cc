@@ -89,25 +89,13 @@ protected:
             bool store_pairs = false,
             const faiss::IDSelector* selector = nullptr,
             size_t max_codes = 0) const {
-        Results got(queries, k);
         faiss::SearchParametersIVF params;
         params.nprobe = keys.size() / queries;
         params.max_codes = max_codes;
         params.sel = const_cast<faiss::IDSelector*>(selector);
-        const std::vector<float> coarse = distances_to(keys);
         faiss::IndexIVFStats stats;
-        index.search_preassigned(
-                queries,
-                queries_.data(),
-                k,
-                keys.data(),
-                coarse.data(),
-                got.distances.data(),
-                got.labels.data(),
-                store_pairs,
-                &params,
-                &stats);
-        return got;
+        return faiss_gmm::search_keys(
+                index, queries_, k, keys, distances_to(keys), params, store_pairs, &stats);
     }
 
     const uint64_t seed_ = test_seed();
