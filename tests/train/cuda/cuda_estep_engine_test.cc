@@ -29,6 +29,7 @@ using testing::Budget;
 using testing::chunk_of;
 using testing::draw;
 using testing::expect_like_oracle;
+using testing::expect_same_bits;
 using testing::ForwardingEngine;
 using testing::name_of;
 using testing::of_living;
@@ -307,19 +308,6 @@ TEST_F(CudaEStepEngineTest, WeightsOfZeroGetNothing) {
             }
         }
     }
-}
-
-bool same_bits(const std::vector<double>& a, const std::vector<double>& b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
-}
-
-void expect_same_bits(const SufficientStatistics& a, const SufficientStatistics& b) {
-    EXPECT_EQ(a.rows, b.rows);
-    EXPECT_EQ(a.sum_log_likelihood, b.sum_log_likelihood);
-    EXPECT_EQ(a.shared_rows, b.shared_rows);
-    EXPECT_TRUE(same_bits(a.N_k, b.N_k));
-    EXPECT_TRUE(same_bits(a.first_moment, b.first_moment));
-    EXPECT_TRUE(same_bits(a.second_moment, b.second_moment));
 }
 
 TEST_P(CudaEStepEngineAllForms, SameBitsForAnyChunksMemoryAndResidence) {
