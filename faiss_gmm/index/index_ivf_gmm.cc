@@ -257,7 +257,11 @@ void IndexIVFGMM::learn_around(
     if (spill.storage == SpillStorage::shared) {
         const Stopwatch watch(times_.sketch);
         ComponentRanking ranking(
-                engine_parameters(training), state->mixture, state->codec, rows.size());
+                engine_parameters(training),
+                state->mixture,
+                state->codec,
+                rows.size(),
+                Assignment::hard);
         TopResponsibilities top;
         ranking.rank(rows.size(), sample.data(), 1, top);
         members = state->codec.train(

@@ -227,6 +227,27 @@ inline void expect_like_oracle(
     const size_t m = std::min<size_t>(4, K + 1);
     engine.top_responsibilities(chunk_of(x, d, 0, n), m, top);
     expect_responsibilities(top, m, mixture, x, oracle, budget);
+    // The same components without a normaliser, but for ties.
+    TopResponsibilities hard;
+    engine.begin(mixture, Assignment::hard);
+    engine.top_responsibilities(chunk_of(x, d, 0, n), m, hard);
+    EXPECT_TRUE(hard.log_responsibility.empty());
+    for (size_t at = 0; at < n * m; ++at) {
+        const int32_t k = hard.component[at], soft = top.component[at];
+        if (soft < 0) {
+            EXPECT_EQ(k, soft);
+            continue;
+        }
+        ASSERT_GE(k, 0);
+        if (k == soft) { // to within the tolerance of the row's largest
+            const float* all = &top.squared_distance[at / m * m];
+            const float largest = *std::max_element(all, all + std::min(m, K));
+            const double distance = top.squared_distance[at];
+            EXPECT_NEAR(hard.squared_distance[at], distance, 2 * budget.distance * largest);
+        }
+        const double* r = &oracle.responsibilities[at / m * K];
+        EXPECT_NEAR(r[k], r[soft], 1e-4);
+    }
 }
 
 inline void expect_like_oracle(
