@@ -14,6 +14,7 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -22,6 +23,7 @@
 #include <cuda_runtime.h>
 #include <nlohmann/json.hpp>
 
+#include "datasets/drawn_rows.h"
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
 #include "faiss_gmm/train/cuda/detail/device.h"
@@ -32,30 +34,11 @@ using namespace faiss_gmm;
 using cuda::check;
 using cuda::DeviceArray;
 
-/// A number in (0, 1) from a counter (splitmix64).
-__device__ float uniform(uint64_t counter) {
-    uint64_t z = counter * 0x9e3779b97f4a7c15ull + 0x7f4a7c15ull;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return (static_cast<float>((z ^ (z >> 31)) >> 40) + 0.5f) * 0x1.0p-24f;
-}
-
-__device__ float normal(uint64_t counter) {
-    return sqrtf(-2 * logf(uniform(2 * counter))) * cospif(2 * uniform(2 * counter + 1));
-}
-
-/// x [n, d]: mean of a random component (none: the origin) + sigma N(0, I).
-__global__ void
-draw(size_t n, int d, int K, const float* means, float sigma, uint64_t seed, float* x) {
+__global__ void draw(DrawnRows rows, size_t n, float* x) {
     const size_t at = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (at >= n * d) {
-        return;
+    if (at < n * rows.d) {
+        x[at] = rows.number(at / rows.d, at % rows.d);
     }
-    const size_t i = at / d, j = at % d;
-    const float centre =
-            means == nullptr ? 0.0f
-                             : means[static_cast<size_t>(uniform((seed << 40) + i) * K) * d + j];
-    x[at] = centre + sigma * normal(((seed + 1) << 40) + at);
 }
 
 /// What rows of bytes are multiplied by, u8: and moved by.
@@ -272,23 +255,6 @@ nlohmann::json rates() {
     return result;
 }
 
-/// Deviation at which about two components beside the home are within 11.5 nats of it.
-double overlapping_sigma(double K, double d) {
-    double low = -8, high = 0; // z with Phi(z) = 2 / K
-    for (int i = 0; i < 60; ++i) {
-        const double z = (low + high) / 2;
-        (std::erfc(-z / std::sqrt(2.0)) / 2 < 2 / K ? low : high) = z;
-    }
-    // With u = |mu_j - mu_k| / sigma, whose square scatters by 2 u^2 / sqrt(2 d) among pairs of means:
-    // another component is u^2 / 2 nats behind, give or take sqrt(u^2 + u^4 / (2 d)).
-    double least = 1, most = 1000;
-    for (int i = 0; i < 60; ++i) {
-        const double u = (least + most) / 2, scatter = std::sqrt(u * u + u * u * u * u / (2 * d));
-        (u * u / 2 - 11.5 + low * scatter < 0 ? least : most) = u;
-    }
-    return std::sqrt(2 * d) / least;
-}
-
 struct Case {
     std::string data = "separate", covariance = "tied_spherical", path = "automatic";
     std::string element = "f32";
@@ -310,7 +276,7 @@ struct Problem {
     double sigma = 0; ///< of drawn rows
 };
 
-GaussianMixture uniform_mixture(const Case& c, const float* device_means, double variance) {
+GaussianMixture uniform_mixture(const Case& c, std::vector<float> means, double variance) {
     GaussianMixture mixture;
     mixture.K = c.K;
     mixture.d = c.d;
@@ -319,13 +285,7 @@ GaussianMixture uniform_mixture(const Case& c, const float* device_means, double
                          : c.covariance == "tied"      ? Covariance::tied
                          : c.covariance == "full"      ? Covariance::full
                                                        : Covariance::tied_spherical;
-    mixture.means.resize(c.K * c.d);
-    check(cudaMemcpy(
-                  mixture.means.data(),
-                  device_means,
-                  c.K * c.d * sizeof(float),
-                  cudaMemcpyDeviceToHost),
-          "reading means");
+    mixture.means = std::move(means);
     mixture.log_weights.assign(c.K, -std::log(double(c.K)));
     mixture.covariances.assign(
             GaussianMixture::covariance_size(mixture.covariance, c.K, c.d), variance);
@@ -338,25 +298,18 @@ GaussianMixture uniform_mixture(const Case& c, const float* device_means, double
 }
 
 void drawn_problem(const Case& c, Problem& problem) {
-    const bool isotropic = c.data == "isotropic";
-    problem.sigma = c.data == "separate" ? 1.2
-                    : isotropic          ? 1.0
-                                         : overlapping_sigma(double(c.K), double(c.d));
-    DeviceArray<float> means;
-    means.reserve(c.K * c.d);
+    const DrawnRows drawn = drawn_rows(c.data, c.K, c.d);
+    problem.sigma = drawn.sigma;
     problem.x.reserve(c.n * c.d);
-    const auto blocks = [](size_t items) { return static_cast<unsigned>((items + 255) / 256); };
-    draw<<<blocks(c.K * c.d), 256>>>(
-            c.K, int(c.d), 1, nullptr, isotropic ? 0.25f : 1.0f, 1, means.data());
-    draw<<<blocks(c.n * c.d), 256>>>(
-            c.n,
-            int(c.d),
-            int(c.K),
-            isotropic ? nullptr : means.data(),
-            static_cast<float>(problem.sigma),
-            2,
-            problem.x.data());
-    problem.mixture = uniform_mixture(c, means.data(), problem.sigma * problem.sigma);
+    draw<<<static_cast<unsigned>((c.n * c.d + 255) / 256), 256>>>(drawn, c.n, problem.x.data());
+    cuda::check_launch("drawing rows");
+    std::vector<float> means = drawn.means();
+    if (drawn.spread == 0) { // nothing to begin with
+        DrawnRows start = drawn;
+        start.spread = 0.25f;
+        means = start.means();
+    }
+    problem.mixture = uniform_mixture(c, std::move(means), problem.sigma * problem.sigma);
 }
 
 /// The rows of a .u8bin file, at most c.n of them; n and d as read. The mixture's means are rows: Lloyd
@@ -379,18 +332,12 @@ void read_problem(Case& c, Problem& problem) {
     problem.x.reserve(x.size());
     check(cudaMemcpy(problem.x.data(), x.data(), x.size() * sizeof(float), cudaMemcpyHostToDevice),
           "copying rows");
-    DeviceArray<float> means;
-    means.reserve(c.K * c.d);
-    check(cudaMemcpy2D(
-                  means.data(),
-                  c.d * sizeof(float),
-                  problem.x.data(),
-                  c.n / c.K * c.d * sizeof(float),
-                  c.d * sizeof(float),
-                  c.K,
-                  cudaMemcpyDeviceToDevice),
-          "choosing means");
-    problem.mixture = uniform_mixture(c, means.data(), 1.0);
+    std::vector<float> means;
+    for (size_t k = 0; k < c.K; ++k) {
+        const auto row = x.begin() + static_cast<std::ptrdiff_t>(c.n / c.K * k * c.d);
+        means.insert(means.end(), row, row + static_cast<std::ptrdiff_t>(c.d));
+    }
+    problem.mixture = uniform_mixture(c, std::move(means), 1.0);
 }
 
 constexpr int lloyd_steps = 10;

@@ -2,13 +2,12 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // One EM iteration of the CPU engine against one iteration of faiss::Clustering: same data, threads and
-// BLAS, in turns. With --engine what an index of K lists takes: warm start, EM, and the assignment of all
-// rows, on that engine.
+// BLAS, in turns. With --engine what an index of K lists takes on that engine: train() and add() of all
+// rows; --check compares the lists of the first rows with those of the CPU engine.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
-#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -26,8 +25,11 @@
 
 #include "bench/common/environment.h"
 #include "bench/common/program.h"
+#include "datasets/drawn_rows.h"
 #include "datasets/vector_file.h"
+#include "faiss_gmm/factory/index_factory.h"
 #include "faiss_gmm/index/gmm_quantizer.h"
+#include "faiss_gmm/index/index_ivf_gmm.h"
 #include "faiss_gmm/mixture/clock.h"
 #include "faiss_gmm/train/estep_engine.h"
 #include "faiss_gmm/train/gmm_trainer.h"
@@ -132,30 +134,32 @@ double em_iteration_seconds(
     return seconds_since(begin);
 }
 
-const std::map<std::string, EngineKind> engine_names = {
-        {"auto", EngineKind::automatic}, {"cpu", EngineKind::cpu}, {"cuda", EngineKind::cuda}};
+/// What is farther apart than this has no excuse: two components within it are a tie.
+constexpr double tie_nats = 1e-3;
 
-/// Homes of rows x [n, d] as an index with this mixture assigns them.
-std::vector<int64_t>
-assigned(const GaussianMixture& mixture, EngineKind engine, size_t n, const float* x) {
-    auto state = std::make_shared<CoarseState>();
-    state->mixture = mixture;
-    GMMQuantizer quantizer(static_cast<int64_t>(mixture.d));
-    quantizer.add(static_cast<int64_t>(mixture.K), mixture.means.data());
-    quantizer.set_state(state);
-    quantizer.engine.kind = engine;
-    std::vector<int64_t> homes(n);
-    quantizer.assign(static_cast<int64_t>(n), x, homes.data());
-    return homes;
+/// The list of each of the index's n rows.
+std::vector<int64_t> lists_of(const faiss::IndexIVF& index, size_t n) {
+    std::vector<int64_t> lists(n, -1);
+    for (size_t l = 0; l < index.nlist; l++) {
+        const faiss::InvertedLists::ScopedIds ids(index.invlists, l);
+        for (size_t i = 0; i < index.invlists->list_size(l); i++) {
+            lists[ids[i]] = static_cast<int64_t>(l);
+        }
+    }
+    return lists;
 }
 
-/// How the homes of two engines differ: how many do, and by how much at most the second one's is further
-/// away, relative to the squared distance of the first's.
-nlohmann::json differences(
-        const GaussianMixture& mixture,
-        const float* x,
-        const std::vector<int64_t>& a,
-        const std::vector<int64_t>& b) {
+/// How lists differ from the homes that the CPU engine gives the first rows: how many do, and how many
+/// nats at most the CPU's is the better one (tied_spherical, uniform).
+nlohmann::json
+against_cpu(IndexIVFGMM& index, const float* x, const std::vector<int64_t>& lists, size_t rows) {
+    const GaussianMixture& mixture = index.mixture();
+    auto& quantizer = dynamic_cast<GMMQuantizer&>(*index.ivf().quantizer);
+    quantizer.engine.kind = EngineKind::cpu;
+    std::vector<int64_t> homes(rows);
+    const Clock::time_point began = Clock::now();
+    quantizer.assign(static_cast<int64_t>(rows), x, homes.data());
+    const double seconds = seconds_since(began);
     const auto distance = [&](size_t i, int64_t k) {
         double sum = 0;
         for (size_t t = 0; t < mixture.d; t++) {
@@ -165,52 +169,77 @@ nlohmann::json differences(
         }
         return sum;
     };
-    size_t other = 0;
-    double excess = 0;
-    for (size_t i = 0; i < b.size(); i++) {
-        if (a[i] != b[i]) {
+    size_t other = 0, beyond = 0;
+    double largest = 0;
+    for (size_t i = 0; i < rows; i++) {
+        if (lists[i] != homes[i]) {
+            const double nats =
+                    (distance(i, lists[i]) - distance(i, homes[i])) / (2 * mixture.covariances[0]);
             other++;
-            excess = std::max(excess, std::abs(distance(i, b[i]) / distance(i, a[i]) - 1));
+            beyond += std::abs(nats) > tie_nats;
+            largest = std::max(largest, std::abs(nats));
         }
     }
-    return {{"rows", b.size()}, {"other_homes", other}, {"largest_relative_excess", excess}};
+    return {{"rows", rows},
+            {"other_lists", other},
+            {"largest_difference_nats", largest},
+            {"beyond_a_tie", beyond},
+            {"cpu_assign_s", seconds}};
 }
 
-/// Trains and assigns with one engine; `check` rows are assigned by the CPU engine too.
+/// Trains and fills an index on one engine; the lists of `check` rows are compared with those of the CPU
+/// engine.
 nlohmann::json time_an_index(
         const std::string& engine, size_t K, size_t n, size_t d, const float* x, size_t check) {
-    TrainingParameters parameters;
-    parameters.engine = engine_names.at(engine);
-    parameters.estep = EStep::exact;
-    parameters.min_points_per_component = 1;
-    parameters.tol = 0;
-    parameters.warning = [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
+    const std::string description = fmt::format("IVFGMM{}(engine={},estep=exact),Flat", K, engine);
+    const std::unique_ptr<faiss::Index> owner(
+            index_factory(static_cast<int>(d), description.c_str()));
+    auto& index = dynamic_cast<IndexIVFGMM&>(*owner);
+    index.training.min_points_per_component = 1;
+    index.training.tol = 0;
+    index.training.warning = [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
+    const auto say = [began = Clock::now()](const std::string& text) {
+        fmt::print(stderr, "{:8.2f} s  {}\n", seconds_since(began), text);
+    };
+    index.training.progress = [&](const TrainingProgress& progress) {
+        say(fmt::format(
+                "EM iteration {} in {:.2f} s, {:.3f} nats",
+                progress.iteration,
+                progress.seconds,
+                progress.mean_log_likelihood));
+        return true;
+    };
+    const auto rows = static_cast<int64_t>(n);
     Clock::time_point began = Clock::now();
-    const TrainingResult result = GMMTrainer(parameters).train(K, n, d, x);
+    owner->train(rows, x);
     const double train = seconds_since(began);
+    say("trained");
+    began = Clock::now();
+    owner->add(rows, x);
+    const double add = seconds_since(began);
+    say("added");
+    const std::vector<TrainingProgress>& history = index.training_history();
     std::vector<double> iterations;
-    for (const TrainingProgress& progress : result.history) {
+    for (const TrainingProgress& progress : history) {
         iterations.push_back(progress.seconds);
     }
-    began = Clock::now();
-    const std::vector<int64_t> homes = assigned(result.mixture, parameters.engine, n, x);
-    const double assign = seconds_since(began);
+    const BuildTimes times = index.build_times();
     nlohmann::json line = {
             {"bench", "train_index"},
-            {"engine", engine},
+            {"index", description},
             {"train_s", train},
-            {"warm_start_s", result.history.front().warm_start_seconds},
+            {"warm_start_s", history.front().warm_start_seconds},
             {"em_iterations_s", iterations},
-            {"mean_log_likelihood", result.history.back().mean_log_likelihood},
-            {"imbalance", result.history.back().imbalance},
-            {"shared_fraction", result.history.back().shared_fraction},
-            {"assign_s", assign}};
+            {"mean_log_likelihood", history.back().mean_log_likelihood},
+            {"imbalance", history.back().imbalance},
+            {"shared_fraction", history.back().shared_fraction},
+            {"add_s", add},
+            {"of_add_split_s", times.split},
+            {"of_train_and_add_sketch_s", times.sketch},
+            {"of_add_lists_s", times.add}};
     if (check > 0) {
-        line["against_cpu"] = differences(
-                result.mixture,
-                x,
-                homes,
-                assigned(result.mixture, EngineKind::cpu, std::min(n, check), x));
+        const std::vector<int64_t> lists = lists_of(index.ivf(), n);
+        line["against_cpu"] = against_cpu(index, x, lists, std::min(n, check));
     }
     return line;
 }
@@ -241,13 +270,19 @@ int main(int argc, char** argv) {
                  "faiss::Clustering, or, with\n"
                  "--engine, training and assignment of an index; one JSON line.\n"
                  "example: bench_train --data base.u8bin --n 262144 --K 1024"};
-    std::string data, json, engine;
+    std::string data, drawn, json, engine;
     size_t check = 0;
     size_t n = 262144, d = 128, K = 1024, rounds = 5;
     int threads = bench::default_threads();
-    app.add_option(
-               "--data", data, "Vector file (.fvecs, .u8bin, ...); else rows on a curved surface")
-            ->check(CLI::ExistingFile);
+    CLI::Option* with_data =
+            app.add_option(
+                       "--data",
+                       data,
+                       "Vector file (.fvecs, .u8bin, ...); else rows on a curved surface")
+                    ->check(CLI::ExistingFile);
+    app.add_option("--drawn", drawn, "Without --data: separate, overlap or isotropic rows instead")
+            ->check(CLI::IsMember({"separate", "overlap", "isotropic"}))
+            ->excludes(with_data);
     app.add_option("--n", n, "Rows")->capture_default_str()->check(CLI::PositiveNumber);
     app.add_option("--d", d, "Dimensions of random rows")
             ->capture_default_str()
@@ -265,7 +300,9 @@ int main(int argc, char** argv) {
     return bench::run_program("error", app, argc, argv, [&] {
         bench::set_threads(threads);
         std::vector<float> x;
-        if (data.empty()) {
+        if (!drawn.empty()) {
+            x = drawn_rows(drawn, K, d).rows(n);
+        } else if (data.empty()) {
             x = curved_rows(n, d);
         } else {
             const VectorFile file(data);
@@ -276,7 +313,7 @@ int main(int argc, char** argv) {
         }
         nlohmann::json line = engine.empty() ? compare_with_kmeans(rounds, K, n, d, x)
                                              : time_an_index(engine, K, n, d, x.data(), check);
-        line["data"] = data.empty() ? "curved random rows" : data;
+        line["data"] = !drawn.empty() ? drawn : data.empty() ? "curved random rows" : data;
         line["n"] = n;
         line["d"] = d;
         line["K"] = K;

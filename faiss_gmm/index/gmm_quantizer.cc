@@ -46,7 +46,7 @@ void GMMQuantizer::assign(int64_t n, const float* x, int64_t* labels, int64_t k)
     const size_t m = std::min<size_t>(k, state_->mixture.K);
     constexpr size_t at_once = 262144;
     at_faiss_seam([&] {
-        ComponentRanking ranking(engine, state_->mixture, state_->codec, rows);
+        ComponentRanking ranking(engine, state_->mixture, state_->codec, rows, Assignment::hard);
         TopResponsibilities top;
         for (size_t first = 0; first < rows; first += at_once) {
             const size_t count = std::min(at_once, rows - first);

@@ -298,7 +298,11 @@ void IndexIVFGMM::learn_codec(CoarseState& state, size_t n, const float* x) {
     if (spill.storage == SpillStorage::shared) {
         const Stopwatch watch(times_.sketch);
         ComponentRanking ranking(
-                engine_parameters(training), state.mixture, state.codec, rows.size());
+                engine_parameters(training),
+                state.mixture,
+                state.codec,
+                rows.size(),
+                Assignment::hard);
         TopResponsibilities top;
         ranking.rank(rows.size(), sample.data(), 1, top);
         members = state.codec.train(

@@ -24,23 +24,21 @@ ComponentRanking::ComponentRanking(
         const EngineParameters& parameters,
         const GaussianMixture& mixture,
         const RunCodec& codec,
-        size_t rows)
+        size_t rows,
+        Assignment assignment)
         : parameters_(for_rows(parameters, mixture, rows)), mixture_(mixture), codec_(codec),
+          assignment_(assignment),
           engine_(make_engine(parameters_, {mixture.covariance, mixture.K, mixture.d})) {
     try {
-        engine_->begin(mixture_);
-    } catch (const OutOfMemory&) {
-        take_cpu();
+        engine_->begin(mixture_, assignment_);
+    } catch (const OutOfMemory& error) {
+        go_on_after(error);
     }
 }
 
-/// Instead of a GPU whose memory did not do; where it was asked for by name, the error goes on.
-void ComponentRanking::take_cpu() {
-    if (parameters_.kind != EngineKind::automatic) {
-        throw;
-    }
-    engine_ = make_cpu_engine(parameters_.estep);
-    engine_->begin(mixture_);
+void ComponentRanking::go_on_after(const OutOfMemory& error) {
+    engine_ = make_engine_after(error, parameters_);
+    engine_->begin(mixture_, assignment_);
 }
 
 void ComponentRanking::rank(size_t n, const float* x, size_t m, TopResponsibilities& out) {
@@ -51,8 +49,8 @@ void ComponentRanking::rank_modelled(size_t n, const float* x, size_t m, TopResp
     const Chunk chunk{x, n, ranked_};
     try {
         engine_->top_responsibilities(chunk, m, out);
-    } catch (const OutOfMemory&) {
-        take_cpu();
+    } catch (const OutOfMemory& error) {
+        go_on_after(error);
         engine_->top_responsibilities(chunk, m, out);
     }
     ranked_ += n;

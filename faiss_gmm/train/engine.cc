@@ -28,10 +28,8 @@ std::unique_ptr<EStepEngine> on_gpu(const EngineParameters& parameters) {
 
 } // namespace
 
-std::unique_ptr<EStepEngine> make_engine(
-        const EngineParameters& parameters,
-        const EngineTask& task,
-        const std::function<void(const std::string&)>& note) {
+std::unique_ptr<EStepEngine>
+make_engine(const EngineParameters& parameters, const EngineTask& task) {
     if (parameters.kind == EngineKind::cuda) {
         const std::string refused = cuda_refuses(task.covariance, task.K, task.d);
         if (!refused.empty()) {
@@ -57,8 +55,8 @@ std::unique_ptr<EStepEngine> make_engine(
             obstacle = error.what();
         }
     }
-    if (note) {
-        note("engine=auto takes the CPU: " + obstacle);
+    if (parameters.note) {
+        parameters.note("engine=auto takes the CPU: " + obstacle);
     }
     return make_cpu_engine(parameters.estep);
 }
@@ -69,12 +67,9 @@ bool built_with_cuda() {
     return false;
 }
 
-std::unique_ptr<EStepEngine> make_engine(
-        const EngineParameters& parameters,
-        const EngineTask& task,
-        const std::function<void(const std::string&)>& note) {
+std::unique_ptr<EStepEngine>
+make_engine(const EngineParameters& parameters, const EngineTask& task) {
     static_cast<void>(task);
-    static_cast<void>(note);
     if (parameters.kind == EngineKind::cuda) {
         throw Error(
                 {"choosing the engine",
@@ -86,5 +81,16 @@ std::unique_ptr<EStepEngine> make_engine(
 }
 
 #endif
+
+std::unique_ptr<EStepEngine>
+make_engine_after(const OutOfMemory& error, const EngineParameters& parameters) {
+    if (parameters.kind != EngineKind::automatic) {
+        throw error;
+    }
+    if (parameters.note) {
+        parameters.note(std::string("engine=auto goes on with the CPU: ") + error.what());
+    }
+    return make_cpu_engine(parameters.estep);
+}
 
 } // namespace faiss_gmm

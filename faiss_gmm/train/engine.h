@@ -31,6 +31,8 @@ struct EngineParameters {
     size_t gpu_memory = 0;
     size_t gpu_cache = automatic_cache; ///< MiB for rows that stay there between passes
     EStep estep = EStep::automatic;     ///< of the CPU engine; nearest_cells is the CPU's alone
+    /// Told why `automatic` takes the CPU where a build with CUDA does so. Empty: dropped.
+    std::function<void(const std::string&)> note;
 };
 
 /// Whichever engine, with every component compared: of vectors that an index stores.
@@ -46,12 +48,14 @@ struct EngineTask {
 };
 
 /// The engine that the parameters ask for. Throws Error where `cuda` is asked for and this build has
-/// none, or there is no usable GPU, or it cannot do the task. `automatic` tells `note` (may be empty)
-/// why it takes the CPU where a build with CUDA does so.
-std::unique_ptr<EStepEngine> make_engine(
-        const EngineParameters& parameters,
-        const EngineTask& task,
-        const std::function<void(const std::string&)>& note = {});
+/// none, or there is no usable GPU, or it cannot do the task.
+std::unique_ptr<EStepEngine>
+make_engine(const EngineParameters& parameters, const EngineTask& task);
+
+/// The CPU engine where `automatic` had a GPU whose memory did not do, and tells the note why; where a GPU
+/// was asked for by name, throws `error` again.
+std::unique_ptr<EStepEngine>
+make_engine_after(const OutOfMemory& error, const EngineParameters& parameters);
 
 /// Whether this build has the CUDA engine.
 bool built_with_cuda();

@@ -55,7 +55,7 @@ struct SufficientStatistics : PassSummary {
 /// The m best components of each row.
 struct TopResponsibilities {
     std::vector<int32_t> component; ///< [n, m], best first (the lower number of equals); -1 past K
-    std::vector<float> log_responsibility; ///< [n, m], log r_ik
+    std::vector<float> log_responsibility; ///< [n, m], log r_ik; or empty
     std::vector<float> squared_distance;   ///< [n, m], |x_i - mu_k|^2
 };
 
@@ -100,7 +100,9 @@ public:
     virtual GaussianMixture mixture();
 
     /// The m best components of each row of the chunk under the mixture of begin(); with nearest_cells
-    /// of those that the row looks at, which may be fewer than m: then -1.
+    /// of those that the row looks at, which may be fewer than m: then -1. Of a hard begin() components
+    /// and distances alone (to fp32 of the row's largest), and log_responsibility is empty: where many
+    /// components matter to a row, its normaliser is most of the work.
     virtual void top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) = 0;
 
 private:

@@ -562,6 +562,7 @@ EngineParameters engine_parameters(const TrainingParameters& parameters) {
     engine.gpu_memory = parameters.gpu_memory;
     engine.gpu_cache = parameters.gpu_cache;
     engine.estep = parameters.estep;
+    engine.note = parameters.warning;
     return engine;
 }
 
@@ -592,22 +593,17 @@ TrainingResult GMMTrainer::train(size_t K, size_t n, size_t d, const float* x) c
         refuse_bad_row(bad);
     }
     const std::unique_ptr<EStepEngine> engine = make_engine(K, d);
-    if (parameters_.engine != EngineKind::automatic) {
-        return train(K, n, d, x, *engine);
-    }
+    std::unique_ptr<EStepEngine> other;
     try {
         return train(K, n, d, x, *engine);
     } catch (const OutOfMemory& error) {
-        if (parameters_.warning) {
-            parameters_.warning(std::string("engine=auto goes on with the CPU: ") + error.what());
-        }
+        other = make_engine_after(error, engine_parameters(parameters_));
     }
-    return train(K, n, d, x, *make_cpu_engine(parameters_.estep));
+    return train(K, n, d, x, *other);
 }
 
 std::unique_ptr<EStepEngine> GMMTrainer::make_engine(size_t K, size_t d) const {
-    return faiss_gmm::make_engine(
-            engine_parameters(parameters_), {parameters_.covariance, K, d}, parameters_.warning);
+    return faiss_gmm::make_engine(engine_parameters(parameters_), {parameters_.covariance, K, d});
 }
 
 TrainingResult

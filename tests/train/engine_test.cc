@@ -23,10 +23,26 @@ TEST(Engine, TheCpuIsAlwaysThere) {
 
 TEST(Engine, AutomaticAlwaysFindsOne) {
     std::vector<std::string> notes;
-    const auto note = [&](const std::string& text) { notes.push_back(text); };
-    EXPECT_NE(make_engine({}, {Covariance::tied, 3, 2}, note), nullptr);
-    EXPECT_EQ(notes.size(), built_with_cuda() ? 1u : 0u); // matrices are the CPU's
+    EngineParameters parameters;
+    parameters.device = 1000; // no machine has it
+    parameters.note = [&](const std::string& text) { notes.push_back(text); };
+    EXPECT_NE(make_engine(parameters, {Covariance::tied, 3, 2}), nullptr);
+    EXPECT_EQ(notes.size(), built_with_cuda() ? 1u : 0u);
     EXPECT_NE(make_engine({}, {Covariance::tied_spherical, 3, 2}), nullptr);
+}
+
+TEST(Engine, AutomaticGoesOnAfterAGpuWithTooLittleMemory) {
+    std::vector<std::string> notes;
+    EngineParameters parameters;
+    parameters.note = [&](const std::string& text) { notes.push_back(text); };
+    const OutOfMemory error({"reserving", "12 bytes", "what is free", "free some"});
+    EXPECT_NE(make_engine_after(error, parameters), nullptr);
+    ASSERT_EQ(notes.size(), 1u);
+    EXPECT_NE(notes[0].find("12 bytes"), std::string::npos) << notes[0];
+    parameters.note = nullptr;
+    EXPECT_NE(make_engine_after(error, parameters), nullptr);
+    parameters.kind = EngineKind::cuda; // asked for by name
+    EXPECT_THROW(make_engine_after(error, parameters), OutOfMemory);
 }
 
 TEST(Engine, CudaIsTakenOrRefusedInWords) {

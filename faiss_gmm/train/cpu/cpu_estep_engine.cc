@@ -875,7 +875,9 @@ void rank(
     for (size_t c = 0; c < given; ++c) {
         const uint32_t k = work.component[order[c]];
         out.component[at * m + c] = static_cast<int32_t>(k);
-        out.log_responsibility[at * m + c] = static_cast<float>(work.joint[order[c]] - norm);
+        if (!out.log_responsibility.empty()) {
+            out.log_responsibility[at * m + c] = static_cast<float>(work.joint[order[c]] - norm);
+        }
         out.squared_distance[at * m + c] = static_cast<float>(
                 cpu::squared_distance(x, &mixture.means[k * mixture.d], mixture.d));
     }
@@ -884,7 +886,8 @@ void rank(
 void CpuEStepEngine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) {
     require_ready(chunk);
     out.component.assign(chunk.n * m, -1);
-    out.log_responsibility.assign(chunk.n * m, minus_infinity);
+    out.log_responsibility.assign(
+            assignment_ == Assignment::soft ? chunk.n * m : 0, minus_infinity);
     out.squared_distance.assign(chunk.n * m, std::numeric_limits<float>::infinity());
     prepare_workspaces();
     const size_t most = most_wave_blocks() * shape().rows;
@@ -898,7 +901,7 @@ void CpuEStepEngine::top_responsibilities(const Chunk& chunk, size_t m, TopRespo
 void CpuEStepEngine::rank_wave(
         const Chunk& wave, size_t first, size_t m, TopResponsibilities& out) {
     const size_t wanted = std::min(m, model().mixture().K);
-    const Search search = soft_search(wanted);
+    const Search search = assignment_ == Assignment::soft ? soft_search(wanted) : Search{0, wanted};
     nearest_cells_ = cells_ ? cells_->nearest(wave) : nullptr;
     const size_t blocks = (wave.n + shape().rows - 1) / shape().rows;
     std::atomic<size_t> bad_row{none};

@@ -19,9 +19,9 @@
 // the wave before is worked on; what fits stays for the next pass over the same source. Pinned rows are
 // copied from where they lie, and waited for once a chunk; others through four pinned buffers that all
 // threads fill, and between two of them the host launches phases 4 and 5 if their numbers have come.
-// Memory beside parameters, sums (5 K d fp64) and rows: 16 capacity + 30 bytes a row of a wave, 24 a
-// pair, d / 16 (diagonal d / 8) for segments; of size n only 2 bytes a row of a source, up to 2^26 rows:
-// its provisional home, from which the next pass over that source starts.
+// Memory: plan.cc. One workspace serves phase 1, the segments of 3 and 4, and both tiers of 5 in turn. Of
+// size n are only 2 bytes a row of a source, up to 2^26 rows: its provisional home, from which the next
+// pass over that source starts; where there is no room for them it starts without.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc.
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
 
@@ -30,7 +30,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <optional>
 
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
@@ -43,6 +42,7 @@
 #include "faiss_gmm/train/cuda/detail/matrices.h"
 #include "faiss_gmm/train/cuda/detail/model.h"
 #include "faiss_gmm/train/cuda/detail/order.h"
+#include "faiss_gmm/train/cuda/detail/plan.h"
 #include "faiss_gmm/train/cuda/detail/weigh.h"
 #include "faiss_gmm/train/maximization.h"
 
@@ -50,110 +50,14 @@ namespace faiss_gmm {
 namespace cuda {
 namespace {
 
-constexpr size_t block_bytes = size_t{1} << 28; ///< rows of a block, at d above 256
-constexpr size_t most_block_rows = size_t{1} << 18;
-constexpr size_t most_wave_rows = size_t{1} << 20;
-constexpr int most_wave_blocks = 32; ///< at d = 2,048
-constexpr size_t exact_bytes = size_t{64} << 20;
 constexpr size_t bounce_bytes = size_t{16} << 20; ///< of pageable rows that are pinned at once
 constexpr size_t bounce_slice = size_t{1} << 20;  ///< that a thread copies
 constexpr int bounce_count = 4;
-constexpr size_t most_hints = size_t{1} << 26; ///< rows whose homes are kept for the next pass
-constexpr int pass_capacity = 32;              ///< candidates that a row's list holds
 constexpr double negligible_share =
         1e-8; ///< of a row in one component: may be left out of variances
 constexpr double negligible_rest = 1e-5; ///< of a row in all components left out
 constexpr float least_full_share = 1e-12f;
 constexpr size_t most_components = 65536, most_dimensions = 2048;
-
-/// Rows of a block: a function of d alone, a power of two.
-size_t block_rows_for(size_t d) {
-    size_t rows = most_block_rows;
-    while (rows * d * sizeof(float) > block_bytes) {
-        rows /= 2;
-    }
-    return rows;
-}
-
-constexpr size_t list_bytes = 6 * pass_capacity + 40; ///< a row, all of its lists' parts
-constexpr size_t pair_bytes = 24;
-constexpr size_t planned_pairs = 3; ///< of a row, beside its home
-
-/// Bytes of a row that is made ready for scoring: whitened, for tied.
-size_t white_bytes(Covariance covariance, size_t d) {
-    return covariance == Covariance::tied ? 2 * sizeof(float) * d : 0;
-}
-
-/// Rows that the exact tier takes at once: a power of two, so that parts of blocks begin where they do.
-size_t exact_rows_for(size_t K) {
-    size_t rows = 32768;
-    while (rows > 32 && rows * 2 * sizeof(double) * K > exact_bytes) {
-        rows /= 2;
-    }
-    return rows;
-}
-
-/// Sums of outer products: none where covariances are not matrices.
-Scatter scatter_for(Covariance covariance, size_t K, size_t d) {
-    return covariance == Covariance::tied   ? scatter_shape(1, d, block_rows_for(d))
-           : covariance == Covariance::full ? scatter_shape(K, d, exact_rows_for(K))
-                                            : Scatter();
-}
-
-/// Blocks of a wave within options.gpu_memory (three pairs a row, two buffers of rows); at least one.
-size_t wave_blocks_for(const CudaOptions& options, Covariance covariance, size_t K, size_t d) {
-    const size_t block = block_rows_for(d), vectors = covariance == Covariance::diagonal ? 2 : 1;
-    size_t blocks = std::max<size_t>(1, most_wave_rows / block);
-    const auto bytes = [&] {
-        const size_t rows = blocks * block, segments = rows / segment_rows + blocks * K;
-        return rows * (list_bytes + planned_pairs * pair_bytes + 8 * d +
-                       white_bytes(covariance, d)) +
-               segments * (vectors * 4 * d + 24);
-    };
-    while (options.gpu_memory > 0 && blocks > 1 && bytes() > options.gpu_memory) {
-        blocks /= 2;
-    }
-    return blocks;
-}
-
-CollectForm form_of(Covariance covariance) {
-    return covariance == Covariance::diagonal    ? CollectForm::squares
-           : covariance == Covariance::spherical ? CollectForm::quadratic
-                                                 : CollectForm::linear;
-}
-
-/// None: the best for the device and the model.
-std::optional<CollectPath> path_of(CudaPath path) {
-    switch (path) {
-    case CudaPath::portable:
-        return CollectPath::portable;
-    case CudaPath::hopper:
-        return CollectPath::hopper;
-    case CudaPath::plain:
-        return CollectPath::plain;
-    default:
-        break;
-    }
-    const char* asked = std::getenv("FAISS_GMM_CUDA_PATH");
-    if (asked == nullptr || *asked == 0) {
-        return std::nullopt;
-    }
-    const std::string name = asked;
-    if (name == "portable") {
-        return CollectPath::portable;
-    }
-    if (name == "hopper") {
-        return CollectPath::hopper;
-    }
-    if (name == "plain") {
-        return CollectPath::plain;
-    }
-    throw Error(
-            {"choosing the CUDA engine's path",
-             "FAISS_GMM_CUDA_PATH=" + name,
-             "portable, hopper, plain",
-             "unset it"});
-}
 
 ElementType element_of(RowElement element) {
     switch (element) {
@@ -204,9 +108,12 @@ bool follows(const GaussianMixture& before, const GaussianMixture& mixture) {
 /// One set of sums in one array.
 class Sums {
 public:
+    void reserve(size_t K, size_t d, bool diagonal) {
+        array_.reserve((diagonal ? 2 : 1) * K * d + 3 * K);
+    }
     void clear(size_t K, size_t d, bool diagonal, cudaStream_t stream) {
+        reserve(K, d, diagonal);
         const size_t vectors = (diagonal ? 2 : 1) * K * d, count = vectors + 3 * K;
-        array_.reserve(count);
         check(cudaMemsetAsync(array_.data(), 0, count * sizeof(double), stream), "clearing sums");
         view_.first_moment = array_.data();
         view_.second_moment = diagonal ? array_.data() + K * d : nullptr;
@@ -323,7 +230,7 @@ public:
     }
     /// With options.device current.
     explicit Engine(const CudaOptions& options)
-            : options_(options), forced_path_(path_of(options.path)), clock_(options.time_phases) {}
+            : options_(options), path_(path_for(options)), clock_(options.time_phases) {}
 
     void begin(const GaussianMixture& mixture, Assignment assignment) override;
     bool holds(const Chunk& chunk) override;
@@ -376,8 +283,9 @@ private:
     void copy_from_host(void* to, const void* from, size_t bytes, cudaStream_t stream);
     void flush();
     void start_wave(const Rows& given, size_t rows, size_t first_row);
+    void tell_counts();
     void end_wave();
-    void reserve_homes(size_t rows);
+    bool reserve_homes(size_t rows);
     void choose_hints(const Chunk& chunk);
     Rows whiten(const Rows& x, size_t rows);
     void sum_scatter(const Rows& x, size_t rows);
@@ -390,8 +298,17 @@ private:
     void sum_left_rows(const int* left);
     bool dense_applies() const;
     DenseShape shape_of_dense_tier() const;
-    SegmentSums segment_sums(size_t segments, bool with_likelihood);
-    ExactBuffers exact_buffers();
+    SegmentSums segment_sums(bool with_likelihood) const;
+    size_t segments_at_once() const;
+    template <class Sum>
+    void sum_segments(
+            const Grouping& grouping,
+            int items,
+            bool with_likelihood,
+            const PassSums& into,
+            const Sum& sum);
+    ExactBuffers exact_buffers() const;
+    void reserve_scratch(size_t rows, size_t groups, size_t pairs);
     void combine();
     PassSummary summarize();
     void fetch(std::vector<double>& to, const double* from, size_t count);
@@ -404,8 +321,7 @@ private:
     }
 
     CudaOptions options_;
-    std::optional<CollectPath> forced_path_;
-    CollectPath path_ = CollectPath::portable; ///< of the pass
+    CollectPath path_;
     PhaseClock clock_;
     OwnedStream stream_;
     Event counted_, consumed_;
@@ -421,7 +337,10 @@ private:
     CollectModel collect_model_;
     DeviceArray<uint16_t> collect_operand_;
     DeviceArray<float> collect_columns_, collect_scale_;
-    DeviceArray<char> collect_workspace_;
+    /// What works on a wave one after the other, in the stream's order: collecting, the segments' sums, the
+    /// dense and the exact tier. Nothing stays in it.
+    DeviceBytes workspace_;
+    size_t workspace_bytes_ = 0, planned_blocks_ = 0; ///< what it is to hold, for waves of these
 
     // Of a wave.
     size_t block_rows_ = 0, wave_blocks_ = 0;
@@ -439,13 +358,10 @@ private:
     DeviceArray<int> first_pair_, group_offset_, group_first_, left_count_;
     DeviceArray<char> scratch_;
     size_t scratch_items_ = 0;
-    DeviceArray<float> segment_vectors_;
-    DeviceArray<double> segment_numbers_;
     DeviceArray<double> row_values_, row_tiles_; ///< of rows without a list: likelihoods, moments
     DeviceArray<float> white_high_, white_low_;
-    DeviceArray<double> exact_joint_, exact_share_;
     DeviceArray<float> dense_scale_;
-    DeviceBytes dense_memory_;
+    DeviceBytes dense_operand_;
     bool dense_is_prepared_ = false; ///< for this pass
     PinnedBytes host_counts_;
     /// The wave that is under way: phases 1 to 3 are launched.
@@ -514,7 +430,7 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
     ready_ = false;
     const bool same_shape = K_ == mixture.K && d_ == mixture.d && covariance_ == mixture.covariance;
     if (!same_shape) {
-        wave_blocks_ = 0; // what fitted says nothing of this shape
+        wave_blocks_ = planned_blocks_ = 0; // what fitted says nothing of this shape
     }
     if (!same_shape || !before_is_current_ || !follows(before_, mixture)) {
         homes_seen_ = 0; // homes under another mixture are no hints
@@ -615,42 +531,46 @@ void Engine::prepare_collecting() {
     collect_model_.columns = collect_columns_.data();
     collect_model_.scale = collect_scale_.data();
     prepare_collect_model(source, collect_model_, stream_.get());
-    path_ = forced_path_ ? *forced_path_ : best_collect_path();
-    collect_workspace_.reserve(collect_workspace_bytes(collect_model_, path_));
 }
 
 /// Buffers for a wave: as many blocks as memory allows, any number of them gives the same bits.
 void Engine::reserve_wave(bool from_host, size_t rows_to_come) {
-    size_t blocks =
-            wave_blocks_ == 0 ? wave_blocks_for(options_, covariance_, K_, d_) : wave_blocks_;
+    const size_t source_rows = rows_ + rows_to_come;
+    size_t blocks = wave_blocks_ == 0 ? wave_blocks_for(options_, covariance_, source_rows, K_, d_)
+                                      : wave_blocks_;
     while (true) {
+        // A wave that has begun keeps its size.
+        const bool may_shrink = blocks > 1 && staged_ == 0 && !wave_.open;
         try {
             reserve_for(blocks, from_host);
-            reserve_homes(rows_ + rows_to_come);
-            wave_blocks_ = blocks;
-            return;
-        } catch (const OutOfMemory&) {
-            if (blocks == 1 || staged_ > 0 || wave_.open) {
-                throw; // a wave that has begun keeps its size
+            if (reserve_homes(source_rows) || !may_shrink) { // without hints all rows are surveyed
+                wave_blocks_ = blocks;
+                return;
             }
-            turns_[0].rows.release();
-            turns_[1].rows.release();
-            pair_keys_.release();
-            pairs_.release();
-            component_.release();
-            share_.release();
-            white_high_.release();
-            white_low_.release();
-            cache_.clear();
-            cached_rows_ = 0;
-            segment_vectors_.release();
-            blocks /= 2;
+        } catch (const OutOfMemory&) {
+            if (!may_shrink) {
+                throw;
+            }
         }
+        turns_[0].rows.release();
+        turns_[1].rows.release();
+        pair_keys_.release();
+        pairs_.release();
+        component_.release();
+        share_.release();
+        white_high_.release();
+        white_low_.release();
+        cache_.clear();
+        cached_rows_ = 0;
+        workspace_.release();
+        blocks /= 2;
     }
 }
 
+/// All that a wave needs but for more pairs than planned.
 void Engine::reserve_for(size_t blocks, bool from_host) {
     const size_t rows = blocks * block_rows_, groups = blocks * K_;
+    const bool diagonal = covariance_ == Covariance::diagonal;
     component_.reserve(rows * pass_capacity);
     share_.reserve(rows * pass_capacity);
     count_.reserve(rows);
@@ -673,35 +593,80 @@ void Engine::reserve_for(size_t blocks, bool from_host) {
     row_values_.reserve(2 * rows);
     row_tiles_.reserve(2 * (rows / 1024 + 1));
     host_counts_.reserve(sizeof(WaveCounts));
-    const size_t items = std::max(rows, groups + 2);
-    if (scratch_items_ < items) {
-        scratch_.reserve(order_scratch_bytes(
-                static_cast<int>(items), static_cast<int>(std::max(rows, groups) + 2)));
-        scratch_items_ = items;
+    reserve_scratch(rows, groups, planned_pairs * rows);
+    if (dense_applies()) {
+        dense_operand_.reserve(dense_bytes(shape_of_dense_tier()).pass);
+        dense_sums_.reserve(K_, d_, diagonal);
     }
-    segment_sums(rows / segment_rows + groups, true);
+    exact_sums_.reserve(K_, d_, diagonal);
+    total_.reserve(K_, d_, diagonal);
+    if (planned_blocks_ != blocks) {
+        workspace_bytes_ = plan_for(options_, covariance_, 0, K_, d_, blocks).workspace();
+        planned_blocks_ = blocks;
+    }
+    workspace_.reserve(workspace_bytes_);
 }
 
-SegmentSums Engine::segment_sums(size_t segments, bool with_likelihood) {
-    const bool diagonal = covariance_ == Covariance::diagonal;
-    segment_vectors_.reserve((diagonal ? 2 : 1) * segments * d_);
-    segment_numbers_.reserve(3 * segments);
+void Engine::reserve_scratch(size_t rows, size_t groups, size_t pairs) {
+    const size_t items = std::max({rows, groups + 2, pairs});
+    if (scratch_items_ < items) {
+        scratch_.reserve(sorting_bytes(rows, groups, pairs).scratch);
+        scratch_items_ = items;
+    }
+}
+
+/// Segments whose sums the workspace holds; whole blocks of threads.
+size_t Engine::segments_at_once() const {
+    return workspace_.size() / segment_bytes(covariance_, d_) / segment_rows * segment_rows;
+}
+
+SegmentSums Engine::segment_sums(bool with_likelihood) const {
+    const size_t segments = segments_at_once();
+    auto* vectors = static_cast<float*>(workspace_.data());
     SegmentSums sums;
-    sums.first_moment = segment_vectors_.data();
-    sums.second_moment = diagonal ? segment_vectors_.data() + segments * d_ : nullptr;
-    sums.mass = segment_numbers_.data();
+    sums.first_moment = vectors;
+    vectors += segments * d_;
+    if (covariance_ == Covariance::diagonal) {
+        sums.second_moment = vectors;
+        vectors += segments * d_;
+    }
+    sums.mass = reinterpret_cast<double*>(vectors);
     sums.moment = sums.mass + segments;
     sums.log_likelihood = with_likelihood ? sums.moment + segments : nullptr;
     return sums;
 }
 
-ExactBuffers Engine::exact_buffers() {
+/// sum(table, segments, sums, whether they are the last) for as many segments of the groups of `items` as
+/// the workspace holds, adds what they leave to `into`, and goes on with the next.
+template <class Sum>
+void Engine::sum_segments(
+        const Grouping& grouping,
+        int items,
+        bool with_likelihood,
+        const PassSums& into,
+        const Sum& sum) {
+    const cudaStream_t stream = stream_.get();
+    const GroupArrays arrays{group_offset_.data(), group_first_.data()};
+    const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
+    const SegmentSums sums = segment_sums(with_likelihood);
+    const int at_once = static_cast<int>(
+            std::min<size_t>(segments_at_once(), std::numeric_limits<int>::max() / 2));
+    for (int left = items / segment_rows + std::min(grouping.groups(), items); left > 0;
+         left -= at_once) {
+        const int here = std::min(left, at_once);
+        sum(table, here, sums, here == left);
+        add_segments(grouping, static_cast<int>(d_), table, here, sums, into, stream);
+        if (here < left) {
+            skip_segments(arrays, grouping.groups(), here, stream);
+        }
+    }
+}
+
+ExactBuffers Engine::exact_buffers() const {
     ExactBuffers buffers;
     buffers.rows = static_cast<int>(exact_rows_for(K_));
-    exact_joint_.reserve(buffers.rows * K_);
-    exact_share_.reserve(buffers.rows * K_);
-    buffers.joint = exact_joint_.data();
-    buffers.share = exact_share_.data();
+    buffers.joint = static_cast<double*>(workspace_.data());
+    buffers.share = buffers.joint + buffers.rows * K_;
     return buffers;
 }
 
@@ -982,20 +947,23 @@ RowLists Engine::collect(
     output.count = lists.count;
     output.best = lists.home;
     output.capacity = lists.capacity;
-    collect_candidates(
-            collect_model_, input, output, path_, collect_workspace_.data(), stream_.get());
+    collect_candidates(collect_model_, input, output, path_, workspace_.data(), stream_.get());
     return lists;
 }
 
-/// Room for the homes of the source's first rows.
-void Engine::reserve_homes(size_t rows) {
+/// Room for the homes of the source's first rows. False: too little memory for more than there was.
+bool Engine::reserve_homes(size_t rows) {
     const size_t needed = hinted_source_ == 0 ? 0 : std::min(rows, most_hints);
     if (needed <= homes_room_) {
-        return;
+        return true;
     }
     DeviceArray<uint16_t> more;
     const size_t room = std::min(most_hints, std::max(needed, 2 * homes_room_));
-    more.reserve(room);
+    try {
+        more.reserve(room);
+    } catch (const OutOfMemory&) {
+        return false;
+    }
     check(cudaMemcpyAsync(
                   more.data(),
                   homes_.data(),
@@ -1006,6 +974,7 @@ void Engine::reserve_homes(size_t rows) {
     stream_.synchronize(); // the old ones are freed
     homes_ = std::move(more);
     homes_room_ = room;
+    return true;
 }
 
 /// Hints are those of the pass before over the same source.
@@ -1062,40 +1031,49 @@ void Engine::start_wave(const Rows& given, size_t rows, size_t first_row) {
             scratch(),
             stream);
     clock_.mark("order", stream);
-    const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
-    const size_t segments = rows / segment_rows + std::min<size_t>(grouping.groups(), rows);
     WeighOutput weighed;
-    weighed.sums = segment_sums(rows / segment_rows + grouping.groups(), true);
     weighed.kept = kept_.data();
     weighed.shared_rows = &counters_.data()->shared_rows;
     weighed.bad_row = &counters_.data()->bad_row;
-    weigh(mixture_.view(),
-          rule_,
-          wave_.lists,
-          wave_.order,
-          table,
-          static_cast<int>(segments),
-          first_row,
-          weighed,
-          stream);
-    clock_.mark("weigh", stream);
-    const int* listed = arrays.offset + grouping.groups();
-    place_pairs(
-            kept_.data(), static_cast<int>(rows), listed, first_pair_.data(), scratch(), stream);
+    const auto weigh_segments =
+            [&](const SegmentTable& table, int segments, const SegmentSums& sums, bool last) {
+                weighed.sums = sums;
+                weigh(mixture_.view(),
+                      rule_,
+                      wave_.lists,
+                      wave_.order,
+                      table,
+                      segments,
+                      first_row,
+                      weighed,
+                      stream);
+                clock_.mark("weigh", stream);
+                if (last) {
+                    tell_counts();
+                }
+            };
+    sum_segments(grouping, static_cast<int>(rows), true, home_sums_.view(), weigh_segments);
+    clock_.mark("add homes", stream);
+    wave_.open = true;
+    processed_ += rows;
+    counts_.rows += rows;
+}
+
+/// Where the pairs of the weighed rows go, and what the host needs to know of them.
+void Engine::tell_counts() {
+    const cudaStream_t stream = stream_.get();
+    const int* listed = group_offset_.data() + wave_.grouping.groups();
+    const int rows = wave_.lists.rows;
+    place_pairs(kept_.data(), rows, listed, first_pair_.data(), scratch(), stream);
     auto* counts = static_cast<WaveCounts*>(host_counts_.data());
     const auto tell = [&](void* to, const void* from, size_t bytes) {
         check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "reading counts");
     };
     tell(&counts->pairs, first_pair_.data() + rows, sizeof(int));
-    tell(counts->left, listed, (grouping.blocks + 1) * sizeof(int));
+    tell(counts->left, listed, (wave_.grouping.blocks + 1) * sizeof(int));
     tell(&counts->bad_row, &counters_.data()->bad_row, sizeof(no_row));
     counted_.record(stream);
     clock_.mark("place pairs", stream);
-    add_segments(grouping, static_cast<int>(d_), table, weighed.sums, home_sums_.view(), stream);
-    clock_.mark("add homes", stream);
-    wave_.open = true;
-    processed_ += rows;
-    counts_.rows += rows;
 }
 
 /// Phases 4 and 5 of the wave that is under way.
@@ -1141,12 +1119,7 @@ void Engine::sum_other_pairs(
         const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs) {
     const cudaStream_t stream = stream_.get();
     const size_t half = reserve_pairs(pairs);
-    if (scratch_items_ < static_cast<size_t>(pairs)) {
-        const size_t groups = grouping.groups();
-        scratch_.reserve(order_scratch_bytes(
-                pairs, static_cast<int>(std::max<size_t>(lists.rows, groups) + 2)));
-        scratch_items_ = pairs;
-    }
+    reserve_scratch(lists.rows, grouping.groups(), pairs);
     gather_pairs(
             lists,
             grouping,
@@ -1161,11 +1134,14 @@ void Engine::sum_other_pairs(
     const RowShare* sorted = order_pairs(
             pairs, grouping, half, pair_keys_.data(), pairs_.data(), arrays, scratch(), stream);
     clock_.mark("order pairs", stream);
-    const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
-    const SegmentSums sums = segment_sums(pairs / segment_rows + grouping.groups(), false);
-    const int segments = pairs / segment_rows + std::min(grouping.groups(), pairs);
-    sum_pairs(mixture_.view(), lists.x, sorted, table, segments, sums, stream);
-    add_segments(grouping, static_cast<int>(d_), table, sums, pair_sums_.view(), stream);
+    sum_segments(
+            grouping,
+            pairs,
+            false,
+            pair_sums_.view(),
+            [&](const SegmentTable& table, int segments, const SegmentSums& sums, bool) {
+                sum_pairs(mixture_.view(), lists.x, sorted, table, segments, sums, stream);
+            });
 }
 
 bool Engine::dense_applies() const {
@@ -1196,9 +1172,8 @@ void Engine::sum_left_rows(const int* left) {
           "clearing likelihoods");
     if (left[0] < left[blocks]) {
         const DenseShape shape = shape_of_dense_tier();
-        dense_memory_.reserve(dense_bytes(shape));
-        const DenseBuffers buffers =
-                place_dense_buffers(shape, dense_memory_.data(), dense_scale_.data());
+        const DenseBuffers buffers = place_dense_buffers(
+                shape, dense_operand_.data(), workspace_.data(), dense_scale_.data());
         if (dense_sums_.empty()) {
             dense_sums_.clear(K_, d_, diagonal, stream);
         }
@@ -1434,7 +1409,7 @@ void Engine::rank(
     const cudaStream_t stream = stream_.get();
     const Rows x = whiten(given, rows);
     const size_t listed = std::min(m, K_);
-    const PairRule rule = rule_for(Assignment::soft);
+    const PairRule rule = rule_for(assignment_);
     left_count_.reserve(1);
     check(cudaMemsetAsync(left_count_.data(), 0, sizeof(int), stream), "clearing counts");
     const RowsLeft left{row_numbers_.data(), left_count_.data()};
@@ -1520,23 +1495,24 @@ void Engine::rank_on_device(
 void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) {
     require_ready();
     out.component.assign(chunk.n * m, -1);
-    out.log_responsibility.assign(chunk.n * m, -std::numeric_limits<float>::infinity());
+    const bool soft = assignment_ == Assignment::soft;
+    out.log_responsibility.assign(soft ? chunk.n * m : 0, -std::numeric_limits<float>::infinity());
     out.squared_distance.assign(chunk.n * m, std::numeric_limits<float>::infinity());
     if (chunk.n == 0 || m == 0) {
         return;
     }
     const DeviceGuard guard(options_.device);
     end_wave(); // its lists are in the buffers that are used here
-    reserve_wave(false, 0);
     const bool on_device = chunk.memory == Chunk::Memory::device;
-    DeviceArray<int32_t> component;
-    DeviceArray<float> log_responsibility, squared_distance;
-    DeviceBytes staging;
-    const size_t bytes = d_ * bytes_of(chunk.element);
-    const size_t most = std::clamp<size_t>((size_t{1} << 24) / m, 1, wave_rows());
-    component.reserve(most * m);
-    log_responsibility.reserve(most * m);
-    squared_distance.reserve(most * m);
+    reserve_wave(false, 0);
+    // The best of so many rows lie where pairs of a pass would.
+    const size_t bytes = d_ * bytes_of(chunk.element), places = 2 * planned_pairs * wave_rows();
+    const size_t most = std::clamp<size_t>(places / m, 1, wave_rows());
+    reserve_pairs((most * m + 1) / 2);
+    auto* component = reinterpret_cast<int32_t*>(pair_keys_.data());
+    auto* log_responsibility = reinterpret_cast<float*>(pairs_.data());
+    float* squared_distance = log_responsibility + most * m;
+    DeviceBytes& staging = turns_[1 - turn_].rows; // not the one that is being filled
     if (on_device) {
         require_aligned(chunk);
         consumed_.record(static_cast<cudaStream_t>(chunk.stream));
@@ -1557,7 +1533,7 @@ void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilit
              rows,
              chunk.first + first,
              listed,
-             {component.data(), log_responsibility.data(), squared_distance.data()});
+             {component, log_responsibility, squared_distance});
         PassCounters counters;
         check_counters(counters);
         const auto fetch = [&](auto* to, const auto* from) {
@@ -1572,9 +1548,11 @@ void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilit
                           stream),
                   "reading the best components");
         };
-        fetch(out.component.data(), component.data());
-        fetch(out.log_responsibility.data(), log_responsibility.data());
-        fetch(out.squared_distance.data(), squared_distance.data());
+        fetch(out.component.data(), component);
+        if (soft) {
+            fetch(out.log_responsibility.data(), log_responsibility);
+        }
+        fetch(out.squared_distance.data(), squared_distance);
         stream_.synchronize();
     }
 }
@@ -1606,64 +1584,6 @@ std::string obstacle(int device) {
 
 } // namespace
 } // namespace cuda
-
-CudaPlan
-cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d) {
-    using namespace cuda;
-    const size_t diagonal = covariance == Covariance::diagonal, vectors = 1 + diagonal;
-    CudaPlan plan;
-    plan.block_rows = block_rows_for(d);
-    const size_t blocks = wave_blocks_for(options, covariance, K, d);
-    plan.wave_rows = blocks * plan.block_rows;
-    const size_t segments = plan.wave_rows / segment_rows + blocks * K;
-    const CollectModel collected = collect_model_shape(
-            form_of(covariance), static_cast<int64_t>(K), static_cast<int64_t>(d));
-    const CollectModelBytes operands = collect_model_bytes(collected);
-    plan.parameters = K * (4 * d + 28) + (diagonal != 0 ? 20 * K * d : 0) + operands.operand +
-                      operands.columns + operands.scale + 4 * 8 * K * (vectors * d + 3);
-    if (has_matrices(covariance)) { // the factors' inverses, and what is added up
-        const size_t matrices = covariance == Covariance::full ? K : 1;
-        plan.parameters += (matrices * d * d + scatter_for(covariance, K, d).numbers(d)) * 8;
-        plan.parameters += covariance == Covariance::tied ? 8 * K * d : 0;
-    }
-    plan.row_buffers = plan.wave_rows * (2 * d * sizeof(float) + white_bytes(covariance, d));
-    plan.lists = plan.wave_rows * (list_bytes + planned_pairs * pair_bytes);
-    const DeviceGuard guard(options.device);
-    const std::optional<CollectPath> forced = path_of(options.path);
-    const CollectPath path = forced ? *forced : best_collect_path();
-    plan.working = segments * (vectors * 4 * d + 24) + exact_bytes;
-    if (covariance != Covariance::full) {
-        plan.working += collect_workspace_bytes(collected, path);
-    }
-    if (covariance == Covariance::tied_spherical || covariance == Covariance::tied) {
-        plan.working += dense_bytes(dense_shape(path, static_cast<int>(K), static_cast<int>(d)));
-    }
-    plan.homes = std::min(n, most_hints) * sizeof(uint16_t);
-    size_t free = 0, total = 0;
-    check(cudaMemGetInfo(&free, &total), "asking for free memory");
-    const size_t taken =
-            plan.parameters + plan.row_buffers + plan.lists + plan.working + plan.homes + total / 8;
-    const size_t room = std::min(free > taken ? free - taken : 0, options.gpu_cache);
-    const size_t wave = plan.wave_rows * d * sizeof(float);
-    plan.cached_rows = std::min(n, room / wave * plan.wave_rows);
-    return plan;
-}
-
-std::string CudaPlan::text() const {
-    const auto mib = [](size_t bytes) { return (bytes + (size_t{1} << 20) - 1) >> 20; };
-    return fmt::format(
-            "blocks of {} rows, {} rows at once; MiB: parameters and sums {}, rows on their way "
-            "{}, "
-            "candidates and pairs {}, working {}, homes {}; {} rows stay on the device",
-            block_rows,
-            wave_rows,
-            mib(parameters),
-            mib(row_buffers),
-            mib(lists),
-            mib(working),
-            mib(homes),
-            cached_rows);
-}
 
 std::string cuda_refuses(Covariance covariance, size_t K, size_t d) {
     static_cast<void>(covariance);

@@ -33,8 +33,9 @@ enum class CudaPath {
 
 struct CudaOptions {
     int device = 0;
-    /// Bytes of device memory that the engine may take beside rows that are there already; 0: what is
-    /// free. Any number gives the same bits; less costs speed.
+    /// Bytes of device memory that the engine may take beside rows that are there already or stay; 0: what is
+    /// free. Any number gives the same bits; less costs speed, and below what the least wave needs
+    /// (CudaPlan::total()) that much is taken.
     size_t gpu_memory = 0;
     /// Bytes for rows of host memory that stay on the device between passes over one source; the rest
     /// streams. The default: what is free, but for an eighth of the device.
@@ -50,15 +51,23 @@ struct CudaOptions {
 /// What the engine takes of the device's memory, in bytes.
 struct CudaPlan {
     size_t block_rows = 0, wave_rows = 0; ///< rows summed together, and rows worked on at once
-    /// The mixture, its operands, 4 sets of fp64 sums, sums of outer products.
+    /// The mixture, operands, 5 sets of fp64 sums, sums of outer products.
     size_t parameters = 0;
     /// 2 waves of rows (on the device already: none), tied: and whitened ones.
     size_t row_buffers = 0;
-    size_t lists = 0; ///< candidates and pairs of a wave
-    /// Segments, cast rows of the collecting pass, the dense and the exact tier.
-    size_t working = 0;
-    size_t homes = 0;       ///< 2 bytes a row of a source: where its next pass looks first
+    size_t lists = 0; ///< candidates and pairs of a wave: 3 of a row, more take more
+    size_t homes = 0; ///< 2 bytes a row of a source: where its next pass looks first
+    /// Of working memory: these take turns in one workspace.
+    size_t collecting = 0; ///< rows in the form of the product's operand, lists on their way
+    size_t segments = 0;   ///< sums of rows and pairs on their way into fp64
+    size_t dense = 0, exact = 0;
+    size_t sorting = 0;     ///< beside them
     size_t cached_rows = 0; ///< of n that stay on the device
+
+    size_t workspace() const; ///< the largest of those that take turns
+    size_t working() const;   ///< at most 256 MiB
+    /// All but the rows that stay: what CudaOptions::gpu_memory is compared with.
+    size_t total() const;
     std::string text() const;
 };
 
@@ -84,7 +93,7 @@ public:
     /// Of the pass since begin().
     virtual CudaPassCounts counts() const = 0;
     /// top_responsibilities into device memory [chunk.n, m], for a chunk in device memory, without
-    /// waiting for it but where rows go to the exact tier.
+    /// waiting for it but where rows go to the exact tier. Of a hard pass log_responsibility means nothing.
     virtual void rank_on_device(
             const Chunk& chunk,
             size_t m,

@@ -536,41 +536,42 @@ private:
     size_t bytes_ = 0;
 };
 
-size_t place(const DenseShape& shape, void* memory, DenseBuffers& out) {
+DenseBytes place(const DenseShape& shape, void* of_pass, void* of_chunk, DenseBuffers& out) {
     const bool portable = shape.path != CollectPath::hopper;
     const size_t K = shape.padded_K, rows = shape.chunk_rows, pieces = shape.pieces();
     const size_t width = shape.row_width, parts = portable ? 1 : 2;
-    Places places(memory);
-    places.take(out.means_high, parts * K * width);
-    places.take(out.rows_high, parts * rows * width);
-    places.take(out.base, K);
-    places.take(out.constant, K);
-    places.take(out.square, rows);
-    places.take(out.partial, pieces * K * shape.padded_width);
-    places.take(out.mass, pieces * K);
+    Places pass(of_pass), chunk(of_chunk);
+    pass.take(out.means_high, parts * K * width);
+    pass.take(out.base, K);
+    pass.take(out.constant, K);
+    pass.take(out.partial, pieces * K * shape.padded_width);
+    pass.take(out.mass, pieces * K);
+    chunk.take(out.rows_high, parts * rows * width);
+    chunk.take(out.square, rows);
     if (portable) {
-        places.take(out.means_low, K * width);
-        places.take(out.rows_low, rows * width);
-        places.take(out.score, rows * K);
-        places.take(out.r_high, rows * K);
-        places.take(out.r_low, rows * K);
+        pass.take(out.means_low, K * width);
+        chunk.take(out.rows_low, rows * width);
+        chunk.take(out.score, rows * K);
+        chunk.take(out.r_high, rows * K);
+        chunk.take(out.r_low, rows * K);
     } else {
-        places.take(out.norm, rows);
+        chunk.take(out.norm, rows);
     }
-    return places.bytes();
+    return {pass.bytes(), chunk.bytes()};
 }
 
 } // namespace
 
-size_t dense_bytes(const DenseShape& shape) {
+DenseBytes dense_bytes(const DenseShape& shape) {
     DenseBuffers none;
-    return place(shape, nullptr, none);
+    return place(shape, nullptr, nullptr, none);
 }
 
-DenseBuffers place_dense_buffers(const DenseShape& shape, void* memory, float* scale) {
+DenseBuffers
+place_dense_buffers(const DenseShape& shape, void* of_pass, void* of_chunk, float* scale) {
     DenseBuffers buffers;
     buffers.scale = scale;
-    place(shape, memory, buffers);
+    place(shape, of_pass, of_chunk, buffers);
     return buffers;
 }
 

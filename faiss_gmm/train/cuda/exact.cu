@@ -7,7 +7,7 @@
 //   (2) r_ik; every share enters (weigh.cu leaves out those below a threshold)
 //   (3) sums of r, r (x - mu_k), r |x - mu_k|^2 (diagonal: r (x - mu_k)^2), fp64
 // Phases, for as many rows as the buffers hold: 1 joints, tiles of 32 rows x 64 components   2 shares,
-//   a warp a row   3 sums, tiles of 32 components x 32 dimensions, rows in order.
+//   one to eight warps a row, by K   3 sums, tiles of 32 components x 32 dimensions, rows in order.
 // Cost: 2 n K d fp64 operations for (1) and as many for (3).
 // Numerics: all fp64, nothing cancels. Determinism: gpu_to_gpu but for exp and log; every sum runs
 //   over the rows in order, whatever the buffers hold. This is the reference of the other tiers.
@@ -116,6 +116,45 @@ __device__ Best warp_best(Best mine) {
     return mine;
 }
 
+constexpr int most_row_warps = 8;
+
+/// Threads that share a row's components; a function of K, as the order of its sums is.
+int threads_of_row(int K) {
+    return std::clamp(K / 256, 1, most_row_warps) * 32;
+}
+
+/// The warps' numbers joined in their order; every thread of the block has the result.
+template <class T, class Join> __device__ T over_warps(T of_warp, const Join& join) {
+    __shared__ T of_warps[most_row_warps];
+    const int warps = blockDim.x / 32;
+    if (warps == 1) {
+        return of_warp;
+    }
+    __syncthreads(); // what was there has been read
+    if (threadIdx.x % 32 == 0) {
+        of_warps[threadIdx.x / 32] = of_warp;
+    }
+    __syncthreads();
+    T all = of_warps[0];
+    for (int w = 1; w < warps; ++w) {
+        all = join(all, of_warps[w]);
+    }
+    return all;
+}
+
+__device__ Best block_best(const Best& mine) {
+    return over_warps(
+            warp_best(mine), [](const Best& a, const Best& b) { return better(b, a) ? b : a; });
+}
+
+__device__ double block_sum(double value) {
+    return over_warps(warp_sum(value), [](double a, double b) { return a + b; });
+}
+
+__device__ double block_max(double value) {
+    return over_warps(warp_max(value), [](double a, double b) { return a > b ? a : b; });
+}
+
 /// Best component and log-normaliser less its joint; a NaN or an infinity in x makes `finite` false.
 struct RowNormal {
     Best best;
@@ -128,30 +167,30 @@ __device__ RowNormal normalise(
         const Rows& x,
         size_t first,
         const double* joint,
-        float margin,
-        int lane) {
+        float margin) {
+    const int thread = threadIdx.x, threads = blockDim.x;
     RowNormal normal;
     bool finite = true;
-    for (int j = lane; j < mixture.d; j += 32) {
+    for (int j = thread; j < mixture.d; j += threads) {
         finite = finite && isfinite(high_number(x, first + j));
     }
-    normal.finite = __all_sync(whole_warp, finite);
+    normal.finite = __syncthreads_and(finite);
     Best mine{-infinity, mixture.K};
-    for (int k = lane; k < mixture.K; k += 32) {
+    for (int k = thread; k < mixture.K; k += threads) {
         const Best here{joint[k], k};
         mine = better(here, mine) ? here : mine;
     }
-    normal.best = warp_best(mine);
+    normal.best = block_best(mine);
     double sum = 0;
-    for (int k = lane; k < mixture.K; k += 32) {
+    for (int k = thread; k < mixture.K; k += threads) {
         const double relative = joint[k] - normal.best.value;
         sum += relative >= -margin ? exp(relative) : 0;
     }
-    normal.sum = warp_sum(sum);
+    normal.sum = block_sum(sum);
     return normal;
 }
 
-/// A warp a row.
+/// A block of threads a row.
 __global__ void share_kernel(
         MixtureView mixture,
         PairRule rule,
@@ -162,28 +201,25 @@ __global__ void share_kernel(
         double* log_likelihood,
         unsigned long long* shared_rows,
         unsigned long long* bad_row) {
-    const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
-    if (i >= rows.count) {
-        return;
-    }
+    const int i = blockIdx.x, thread = threadIdx.x, threads = blockDim.x;
     const int K = mixture.K;
     const uint32_t row = row_of(rows, i);
     joint += static_cast<size_t>(i) * K;
     share += static_cast<size_t>(i) * K;
-    const RowNormal normal = normalise(
-            mixture, rows.x, static_cast<size_t>(row) * mixture.d, joint, rule.margin, lane);
+    const RowNormal normal =
+            normalise(mixture, rows.x, static_cast<size_t>(row) * mixture.d, joint, rule.margin);
     if (!normal.finite || normal.best.component >= K) {
-        for (int k = lane; k < K; k += 32) {
+        for (int k = thread; k < K; k += threads) {
             share[k] = 0;
         }
-        if (lane == 0) {
+        if (thread == 0) {
             log_likelihood[row] = 0;
             atomicMin(bad_row, first_row + row);
         }
         return;
     }
     double others = 0, second = 0;
-    for (int k = lane; k < K; k += 32) {
+    for (int k = thread; k < K; k += threads) {
         const double relative = joint[k] - normal.best.value;
         const double r = relative >= -rule.margin ? exp(relative) / normal.sum : 0;
         double kept = 0;
@@ -194,9 +230,9 @@ __global__ void share_kernel(
         }
         share[k] = kept;
     }
-    others = warp_sum(others);
-    second = warp_max(second);
-    if (lane == normal.best.component % 32) {
+    others = block_sum(others);
+    second = block_max(second);
+    if (thread == normal.best.component % threads) {
         share[normal.best.component] = 1 - others;
         log_likelihood[row] = normal.best.value + (rule.hard ? 0 : log(normal.sum));
         if (second > 1.0 / K) {
@@ -350,7 +386,7 @@ __global__ void add_tiles(const double* tiles, int count, int tiles_a_block, dou
     }
 }
 
-/// A warp a row: the best one after another.
+/// A block of threads a row: the best one after another.
 __global__ void rank_kernel(
         MixtureView mixture,
         PairRule rule,
@@ -360,17 +396,14 @@ __global__ void rank_kernel(
         unsigned long long first_row,
         unsigned long long* bad_row,
         TopOutput out) {
-    const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
-    if (i >= rows.count) {
-        return;
-    }
+    const int i = blockIdx.x, thread = threadIdx.x, threads = blockDim.x;
     const int K = mixture.K, d = mixture.d;
     const uint32_t row = row_of(rows, i);
     const size_t x = static_cast<size_t>(row) * d;
     joint += static_cast<size_t>(i) * K;
-    const RowNormal normal = normalise(mixture, rows.x, x, joint, rule.margin, lane);
+    const RowNormal normal = normalise(mixture, rows.x, x, joint, rule.margin);
     if (!normal.finite) {
-        if (lane == 0) {
+        if (thread == 0) {
             atomicMin(bad_row, first_row + row);
         }
         return;
@@ -379,20 +412,20 @@ __global__ void rank_kernel(
     Best last{infinity, -1};
     for (int place = 0; place < m && place < K; ++place) {
         Best mine{-infinity, K};
-        for (int k = lane; k < K; k += 32) {
+        for (int k = thread; k < K; k += threads) {
             const Best here{joint[k], k};
             if (better(last, here) && better(here, mine)) {
                 mine = here;
             }
         }
-        last = warp_best(mine);
+        last = block_best(mine);
         double square = 0;
-        for (int j = lane; j < d; j += 32) {
+        for (int j = thread; j < d; j += threads) {
             const double e = number(rows.x, x + j) - mean_number(mixture, last.component, j);
             square += e * e;
         }
-        square = warp_sum(square);
-        if (lane == 0) {
+        square = block_sum(square);
+        if (thread == 0) {
             const size_t at = static_cast<size_t>(row) * m + place;
             out.component[at] = last.component;
             out.log_responsibility[at] = static_cast<float>(last.value - norm);
@@ -457,7 +490,7 @@ void sum_exactly(
         cudaStream_t stream) {
     in_parts(rows, buffers, [&](const ExactRows& part) {
         find_joints(mixture, part, buffers, stream);
-        share_kernel<<<(part.count + 3) / 4, 128, 0, stream>>>(
+        share_kernel<<<part.count, threads_of_row(mixture.K), 0, stream>>>(
                 mixture,
                 rule,
                 part,
@@ -511,7 +544,7 @@ void rank_exactly(
         cudaStream_t stream) {
     in_parts(rows, buffers, [&](const ExactRows& part) {
         find_joints(mixture, part, buffers, stream);
-        rank_kernel<<<(part.count + 3) / 4, 128, 0, stream>>>(
+        rank_kernel<<<part.count, threads_of_row(mixture.K), 0, stream>>>(
                 mixture, rule, part, buffers.joint, m, first_row, bad_row, out);
         check_launch("ranking components exactly");
     });

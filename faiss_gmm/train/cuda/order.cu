@@ -160,40 +160,60 @@ __device__ double add_in_order(
         double sum,
         const Grouping& grouping,
         const SegmentTable& table,
+        int segments,
         int k,
         const T* values,
         int stride) {
     for (int b = 0; b < grouping.blocks; ++b) {
         const int g = b * grouping.K + k;
-        const int end = table.first[g + 1];
+        const int end = min(table.first[g + 1], segments);
 #pragma unroll 4
-        for (int s = table.first[g]; s < end; ++s) {
+        for (int s = max(table.first[g], 0); s < end; ++s) {
             sum += static_cast<double>(values[static_cast<size_t>(s) * stride]);
         }
     }
     return sum;
 }
 
+__global__ void skip_kernel(int* first, int numbers, int count) {
+    const int g = blockIdx.x * threads + threadIdx.x;
+    if (g < numbers) {
+        first[g] -= count;
+    }
+}
+
 /// One thread a sum: a block of threads takes component k's moments and its three numbers.
 __global__ void add_segments_kernel(
-        Grouping grouping, int d, SegmentTable table, SegmentSums segments, PassSums sums) {
+        Grouping grouping,
+        int d,
+        SegmentTable table,
+        int count,
+        SegmentSums segments,
+        PassSums sums) {
     const int k = blockIdx.x;
     for (int j = threadIdx.x; j < d + 3; j += blockDim.x) {
         if (j < d) {
             const size_t at = static_cast<size_t>(k) * d + j;
             sums.first_moment[at] = add_in_order(
-                    sums.first_moment[at], grouping, table, k, segments.first_moment + j, d);
+                    sums.first_moment[at], grouping, table, count, k, segments.first_moment + j, d);
             if (segments.second_moment != nullptr) {
                 sums.second_moment[at] = add_in_order(
-                        sums.second_moment[at], grouping, table, k, segments.second_moment + j, d);
+                        sums.second_moment[at],
+                        grouping,
+                        table,
+                        count,
+                        k,
+                        segments.second_moment + j,
+                        d);
             }
         } else if (j == d) {
-            sums.mass[k] = add_in_order(sums.mass[k], grouping, table, k, segments.mass, 1);
+            sums.mass[k] = add_in_order(sums.mass[k], grouping, table, count, k, segments.mass, 1);
         } else if (j == d + 1 && segments.second_moment == nullptr) {
-            sums.moment[k] = add_in_order(sums.moment[k], grouping, table, k, segments.moment, 1);
+            sums.moment[k] =
+                    add_in_order(sums.moment[k], grouping, table, count, k, segments.moment, 1);
         } else if (j == d + 2 && segments.log_likelihood != nullptr) {
             sums.log_likelihood[k] = add_in_order(
-                    sums.log_likelihood[k], grouping, table, k, segments.log_likelihood, 1);
+                    sums.log_likelihood[k], grouping, table, count, k, segments.log_likelihood, 1);
         }
     }
 }
@@ -314,15 +334,23 @@ const RowShare* order_pairs(
     return reinterpret_cast<const RowShare*>(value_buffer.Current());
 }
 
+void skip_segments(const GroupArrays& groups, int group_count, int count, cudaStream_t stream) {
+    skip_kernel<<<blocks_for(group_count + 1LL), threads, 0, stream>>>(
+            groups.first, group_count + 1, count);
+    check_launch("going on with the next segments");
+}
+
 void add_segments(
         const Grouping& grouping,
         int d,
         const SegmentTable& table,
-        const SegmentSums& segments,
+        int segments,
+        const SegmentSums& of_segments,
         const PassSums& sums,
         cudaStream_t stream) {
     const int width = std::min(256, (d + 3 + 31) / 32 * 32);
-    add_segments_kernel<<<grouping.K, width, 0, stream>>>(grouping, d, table, segments, sums);
+    add_segments_kernel<<<grouping.K, width, 0, stream>>>(
+            grouping, d, table, segments, of_segments, sums);
     check_launch("adding up segments");
 }
 

@@ -701,24 +701,61 @@ TEST_F(CollectTest, TopOfEachRow) {
     }
 }
 
+/// Lists made with a hint are right, and those that the survey makes, but for rows that overflow on the way.
 TEST_F(CollectTest, HintsOfAnyKind) {
-    const Problem problem = draw(CollectForm::linear, 700, 1000, 128, 2.5, 41);
-    const Scores scores(problem);
-    const DeviceModel device(problem);
-    std::vector<uint16_t> wrong(problem.n), beyond(problem.n, 65535);
-    for (int64_t i = 0; i < problem.n; ++i) {
-        wrong[i] = static_cast<uint16_t>((problem.truth[i] + 500) % problem.K);
-    }
-    for (const CollectPath path : paths()) {
-        for (const std::vector<uint16_t>* hint :
-             std::initializer_list<const std::vector<uint16_t>*>{&wrong, &beyond, &problem.truth}) {
-            Options options;
-            const Result result = [&] {
+    for (const CollectForm form : forms) {
+        const Problem problem = draw(form, 1500, 1000, 96, 1.6, 41);
+        const Scores scores(problem);
+        const DeviceModel device(problem);
+        // The component at each place of a row's order.
+        const auto placed = [&](int place) {
+            std::vector<uint16_t> hint(problem.n), order(problem.K);
+            for (int64_t i = 0; i < problem.n; ++i) {
+                std::iota(order.begin(), order.end(), uint16_t{0});
+                const double* row = &scores.value[i * problem.K];
+                std::nth_element(
+                        order.begin(), order.begin() + place, order.end(), [&](auto a, auto b) {
+                            return row[a] > row[b];
+                        });
+                hint[i] = order[place];
+            }
+            return hint;
+        };
+        const struct {
+            const char* name;
+            std::vector<uint16_t> hint;
+            double judged; ///< share of rows that must not overflow, at least
+        } hints[] = {
+                {"the best", placed(0), 0.9},
+                {"the second", placed(1), 0.8},
+                {"the fourth", placed(3), 0.5},
+                {"one in the middle", placed(500), 0.0},
+                {"none that there is", std::vector<uint16_t>(problem.n, 65535), 0.0}};
+        Options options;
+        options.margin = 6;
+        for (const CollectPath path : paths()) {
+            const Result surveyed = collect(problem, device, options, path);
+            for (const auto& hint : hints) {
+                SCOPED_TRACE(hint.name);
                 Options given = options;
-                given.hint = hint;
-                return collect(problem, device, given, path);
-            }();
-            expect_right(problem, scores, device, options, result, label(problem, options, path));
+                given.hint = &hint.hint;
+                const Result result = collect(problem, device, given, path);
+                const int64_t overflows = expect_right(
+                        problem, scores, device, options, result, label(problem, given, path));
+                EXPECT_GE(problem.n - overflows, hint.judged * problem.n);
+                int64_t other = 0, compared = 0;
+                for (int64_t i = 0; i < problem.n; ++i) {
+                    if (result.overflowed(i, options.capacity)) {
+                        continue;
+                    }
+                    ++compared;
+                    other += surveyed.overflowed(i, options.capacity) ||
+                             result.list(i, options.capacity) !=
+                                     surveyed.list(i, options.capacity) ||
+                             result.best[i] != surveyed.best[i];
+                }
+                EXPECT_EQ(other, 0) << "of " << compared;
+            }
         }
     }
 }

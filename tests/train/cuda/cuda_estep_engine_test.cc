@@ -29,6 +29,7 @@ using testing::Budget;
 using testing::chunk_of;
 using testing::draw;
 using testing::expect_like_oracle;
+using testing::expect_same_bits;
 using testing::ForwardingEngine;
 using testing::name_of;
 using testing::of_living;
@@ -309,41 +310,38 @@ TEST_F(CudaEStepEngineTest, WeightsOfZeroGetNothing) {
     }
 }
 
-bool same_bits(const std::vector<double>& a, const std::vector<double>& b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
-}
-
-void expect_same_bits(const SufficientStatistics& a, const SufficientStatistics& b) {
-    EXPECT_EQ(a.rows, b.rows);
-    EXPECT_EQ(a.sum_log_likelihood, b.sum_log_likelihood);
-    EXPECT_EQ(a.shared_rows, b.shared_rows);
-    EXPECT_TRUE(same_bits(a.N_k, b.N_k));
-    EXPECT_TRUE(same_bits(a.first_moment, b.first_moment));
-    EXPECT_TRUE(same_bits(a.second_moment, b.second_moment));
-}
-
 TEST_P(CudaEStepEngineAllForms, SameBitsForAnyChunksMemoryAndResidence) {
     const Covariance covariance = GetParam();
-    for (const double spread : {0.3, 1.0}) { // 0.3: rows with too many candidates too
+    // A share of the spread at which about a third of the components matter to a row: then some rows have
+    // too many candidates and some do not; at a quarter of it all have.
+    for (const double share : {0.25, 1.0}) {
         SCOPED_TRACE(name_of(covariance));
         // d = 12, 140: blocks of 262,144 rows; d = 1030: of 65,536.
         for (const size_t d : {12, 140, 1030}) {
             const Covariance only = d == 140 ? Covariance::tied : Covariance::tied_spherical;
-            if (d != 12 && (spread < 1 || covariance != only)) {
+            if (d != 12 && (share < 1 || covariance != only)) {
                 continue;
             }
             const size_t n = d == 12 ? 700001 : d == 140 ? 300001 : 70001;
-            const auto mixture =
-                    random_mixture(covariance, 90, d, d == 12 ? spread : spread / 10, 0, 18);
+            const double spread = (covariance == Covariance::tied ? 3.3 : 4.5) / std::sqrt(d);
+            const auto mixture = random_mixture(covariance, 90, d, share * spread, 0, 18);
             const auto x = draw(mixture, n, 19);
             const auto engine = make_cuda_engine();
             const SufficientStatistics first = pass(*engine, mixture, x);
+            const size_t left = engine->counts().dense_rows + engine->counts().exact_rows;
             std::printf(
-                    "  %s, d %zu: %zu pairs, %zu exact rows\n",
+                    "  %s, d %zu: %zu pairs, %zu rows without a list\n",
                     name_of(covariance),
                     d,
                     engine->counts().pairs,
-                    engine->counts().exact_rows);
+                    left);
+            if (covariance != Covariance::full) {
+                EXPECT_GT(left, n / 100);
+            }
+            if (covariance != Covariance::full && share == 1) {
+                EXPECT_LT(left, n - n / 100);
+                EXPECT_GT(engine->counts().pairs, n / 100);
+            }
             for (const size_t piece : {size_t{100000}, size_t{77777}}) {
                 SCOPED_TRACE(::testing::Message() << "chunks of " << piece);
                 expect_same_bits(first, pass(*engine, mixture, x, Assignment::soft, piece));
@@ -585,6 +583,149 @@ TEST_F(CudaEStepEngineTest, LittleFreeMemoryIsTheSameBits) {
         EXPECT_THROW(pass(*none, mixture, x), OutOfMemory);
         // The one that has its memory goes on.
         expect_same_bits(expected, pass(*engine, mixture, x));
+    }
+}
+
+TEST_F(CudaEStepEngineTest, WorkingMemoryIsBoundedForEverySize) {
+    constexpr size_t n = 10000000, bound = size_t{256} << 20;
+    for (const CudaPath path : {CudaPath::plain, CudaPath::portable, CudaPath::automatic}) {
+        for (const Covariance covariance : all_covariances) {
+            for (const size_t K : {1, 2, 100, 1000, 1024, 4096, 8193, 16384, 30000, 65535, 65536}) {
+                for (const size_t d : {1, 3, 16, 64, 96, 128, 129, 256, 300, 960, 1025, 2048}) {
+                    CudaOptions options;
+                    options.path = path;
+                    const CudaPlan plan = cuda_plan(options, covariance, n, K, d);
+                    ASSERT_LE(plan.working(), bound) << name_of(covariance) << " K " << K << " d "
+                                                     << d << ": " << plan.text();
+                    // The least that there is.
+                    options.gpu_memory = 1;
+                    EXPECT_LE(cuda_plan(options, covariance, n, K, d).working(), plan.working());
+                }
+            }
+        }
+    }
+    std::printf("  %s\n", cuda_plan({}, Covariance::tied_spherical, n, 65536, 96).text().c_str());
+}
+
+TEST_F(CudaEStepEngineTest, LittleFreeMemoryIsNeededBeyondThePlan) {
+    constexpr size_t slack = size_t{64} << 20; // what allocations are rounded up to
+    const struct {
+        Covariance covariance;
+        size_t n, K, d;
+        double spread; ///< 0.05: rows without a list
+    } cases[] = {
+            {Covariance::tied_spherical, 600000, 300, 64, 1.0},
+            {Covariance::tied_spherical, 300000, 300, 64, 0.05},
+            {Covariance::tied_spherical, 100000, 60000, 24, 3.0},
+            {Covariance::diagonal, 300000, 100, 200, 1.0},
+            {Covariance::diagonal, 20000, 300, 64, 0.05},
+            {Covariance::tied, 300000, 100, 64, 1.0},
+            {Covariance::full, 20000, 30, 64, 1.0}};
+    for (const auto& c : cases) {
+        SCOPED_TRACE(
+                ::testing::Message()
+                << name_of(c.covariance) << " K " << c.K << " d " << c.d << " spread " << c.spread);
+        const auto mixture = random_mixture(c.covariance, c.K, c.d, c.spread, 0, 18);
+        const auto x = draw(mixture, c.n, 19);
+        MemorySource source(c.n, c.d, x.data());
+        SufficientStatistics first;
+        size_t limit = 0;
+        for (const bool least : {false, true}) {
+            CudaOptions options;
+            options.gpu_cache = 0;
+            // A byte less than the plan: fewer blocks at once, where there are several.
+            options.gpu_memory = least ? limit - 1 : 0;
+            const CudaPlan plan = cuda_plan(options, c.covariance, c.n, c.K, c.d);
+            if (least && plan.wave_rows > plan.block_rows) {
+                EXPECT_LE(plan.total(), options.gpu_memory);
+            }
+            limit = plan.total();
+            const size_t before = free_memory();
+            const auto engine = make_cuda_engine(options);
+            const SufficientStatistics statistics = pass_over(*engine, mixture, source, c.n);
+            const CudaPassCounts counts = engine->counts();
+            TopResponsibilities top;
+            engine->begin(mixture);
+            engine->top_responsibilities(chunk_of(x, c.d, 0, c.n), 5, top);
+            const size_t taken = before - free_memory();
+            std::printf(
+                    "  %s K %zu d %zu: %zu MiB of %zu planned, working %zu; %zu dense, %zu exact "
+                    "rows\n",
+                    name_of(c.covariance),
+                    c.K,
+                    c.d,
+                    taken >> 20,
+                    plan.total() >> 20,
+                    plan.working() >> 20,
+                    counts.dense_rows,
+                    counts.exact_rows);
+            EXPECT_LE(taken, plan.total() + slack);
+            if (least) {
+                expect_same_bits(first, statistics);
+            }
+            first = statistics;
+        }
+    }
+}
+
+/// More segments than the workspace holds: every row lies between two means, each of which has two halves.
+TEST_F(CudaEStepEngineTest, SegmentsThatDoNotFitComeInPieces) {
+    const size_t K = 24000, d = 2048;
+    GaussianMixture mixture;
+    mixture.K = K;
+    mixture.d = d;
+    mixture.log_weights.assign(K, -std::log(double(K)));
+    mixture.covariances = {20};
+    uint64_t state = 7;
+    for (size_t i = 0; i < K * d; ++i) {
+        state = state * 6364136223846793005ull + 1442695040888963407ull;
+        mixture.means.push_back(static_cast<float>(int(state >> 61)) / 2); // 0 .. 3.5
+    }
+    const auto mean = [&](size_t k, size_t j) { return mixture.means[k % K * d + j]; };
+    std::vector<float> x(K * d);
+    for (size_t at = 0; at < K * d; ++at) {
+        x[at] = (mean(at / d, at % d) + mean(at / d + 1, at % d)) / 2; // exact
+    }
+    const auto engine = make_cuda_engine();
+    const SufficientStatistics statistics = pass(*engine, mixture, x);
+    EXPECT_EQ(engine->counts().pairs, K);
+    double moment = 0;
+    for (size_t k = 0; k < K; ++k) {
+        ASSERT_NEAR(statistics.N_k[k], 1, 1e-4) << k;
+        for (size_t j = 0; j < d; ++j) {
+            const double before = x[(k + K - 1) % K * d + j] - mean(k, j);
+            const double after = x[k * d + j] - mean(k, j);
+            ASSERT_NEAR(statistics.first_moment[k * d + j], (before + after) / 2, 1e-4) << k;
+            moment += (before * before + after * after) / 2;
+        }
+    }
+    EXPECT_NEAR(statistics.second_moment[0], moment, 1e-6 * moment);
+    expect_same_bits(statistics, pass(*engine, mixture, x));
+    // Four blocks of rows a wave elsewhere; here one, and the pieces are as many as the table needs.
+    const CudaPlan plan = cuda_plan({}, Covariance::tied_spherical, K, K, d);
+    EXPECT_LT(plan.segments / (4 * d), K) << "all of them fit: nothing is tested";
+}
+
+/// The homes of a source of more rows than there is room for are done without, also in the middle of a pass.
+TEST_F(CudaEStepEngineTest, LittleFreeMemoryLeavesHomesOut) {
+    const size_t n = 8000000, few = 100000, d = 4;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 20, d, 20.0, 0, 18);
+    const auto x = draw(mixture, n, 19);
+    CudaOptions options;
+    options.gpu_cache = 0;
+    MemorySource source(n, d, x.data()), small(few, d, x.data());
+    SufficientStatistics expected;
+    {
+        const auto engine = make_cuda_engine(options);
+        pass_over(*engine, mixture, source, n);
+        expected = pass_over(*engine, mixture, source, n); // with hints
+    }
+    for (const size_t piece : {n, size_t{3000000}}) {
+        const auto engine = make_cuda_engine(options);
+        pass_over(*engine, mixture, small, few);
+        const Ballast ballast(size_t{8} << 20); // homes are 16 MB, those of a piece 6
+        expect_same_bits(expected, pass_over(*engine, mixture, source, piece));
+        expect_same_bits(expected, pass_over(*engine, mixture, source, piece));
     }
 }
 

@@ -35,11 +35,13 @@ DenseShape dense_shape(CollectPath path, int K, int d);
 /// low, row_width / 64, 128, 64].
 struct DenseBuffers {
     float* scale = nullptr; ///< [dense_scales], see dense.cu
-    // Of a pass; halves as bits.
+    // Of a pass, in memory that it keeps; halves as bits.
     uint16_t* means_high = nullptr; ///< [padded_K, row_width]; hopper: tiles
     uint16_t* means_low = nullptr;  ///< hopper: none
     float* base = nullptr; ///< [padded_K] s of y = 0; in the padding so low that no share is left
     float* constant = nullptr; ///< [padded_K] constant_k - constant_0
+    float* partial = nullptr;  ///< [pieces, padded_K, padded_width], of a chunk
+    double* mass = nullptr;    ///< [pieces, padded_K], of a chunk
     // Of a chunk.
     uint16_t* rows_high = nullptr; ///< [chunk, row_width]; hopper: tiles
     uint16_t* rows_low = nullptr;  ///< hopper: none
@@ -48,12 +50,15 @@ struct DenseBuffers {
     float* score = nullptr;        ///< [chunk, padded_K], then responsibilities; hopper: none
     uint16_t* r_high = nullptr;    ///< [chunk, padded_K]; hopper: none
     uint16_t* r_low = nullptr;
-    float* partial = nullptr; ///< [pieces, padded_K, padded_width]
-    double* mass = nullptr;   ///< [pieces, padded_K]
 };
-size_t dense_bytes(const DenseShape& shape);
-/// `memory` of dense_bytes(), on a multiple of 256.
-DenseBuffers place_dense_buffers(const DenseShape& shape, void* memory, float* scale);
+/// pass: grows with K d; chunk: at most 160 MiB.
+struct DenseBytes {
+    size_t pass = 0, chunk = 0;
+};
+DenseBytes dense_bytes(const DenseShape& shape);
+/// Memory of dense_bytes(), on multiples of 256.
+DenseBuffers
+place_dense_buffers(const DenseShape& shape, void* of_pass, void* of_chunk, float* scale);
 
 /// Places in DenseBuffers::scale.
 enum DenseScale : int {

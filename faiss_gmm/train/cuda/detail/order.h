@@ -93,12 +93,17 @@ struct PassSums {
     double* log_likelihood = nullptr; ///< [K]
 };
 
-/// Phase 4's end: adds the segments' sums to the pass's, block by block, segment by segment.
+/// A table whose segments before `count` are done: numbers from there on count from 0.
+void skip_segments(const GroupArrays& groups, int group_count, int count, cudaStream_t stream);
+
+/// Phase 4's end: adds the sums of the table's segments 0 to `segments` - 1 to the pass's, block by block,
+/// segment by segment.
 void add_segments(
         const Grouping& grouping,
         int d,
         const SegmentTable& table,
-        const SegmentSums& segments,
+        int segments,
+        const SegmentSums& of_segments,
         const PassSums& sums,
         cudaStream_t stream);
 

@@ -9,7 +9,8 @@ constexpr int segment_rows = 64;
 
 /// A sorted list cut into groups (the pairs of one block and component), and each group into
 /// segments of `segment_rows`, from the group's first pair on: a segment holds the same pairs
-/// whatever else is in the list. Device memory.
+/// whatever else is in the list. Where the first segments are done (skip_segments()) their numbers are
+/// negative. Device memory.
 struct SegmentTable {
     int groups = 0;
     const int* offset = nullptr; ///< [groups + 1] first pair of each group

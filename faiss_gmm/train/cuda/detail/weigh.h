@@ -36,7 +36,8 @@ struct WeighOutput {
 };
 
 /// Phase 3 of a wave, see weigh.cu. `order` [offset[groups]]: rows by block and home; a group is
-/// block * K + component. `segments`: at least as many as there are.
+/// block * K + component. Segments 0 to `segments` - 1 of the table are weighed: as many as there are, or a
+/// multiple of 64.
 void weigh(
         const MixtureView& mixture,
         const PairRule& rule,
@@ -54,7 +55,7 @@ struct RowShare {
     float r;
 };
 
-/// Phase 4: sums of the other pairs, sorted by block and component.
+/// Phase 4: sums of the other pairs, sorted by block and component; `segments` as in weigh().
 void sum_pairs(
         const MixtureView& mixture,
         const Rows& x,

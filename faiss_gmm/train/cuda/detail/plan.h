@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+#include <cstddef>
+
+#include "faiss_gmm/train/cuda/collect.h"
+#include "faiss_gmm/train/cuda/cuda_estep_engine.h"
+#include "faiss_gmm/train/cuda/detail/matrices.h"
+
+namespace faiss_gmm::cuda {
+
+// The sizes of everything that the engine takes of the device's memory; what is reserved follows them.
+
+constexpr int pass_capacity = 32;              ///< candidates that a row's list holds
+constexpr size_t planned_pairs = 3;            ///< of a row, beside its home
+constexpr size_t most_hints = size_t{1} << 26; ///< rows whose homes are kept for the next pass
+constexpr int most_wave_blocks = 32;           ///< at d = 2,048
+
+/// Rows of a block: a function of d alone, a power of two.
+size_t block_rows_for(size_t d);
+
+/// Rows that the exact tier takes at once: a power of two, so that parts of blocks begin where they do.
+size_t exact_rows_for(size_t K);
+
+/// Sums of outer products: none where covariances are not matrices.
+Scatter scatter_for(Covariance covariance, size_t K, size_t d);
+
+CollectForm form_of(Covariance covariance);
+
+/// What the options and FAISS_GMM_CUDA_PATH ask for, or else the best for the current device.
+CollectPath path_for(const CudaOptions& options);
+
+/// Of one segment of rows or pairs: what it leaves behind.
+size_t segment_bytes(Covariance covariance, size_t d);
+
+/// Scratch of sorting and scanning a wave's rows and pairs, and where their groups begin.
+struct SortingBytes {
+    size_t scratch = 0, groups = 0;
+};
+SortingBytes sorting_bytes(size_t rows, size_t groups, size_t pairs);
+
+/// The plan with so many blocks a wave, but for the rows that stay. n rows of a source. With the device
+/// current.
+CudaPlan plan_for(
+        const CudaOptions& options,
+        Covariance covariance,
+        size_t n,
+        size_t K,
+        size_t d,
+        size_t blocks);
+
+/// Blocks of a wave: as many as options.gpu_memory allows, at least one.
+size_t
+wave_blocks_for(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d);
+
+} // namespace faiss_gmm::cuda

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+//
+// What the engine takes of the device's memory.
+//   parameters   grow with K d (full: K d^2): the mixture, operands, fp64 sums
+//   row buffers, lists   grow with the rows of a wave: a power of two of blocks, chosen by gpu_memory
+//   working      at most 256 MiB for any K and d: a workspace that the collecting pass, the segments' sums,
+//                the dense and the exact tier use one after the other, and the scratch of sorting.
+//                Segments that do not fit come in pieces, in the same order.
+// Test: tests/train/cuda/cuda_estep_engine_test.cc (the bound over all sizes; what is taken against it).
+#include "faiss_gmm/train/cuda/detail/plan.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <optional>
+#include <string>
+
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
+
+#include "faiss_gmm/mixture/error.h"
+#include "faiss_gmm/train/cuda/detail/dense.h"
+#include "faiss_gmm/train/cuda/detail/device.h"
+#include "faiss_gmm/train/cuda/detail/order.h"
+
+namespace faiss_gmm {
+namespace cuda {
+namespace {
+
+constexpr size_t block_bytes = size_t{1} << 28; ///< rows of a block, at d above 256
+constexpr size_t most_block_rows = size_t{1} << 18;
+constexpr size_t most_wave_rows = size_t{1} << 20;
+constexpr size_t exact_bytes = size_t{64} << 20;
+constexpr size_t most_segment_bytes = size_t{160} << 20;
+
+constexpr size_t list_bytes = 6 * pass_capacity + 40; ///< a row, all of its lists' parts
+constexpr size_t pair_bytes = 24;
+
+/// Bytes of a row that is made ready for scoring: whitened, for tied.
+size_t white_bytes(Covariance covariance, size_t d) {
+    return covariance == Covariance::tied ? 2 * sizeof(float) * d : 0;
+}
+
+/// The mixture and what follows from it, the pass's sums, the operands of collecting and dense.
+size_t parameter_bytes(Covariance covariance, size_t K, size_t d, CollectPath path) {
+    const bool tied = covariance == Covariance::tied, full = covariance == Covariance::full;
+    const size_t numbers = covariance == Covariance::diagonal ? K * d : K;
+    // means, their partial means, log-weights, constants; variances and half their inverses
+    size_t bytes = K * d * 4 + (K * d / 64 + d + K) * 8 + K * 16 + numbers * 20;
+    const size_t vectors = covariance == Covariance::diagonal ? 2 : 1;
+    constexpr size_t sets = 5; // of homes, of pairs, of both tiers beside them, and all of it
+    bytes += sets * 8 * K * (vectors * d + 3);
+    if (has_matrices(covariance)) { // the factors' inverses, and what is added up
+        bytes += ((full ? K : 1) * d * d + scatter_for(covariance, K, d).numbers(d)) * 8;
+    }
+    if (tied) {
+        bytes += K * d * 8; // whitened means
+    }
+    if (!full) {
+        const CollectModelBytes operands = collect_model_bytes(collect_model_shape(
+                form_of(covariance), static_cast<int64_t>(K), static_cast<int64_t>(d)));
+        bytes += operands.operand + operands.columns + operands.scale;
+    }
+    if (tied || covariance == Covariance::tied_spherical) {
+        bytes += dense_bytes(dense_shape(path, static_cast<int>(K), static_cast<int>(d))).pass;
+    }
+    return bytes;
+}
+
+/// None: the best for the device.
+std::optional<CollectPath> asked_path(CudaPath path) {
+    switch (path) {
+    case CudaPath::portable:
+        return CollectPath::portable;
+    case CudaPath::hopper:
+        return CollectPath::hopper;
+    case CudaPath::plain:
+        return CollectPath::plain;
+    default:
+        break;
+    }
+    const char* asked = std::getenv("FAISS_GMM_CUDA_PATH");
+    if (asked == nullptr || *asked == 0) {
+        return std::nullopt;
+    }
+    const std::string name = asked;
+    if (name == "portable") {
+        return CollectPath::portable;
+    }
+    if (name == "hopper") {
+        return CollectPath::hopper;
+    }
+    if (name == "plain") {
+        return CollectPath::plain;
+    }
+    throw Error(
+            {"choosing the CUDA engine's path",
+             "FAISS_GMM_CUDA_PATH=" + name,
+             "portable, hopper, plain",
+             "unset it"});
+}
+
+} // namespace
+
+size_t block_rows_for(size_t d) {
+    size_t rows = most_block_rows;
+    while (rows * d * sizeof(float) > block_bytes) {
+        rows /= 2;
+    }
+    return rows;
+}
+
+size_t exact_rows_for(size_t K) {
+    size_t rows = 32768;
+    while (rows > 32 && rows * 2 * sizeof(double) * K > exact_bytes) {
+        rows /= 2;
+    }
+    return rows;
+}
+
+Scatter scatter_for(Covariance covariance, size_t K, size_t d) {
+    return covariance == Covariance::tied   ? scatter_shape(1, d, block_rows_for(d))
+           : covariance == Covariance::full ? scatter_shape(K, d, exact_rows_for(K))
+                                            : Scatter();
+}
+
+CollectForm form_of(Covariance covariance) {
+    return covariance == Covariance::diagonal    ? CollectForm::squares
+           : covariance == Covariance::spherical ? CollectForm::quadratic
+                                                 : CollectForm::linear;
+}
+
+CollectPath path_for(const CudaOptions& options) {
+    const std::optional<CollectPath> asked = asked_path(options.path);
+    return asked ? *asked : best_collect_path();
+}
+
+size_t segment_bytes(Covariance covariance, size_t d) {
+    const size_t vectors = covariance == Covariance::diagonal ? 2 : 1;
+    return vectors * d * sizeof(float) + 3 * sizeof(double);
+}
+
+SortingBytes sorting_bytes(size_t rows, size_t groups, size_t pairs) {
+    const size_t items = std::max({rows, groups + 2, pairs});
+    SortingBytes bytes;
+    bytes.scratch = order_scratch_bytes(
+            static_cast<int>(items), static_cast<int>(std::max(rows, groups) + 2));
+    bytes.groups = (2 * groups + most_wave_blocks + 3) * sizeof(int);
+    return bytes;
+}
+
+CudaPlan plan_for(
+        const CudaOptions& options,
+        Covariance covariance,
+        size_t n,
+        size_t K,
+        size_t d,
+        size_t blocks) {
+    const CollectPath path = path_for(options);
+    CudaPlan plan;
+    plan.block_rows = block_rows_for(d);
+    plan.wave_rows = blocks * plan.block_rows;
+    const size_t rows = plan.wave_rows, pairs = planned_pairs * rows, groups = blocks * K;
+    plan.parameters = parameter_bytes(covariance, K, d, path);
+    plan.row_buffers = rows * (2 * d * sizeof(float) + white_bytes(covariance, d));
+    plan.lists = rows * (list_bytes + planned_pairs * pair_bytes);
+    plan.homes = std::min(n, most_hints) * sizeof(uint16_t);
+    const auto segments = [&](size_t items) {
+        return items / segment_rows + std::min(groups, items) + 64;
+    };
+    plan.segments = std::min(
+            most_segment_bytes,
+            std::max(segments(rows), segments(pairs)) * segment_bytes(covariance, d));
+    plan.exact = exact_rows_for(K) * K * 2 * sizeof(double);
+    if (covariance != Covariance::full) {
+        const CollectModel shape = collect_model_shape(
+                form_of(covariance), static_cast<int64_t>(K), static_cast<int64_t>(d));
+        plan.collecting = collect_workspace_bytes(shape, path);
+    }
+    if (covariance == Covariance::tied_spherical || covariance == Covariance::tied) {
+        plan.dense = dense_bytes(dense_shape(path, static_cast<int>(K), static_cast<int>(d))).chunk;
+    }
+    const SortingBytes sorting = sorting_bytes(rows, groups, pairs);
+    plan.sorting = sorting.scratch + sorting.groups;
+    return plan;
+}
+
+size_t
+wave_blocks_for(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d) {
+    size_t blocks = std::max<size_t>(1, most_wave_rows / block_rows_for(d));
+    while (options.gpu_memory > 0 && blocks > 1 &&
+           plan_for(options, covariance, n, K, d, blocks).total() > options.gpu_memory) {
+        blocks /= 2;
+    }
+    return blocks;
+}
+
+} // namespace cuda
+
+size_t CudaPlan::workspace() const {
+    return std::max({collecting, segments, dense, exact});
+}
+
+size_t CudaPlan::working() const {
+    return workspace() + sorting;
+}
+
+size_t CudaPlan::total() const {
+    return parameters + row_buffers + lists + working() + homes;
+}
+
+CudaPlan
+cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d) {
+    using namespace cuda;
+    const DeviceGuard guard(options.device);
+    CudaPlan plan =
+            plan_for(options, covariance, n, K, d, wave_blocks_for(options, covariance, n, K, d));
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "asking for free memory");
+    const size_t taken = plan.total() + total / 8;
+    const size_t room = std::min(free > taken ? free - taken : 0, options.gpu_cache);
+    const size_t wave = plan.wave_rows * d * sizeof(float);
+    plan.cached_rows = std::min(n, room / wave * plan.wave_rows);
+    return plan;
+}
+
+std::string CudaPlan::text() const {
+    const auto mib = [](size_t bytes) { return (bytes + (size_t{1} << 20) - 1) >> 20; };
+    return fmt::format(
+            "blocks of {} rows, {} rows at once; MiB: parameters and sums {}, rows on their way "
+            "{}, "
+            "candidates and pairs {}, homes {}, working {} (one after the other in the same place: "
+            "collecting {}, segments {}, dense tier {}, exact tier {}; sorting {}); {} rows stay "
+            "on the device",
+            block_rows,
+            wave_rows,
+            mib(parameters),
+            mib(row_buffers),
+            mib(lists),
+            mib(homes),
+            mib(working()),
+            mib(collecting),
+            mib(segments),
+            mib(dense),
+            mib(exact),
+            mib(sorting),
+            cached_rows);
+}
+
+} // namespace faiss_gmm
