@@ -55,6 +55,11 @@ __device__ inline float hinted_threshold(
     return upper - fmaf(1.000001f * margin, row.f, 2 * gap);
 }
 
+/// Rows up to whole tiles: zeros behind the last one.
+FAISS_GMM_ON_BOTH inline int rows_of_tiles(const CollectWave& wave) {
+    return (wave.rows + wave_tile_rows - 1) / wave_tile_rows * wave_tile_rows;
+}
+
 template <CollectForm form, int lanes, int chunks>
 __global__ void __launch_bounds__(threads)
         cast_kernel(const __grid_constant__ CollectCall call, Rows rows, CollectWave wave) {
@@ -111,10 +116,10 @@ __global__ void __launch_bounds__(threads)
         fourths = sum_over<lanes>(fourths);
     }
     const RowScale scale = row_scale<form>(squares, fourths, model_scale);
-    if (!there) {
+    if (row >= rows_of_tiles(wave)) {
         return;
     }
-    if (lane == 0) {
+    if (lane == 0 && there) {
         const float threshold =
                 with_hint ? hinted_threshold<form>(model, hint, product, scale, call.input.margin)
                           : open;
@@ -125,7 +130,7 @@ __global__ void __launch_bounds__(threads)
         wave.threshold[row] = of_use ? fmaxf(open, threshold) : closed;
     }
     __half* out = reinterpret_cast<__half*>(wave.operand) + static_cast<size_t>(row) * width;
-    const bool of_use = scale.F != 0; // others may hold NaN: zeros instead
+    const bool of_use = there && scale.F != 0; // others may hold NaN: zeros instead
     const uint2 nothing = make_uint2(0, 0);
 #pragma unroll
     for (int c = 0; c < chunks; ++c) {
@@ -146,7 +151,7 @@ template <CollectForm form, int lanes, int chunks>
 void launch(const CollectCall& call, const CollectWave& wave, Stream stream) {
     constexpr int block_rows = threads / lanes;
     cast_kernel<form, lanes, chunks>
-            <<<(wave.rows + block_rows - 1) / block_rows, threads, 0, stream>>>(
+            <<<(rows_of_tiles(wave) + block_rows - 1) / block_rows, threads, 0, stream>>>(
                     call, Rows(call.input.rows, call.input.type, call.model.d), wave);
 }
 

@@ -346,7 +346,7 @@ __global__ void __launch_bounds__(sum_threads) moment_kernel(
 
 constexpr int row_tile = 1024;
 
-/// Sum of a block's 256 numbers, for thread 0.
+/// Sum of a block's 256 numbers.
 __device__ double sum_of_block(double value) {
     __shared__ double partial[256];
     __syncthreads(); // what was there has been read
@@ -357,6 +357,7 @@ __device__ double sum_of_block(double value) {
             partial[threadIdx.x] += partial[threadIdx.x + step];
         }
     }
+    __syncthreads();
     return partial[0];
 }
 
