@@ -17,7 +17,8 @@
 //     each stands for a component of its own.
 // Lost: running maxima that raise the threshold from tile to tile, instead of a survey or a hint: lists
 //     of thousands of components overflow before the row's home is seen, and a maximum a score is dearer
-//     than a sign.
+//     than a sign. A sum of saturated distances for eight scores at once, signs only where it is not zero:
+//     8% more time, 16% on `overlap`.
 
 #include <math_constants.h>
 
