@@ -7,7 +7,7 @@
 //   the buffers hold; it goes through
 //   1 collect  one product of low precision per wave, fused with the collection of candidates
 //   2 order    rows by block and provisional home          (order.cu)
-//   3 weigh    exact responsibilities; the home's share is added up from the same read (weigh.cu)
+//   3 weigh    comparisons in fp32 (compare.cu), exact responsibilities and the homes' sums (weigh.cu)
 //   4 sum      the other pairs, by block and component     (order.cu, weigh.cu)
 //   5 left     rows without a list: dense products where their bound allows (dense.cu,
 //              dense_wgmma.cu), the others in fp64         (exact.cu)
@@ -352,7 +352,9 @@ private:
     size_t homes_known_ = 0; ///< of them, from passes before
     size_t homes_seen_ = 0;  ///< of them, in this pass
     DeviceArray<uint8_t> count_, kept_;
-    DeviceArray<float> share_;
+    DeviceArray<float> share_, weight_;
+    DeviceArray<uint16_t> error_;
+    DeviceArray<AgainstHome> against_;
     DeviceArray<uint32_t> row_keys_, row_numbers_, pair_keys_;
     DeviceArray<RowShare> pairs_;
     DeviceArray<int> first_pair_, group_offset_, group_first_, left_count_;
@@ -558,6 +560,7 @@ void Engine::reserve_wave(bool from_host, size_t rows_to_come) {
         pairs_.release();
         component_.release();
         share_.release();
+        error_.release();
         white_high_.release();
         white_low_.release();
         cache_.clear();
@@ -573,6 +576,9 @@ void Engine::reserve_for(size_t blocks, bool from_host) {
     const bool diagonal = covariance_ == Covariance::diagonal;
     component_.reserve(rows * pass_capacity);
     share_.reserve(rows * pass_capacity);
+    error_.reserve(rows * pass_capacity);
+    against_.reserve(rows);
+    weight_.reserve(rows);
     count_.reserve(rows);
     home_.reserve(rows);
     kept_.reserve(rows);
@@ -923,6 +929,8 @@ RowLists Engine::row_lists(const Rows& x, size_t rows, uint16_t* home) const {
     lists.count = count_.data();
     lists.home = home;
     lists.share = share_.data();
+    lists.error = error_.data();
+    lists.against = against_.data();
     return lists;
 }
 
@@ -1033,8 +1041,16 @@ void Engine::start_wave(const Rows& given, size_t rows, size_t first_row) {
     clock_.mark("order", stream);
     WeighOutput weighed;
     weighed.kept = kept_.data();
+    weighed.weight = weight_.data();
     weighed.shared_rows = &counters_.data()->shared_rows;
     weighed.bad_row = &counters_.data()->bad_row;
+    compare_candidates(
+            mixture_.view(),
+            wave_.lists,
+            wave_.order,
+            group_offset_.data() + grouping.groups(),
+            stream);
+    clock_.mark("compare", stream);
     const auto weigh_segments =
             [&](const SegmentTable& table, int segments, const SegmentSums& sums, bool last) {
                 weighed.sums = sums;
@@ -1426,6 +1442,7 @@ void Engine::rank(
         lists = row_lists(x, rows, home_.data());
         check(cudaMemsetAsync(lists.count, 0, rows, stream), "clearing lists");
     }
+    compare_candidates(mixture_.view(), lists, nullptr, nullptr, stream);
     rank_candidates(
             mixture_.view(),
             rule,

@@ -75,6 +75,19 @@ __device__ inline float to_float(int8_t value) {
 
 template <class T> struct alignas(4 * sizeof(T)) Four { T value[4]; };
 
+/// Where a row of d numbers begins; by one instruction.
+__device__ inline size_t first_number(uint32_t row, int d) {
+    return static_cast<size_t>(row) * static_cast<uint32_t>(d);
+}
+
+__device__ inline void load_aligned(const float* from, float (&out)[4]) {
+    const auto four = *reinterpret_cast<const float4*>(from);
+    out[0] = four.x;
+    out[1] = four.y;
+    out[2] = four.z;
+    out[3] = four.w;
+}
+
 /// Four numbers of a row from dimension `at` on, zeros past d. `aligned`: one load of all four is allowed.
 template <class T>
 __device__ inline void load_four(const T* row, int at, int d, bool aligned, float* out) {

@@ -15,6 +15,12 @@ namespace faiss_gmm::cuda {
 /// Most candidates that a row's list may hold: one a lane.
 constexpr int most_candidates = 32;
 
+/// A row against its provisional home c.
+struct AgainstHome {
+    float square;   ///< |x - mu_c|^2; not diagonal
+    float weighted; ///< sum_j hp_cj (x_j - mu_cj)^2
+};
+
 /// Rows of a wave and the candidates of each; device memory.
 struct RowLists {
     Rows x; ///< [rows, d]
@@ -24,7 +30,11 @@ struct RowLists {
             nullptr;          ///< [rows, capacity] ascending; weighing leaves the kept ones there
     uint8_t* count = nullptr; ///< [rows]; 0 or more than capacity: no list, the row goes elsewhere
     uint16_t* home = nullptr; ///< [rows] the best by the quick scores
-    float* share = nullptr;   ///< [rows, capacity] responsibilities of the kept ones, out
+    /// [rows, capacity] l_k - l_home of rows with several candidates; weighing leaves the kept ones'
+    /// responsibilities there.
+    float* share = nullptr;
+    uint16_t* error = nullptr;      ///< [rows, capacity] bounds of them, upper halves of floats
+    AgainstHome* against = nullptr; ///< [rows] with several candidates
 };
 
 /// What weighing leaves behind beside the segments' sums.
@@ -33,9 +43,18 @@ struct WeighOutput {
     uint8_t* kept = nullptr; ///< [sorted rows] pairs of the row that are not in its segment's sums
     unsigned long long* shared_rows = nullptr; ///< [1] rows with r > 1 / K in a second component
     unsigned long long* bad_row = nullptr;     ///< [1] least number of a row with NaN or Inf
+    float* weight = nullptr; ///< [sorted rows] scratch: what of the row is its provisional home's
 };
 
-/// Phase 3 of a wave, see weigh.cu. `order` [offset[groups]]: rows by block and home; a group is
+/// Fills share, error and against. `order` [*ordered]: rows, neighbours of one home best; null: all of them.
+void compare_candidates(
+        const MixtureView& mixture,
+        const RowLists& lists,
+        const uint32_t* order,
+        const int* ordered,
+        cudaStream_t stream);
+
+/// Phase 3 of a wave, after comparing: see weigh.cu. `order` [offset[groups]]: rows by block and home; a group is
 /// block * K + component. Segments 0 to `segments` - 1 of the table are weighed: as many as there are, or a
 /// multiple of 64.
 void weigh(
@@ -77,7 +96,7 @@ struct RowsLeft {
     int* count = nullptr;    ///< [1]
 };
 
-/// The best m components of each row whose list settles them; the lists hold the m best by the quick
+/// The best m components of each row, after comparing, whose list settles them; the lists hold the m best by the quick
 /// scores and, for m = 1, all within the margin.
 void rank_candidates(
         const MixtureView& mixture,
