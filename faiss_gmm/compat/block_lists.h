@@ -5,7 +5,11 @@
 #include <faiss/invlists/BlockInvertedLists.h>
 #if __has_include(<faiss/impl/CodePacker.h>)
 #include <faiss/impl/CodePacker.h>
+#if __has_include(<faiss/impl/fast_scan/fast_scan.h>) // since 1.14.2
+#include <faiss/impl/fast_scan/fast_scan.h>
+#else
 #include <faiss/impl/pq4_fast_scan.h>
+#endif
 #endif
 
 namespace faiss_gmm::compat {

@@ -86,7 +86,7 @@ size_t AtomicFile::operator()(const void* bytes, size_t size, size_t n) {
     return n;
 }
 
-int AtomicFile::fileno() {
+int AtomicFile::FAISS_GMM_FILENO() {
     return file_;
 }
 

@@ -7,6 +7,8 @@
 
 #include <faiss/impl/io.h>
 
+#include "faiss_gmm/compat/io.h"
+
 namespace faiss_gmm {
 
 /// A file that is there as a whole or not at all: written under another name in the same folder
@@ -23,7 +25,7 @@ public:
     AtomicFile& operator=(const AtomicFile&) = delete;
 
     size_t operator()(const void* bytes, size_t size, size_t n) override;
-    int fileno() override;
+    int FAISS_GMM_FILENO() override;
     /// Brings all bytes to the disk, then the file to its name, then that to the disk.
     void commit();
     /// Where the bytes stand until commit().

@@ -22,6 +22,7 @@
 
 #include <faiss/index_io.h>
 
+#include "faiss_gmm/compat/io.h"
 #include "faiss_gmm/index/codecs.h"
 #include "faiss_gmm/index/wrappers.h"
 #include "faiss_gmm/io/atomic_file.h"
@@ -48,8 +49,8 @@ public:
         trailer_.bytes += size * taken;
         return taken;
     }
-    int fileno() override {
-        return out_.fileno();
+    int FAISS_GMM_FILENO() override {
+        return out_.FAISS_GMM_FILENO();
     }
     Trailer trailer() {
         trailer_.checksum = sum_.value();

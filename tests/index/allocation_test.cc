@@ -34,25 +34,14 @@ template <class Index> struct CountingScanners : Index {
     using Index::Index;
     mutable ScannerCounts counts;
 
-#if FAISS_GMM_FAISS_AT_LEAST(1, 11)
     faiss::InvertedListScanner* get_InvertedListScanner(
             bool store_pairs,
-            const faiss::IDSelector* selector,
-            const faiss::IVFSearchParameters* params) const override {
-        return counted(
-                [&] { return Index::get_InvertedListScanner(store_pairs, selector, params); });
-    }
-#else
-    faiss::InvertedListScanner*
-    get_InvertedListScanner(bool store_pairs, const faiss::IDSelector* selector) const override {
-        return counted([&] { return Index::get_InvertedListScanner(store_pairs, selector); });
-    }
-#endif
-
-private:
-    template <class Make> faiss::InvertedListScanner* counted(Make make) const {
+            const faiss::IDSelector* selector FAISS_GMM_CODEC_PARAMETERS_PARAMETER) const override {
         faiss::InvertedListScanner* scanner = nullptr;
-        counts.allocations += allocations_of([&] { scanner = make(); });
+        counts.allocations += allocations_of([&] {
+            scanner = Index::get_InvertedListScanner(
+                    store_pairs, selector FAISS_GMM_CODEC_PARAMETERS_ARGUMENT);
+        });
         counts.scanners++;
         return scanner;
     }

@@ -518,7 +518,7 @@ INSTANTIATE_TEST_SUITE_P(
 /// With a leak checker: the quantizer made for it is gone.
 TEST(RefusedCodecs, ByTheStockConstructor) {
     const std::string message = refusal([] { IndexIVFGMMPQFastScan(d, nlist, 6, 8, l2); });
-    EXPECT_NE(message.find("nbits == 4"), std::string::npos) << message;
+    EXPECT_NE(message.find("== 4"), std::string::npos) << message;
 }
 
 TEST(RefusedCodecs, SayWhyAtConstruction) {

@@ -24,6 +24,7 @@
 #include <gtest/gtest.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/compat/scanner.h"
 #include "faiss_gmm/index/index_ivf_gmm.h"
 #include "tests/seed.h"
 
@@ -315,15 +316,11 @@ public:
         log_->note(query_, list_no, code, 1, bytes_);
         return inner_->distance_to_code(code);
     }
-    size_t scan_codes(
-            size_t n,
-            const uint8_t* codes,
-            const int64_t* ids,
-            float* distances,
-            int64_t* labels,
-            size_t k) const override {
+    size_t
+    scan_codes(size_t n, const uint8_t* codes, const int64_t* ids, FAISS_GMM_RESULTS_PARAMETER)
+            const override {
         log_->note(query_, list_no, codes, n, bytes_);
-        return inner_->scan_codes(n, codes, ids, distances, labels, k);
+        return inner_->scan_codes(n, codes, ids, FAISS_GMM_RESULTS_ARGUMENT);
     }
     void scan_codes_range(
             size_t n,
@@ -348,24 +345,14 @@ struct CountingFlat : faiss::IndexIVFFlat {
 
     std::shared_ptr<ScanLog> log = std::make_shared<ScanLog>();
 
-#if FAISS_GMM_FAISS_AT_LEAST(1, 11)
     faiss::InvertedListScanner* get_InvertedListScanner(
             bool store_pairs,
-            const faiss::IDSelector* selector,
-            const faiss::IVFSearchParameters* params) const override {
-        return counting(
-                faiss::IndexIVFFlat::get_InvertedListScanner(store_pairs, selector, params));
-    }
-#else
-    faiss::InvertedListScanner*
-    get_InvertedListScanner(bool store_pairs, const faiss::IDSelector* selector) const override {
-        return counting(faiss::IndexIVFFlat::get_InvertedListScanner(store_pairs, selector));
-    }
-#endif
-
-private:
-    faiss::InvertedListScanner* counting(faiss::InvertedListScanner* inner) const {
-        return new CountingScanner(inner, log, code_size);
+            const faiss::IDSelector* selector FAISS_GMM_CODEC_PARAMETERS_PARAMETER) const override {
+        return new CountingScanner(
+                faiss::IndexIVFFlat::get_InvertedListScanner(
+                        store_pairs, selector FAISS_GMM_CODEC_PARAMETERS_ARGUMENT),
+                log,
+                code_size);
     }
 };
 

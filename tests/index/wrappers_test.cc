@@ -12,23 +12,16 @@
 #include <faiss/IndexRefine.h>
 #include <faiss/IndexReplicas.h>
 #include <faiss/IndexShards.h>
-#if __has_include(<faiss/IndexShardsIVF.h>)
-#include <faiss/IndexShardsIVF.h>
-#endif
-#if __has_include(<faiss/IndexIVFIndependentQuantizer.h>)
-#include <faiss/IndexIVFIndependentQuantizer.h>
-#endif
 #include <faiss/VectorTransform.h>
 #include <gtest/gtest.h>
 
+#include "faiss_gmm/compat/wrappers.h"
 #include "index_fixture.h"
 
 namespace faiss_gmm {
 namespace {
 
 constexpr size_t rows = 1500, queries = 15, k = 10;
-// IndexIDMap and the others hand search parameters on since 1.8.
-constexpr bool wrappers_take_parameters = FAISS_GMM_FAISS_AT_LEAST(1, 8);
 
 class Wrappers : public testing::TestWithParam<IndexSetup> {
 protected:
@@ -161,7 +154,7 @@ TEST_P(Wrappers, IDMap) {
         faiss::SearchParametersIVF params;
         params.nprobe = GetParam().nlist;
         params.sel = const_cast<faiss::IDSelector*>(&selector);
-        if (wrappers_take_parameters) {
+        if (compat::wrappers_take_parameters) {
             expect_exact(oracle_, queries_, search(map, queries_, k, &params), 0, &selector);
         } else {
             EXPECT_NE(refusal([&] { search(map, queries_, k, &params); }), "");
@@ -312,7 +305,7 @@ TEST_P(Wrappers, Replicas) {
     }
 }
 
-#if __has_include(<faiss/IndexShardsIVF.h>)
+#ifdef FAISS_GMM_HAS_SHARDS_IVF
 TEST_P(Wrappers, ShardsIVF) {
     for (const bool threaded : {false, true}) {
         faiss::IndexFlat common(static_cast<int64_t>(d_), GetParam().metric);
@@ -333,7 +326,7 @@ TEST_P(Wrappers, ShardsIVF) {
 }
 #endif
 
-#if __has_include(<faiss/IndexIVFIndependentQuantizer.h>)
+#ifdef FAISS_GMM_HAS_INDEPENDENT_QUANTIZER
 TEST_P(Wrappers, IndependentQuantizer) {
     faiss::IndexIVFIndependentQuantizer wrapper(index_->quantizer, index_.get());
     fill(wrapper);
@@ -395,8 +388,8 @@ TEST_P(Wrappers, IvflibSearches) {
                 &distances);
         expect_exact(oracle_, queries_, got, 0, &selector);
         EXPECT_EQ(distances, queries * index_->invlists->compute_ntotal());
-        // Before 1.7.4 it calls stock's scan of plain lists past us: copies come as often as they stand there.
-        if (!copies_ || FAISS_GMM_FAISS_AT_LEAST(1, 8)) {
+        // In plain lists copies come as often as they stand there.
+        if (!copies_ || compat::ivflib_calls_range_search) {
             expect_right_range(
                     [&](float radius, faiss::RangeSearchResult* result) {
                         faiss::ivflib::range_search_with_parameters(

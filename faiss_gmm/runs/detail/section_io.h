@@ -13,6 +13,7 @@
 
 #include <faiss/impl/io.h>
 
+#include "faiss_gmm/compat/io.h"
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/runs/detail/checksum.h"
 
@@ -31,8 +32,8 @@ public:
         put(bytes, size * n);
         return n;
     }
-    int fileno() override {
-        return out_.fileno();
+    int FAISS_GMM_FILENO() override {
+        return out_.FAISS_GMM_FILENO();
     }
 
     template <class T> void number(const T& value, const char*) {
@@ -118,8 +119,8 @@ public:
         }
         return size == 0 ? 0 : (kept + got) / size;
     }
-    int fileno() override {
-        return in_.fileno();
+    int FAISS_GMM_FILENO() override {
+        return in_.FAISS_GMM_FILENO();
     }
     /// Gives bytes that were read back, to be read again.
     void push_back(const void* bytes, size_t n) {
