@@ -44,18 +44,7 @@ TEST(CloneOf, FactoryStrings) {
           "IVFGMM16,SQ8,Refine(SQfp16)",
           "IVF16,Flat"}) {
         SCOPED_TRACE(description);
-        const std::unique_ptr<faiss::Index> index(index_factory(16, description));
-        const std::vector<float> x = float_rows(2000, 16, 5);
-        std::vector<int64_t> ids(1000);
-        for (size_t i = 0; i < ids.size(); i++) {
-            ids[i] = static_cast<int64_t>(i);
-        }
-        index->train(2000, x.data());
-        if (std::string(description).rfind("IDMap", 0) == 0) {
-            index->add_with_ids(1000, x.data(), ids.data());
-        } else {
-            index->add(1000, x.data());
-        }
+        const std::unique_ptr<faiss::Index> index = filled(description);
         const std::unique_ptr<faiss::Index> clone(clone_index(*index));
         const std::vector<float> queries = float_rows(30, 16, 9);
         const Results first = search(*index, queries, 5), second = search(*clone, queries, 5);

@@ -156,10 +156,8 @@ TEST(ExportOf, FactoryStrings) {
           "PCA8,IVFGMM16,Flat",
           "IVFGMM16,Flat,RFlat"}) {
         SCOPED_TRACE(description);
-        const std::unique_ptr<faiss::Index> index(index_factory(16, description));
+        const std::unique_ptr<faiss::Index> index = filled(description);
         const std::vector<float> x = float_rows(2000, 16, 5);
-        index->train(2000, x.data());
-        index->add(1000, x.data());
         for (const auto which : {ExportedLists::as_stored, ExportedLists::with_guests}) {
             const std::unique_ptr<faiss::Index> exported(export_faiss(*index, which));
             const Bytes bytes = stock_bytes(*exported);

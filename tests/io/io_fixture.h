@@ -18,6 +18,7 @@
 #include <faiss/index_io.h>
 #include <gtest/gtest.h>
 
+#include "faiss_gmm/factory/index_factory.h"
 #include "faiss_gmm/index/index_ivf_gmm.h"
 #include "faiss_gmm/io/index_io.h"
 #include "tests/index/index_fixture.h"
@@ -124,6 +125,23 @@ searched(const faiss::Index& index, const std::vector<float>& queries, size_t np
     Searched all{search(index, queries, 10, &params), {}};
     all.stats = indexIVFGMM_stats;
     return all;
+}
+
+/// What the factory makes of a description, trained and with 1,000 of float_rows(2000, 16, 5).
+inline std::unique_ptr<faiss::Index> filled(const char* description) {
+    std::unique_ptr<faiss::Index> index(index_factory(16, description));
+    const std::vector<float> x = float_rows(2000, 16, 5);
+    index->train(2000, x.data());
+    if (std::string(description).rfind("IDMap", 0) == 0) {
+        std::vector<int64_t> ids(1000);
+        for (size_t i = 0; i < ids.size(); i++) {
+            ids[i] = static_cast<int64_t>(7 * i + 3);
+        }
+        index->add_with_ids(1000, x.data(), ids.data());
+    } else {
+        index->add(1000, x.data());
+    }
+    return index;
 }
 
 /// The same ids, distances and counts at several nprobe, ranges too.

@@ -114,18 +114,7 @@ TEST(RoundTripOf, FactoryStrings) {
           "IVF16,Flat",
           "Flat"}) {
         SCOPED_TRACE(description);
-        const std::unique_ptr<faiss::Index> index(index_factory(16, description));
-        const std::vector<float> x = float_rows(2000, 16, 5);
-        index->train(2000, x.data());
-        if (std::string(description).rfind("IDMap", 0) == 0) {
-            std::vector<int64_t> ids(1000);
-            for (size_t i = 0; i < ids.size(); i++) {
-                ids[i] = static_cast<int64_t>(7 * i + 3);
-            }
-            index->add_with_ids(1000, x.data(), ids.data());
-        } else {
-            index->add(1000, x.data());
-        }
+        const std::unique_ptr<faiss::Index> index = filled(description);
         expect_same_through_file(*index);
     }
 }

@@ -25,7 +25,7 @@ namespace {
 constexpr int warps_a_block = 4;
 constexpr int rows_a_warp = 16;
 
-/// The upper half of a float that is not less; value >= 0.
+/// The upper half of a float that is not less; value >= 0 (or NaN, where what it bounds is NaN too).
 __device__ inline uint16_t rounded_up(float value) {
     return static_cast<uint16_t>((__float_as_uint(value) + 0xffffu) >> 16);
 }
@@ -64,7 +64,7 @@ compare(const MixtureView& mixture,
         const int number = min(l0 + lane / 4 % compared_at_once, others - 1);
         const int place = number + (number >= place_of_c);
         const int k = __shfl_sync(whole_warp, component, place);
-        const float constants = static_cast<float>(mixture.constant[k] - c.constant);
+        const float constants = constants_between(mixture, k, c.k);
         const float half_precision =
                 form == Covariance::spherical ? mixture.half_precision32[k] : c.half_precision;
         int row[compared_at_once]; // of the means, of which there are fewer than 2^31 numbers

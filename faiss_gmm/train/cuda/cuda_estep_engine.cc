@@ -561,6 +561,8 @@ void Engine::reserve_wave(bool from_host, size_t rows_to_come) {
         component_.release();
         share_.release();
         error_.release();
+        against_.release();
+        weight_.release();
         white_high_.release();
         white_low_.release();
         cache_.clear();
@@ -1426,6 +1428,9 @@ void Engine::rank(
     const Rows x = whiten(given, rows);
     const size_t listed = std::min(m, K_);
     const PairRule rule = rule_for(assignment_);
+    // Rows with NaN or Inf get no components, nor any row more than there are.
+    check(cudaMemsetAsync(out.component, 0xff, rows * m * sizeof(int32_t), stream),
+          "clearing components");
     left_count_.reserve(1);
     check(cudaMemsetAsync(left_count_.data(), 0, sizeof(int), stream), "clearing counts");
     const RowsLeft left{row_numbers_.data(), left_count_.data()};

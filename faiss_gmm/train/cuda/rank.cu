@@ -5,7 +5,7 @@
 // A warp takes 32 rows, compared already (compare.cu). Those of one candidate straight ahead; the others
 //   normalised (detail/judge.cuh) and ranked, two lanes a row.
 // Rows whose list does not settle them are left to the exact tier.
-// Cost: n d 4 bytes read.
+// Cost: n d 4 bytes read; for each component of a row of several candidates again where variances differ.
 // Numerics, determinism: detail/judge.cuh. Equals rank by the lower component.
 // Reference and test: tests/train/naive_em.h, tests/train/cuda/cuda_estep_engine_test.cc.
 #include "faiss_gmm/train/cuda/detail/device.h"
@@ -33,22 +33,19 @@ __device__ void leave(const RowsLeft& left, uint32_t row) {
     left.row[atomicAdd(left.count, 1)] = row;
 }
 
-/// |x - mu_k|^2 from what comparing left of it: one variance.
-template <Covariance form>
+/// |x - mu_k|^2 from what comparing left of it: tied_spherical.
 __device__ float square_of(
         const MixtureView& mixture,
         const RowLists& lists,
         const JudgedRow& row,
         int k,
         float relative) {
-    const double precision = half_precision<form>(mixture, k, 0);
+    const double precision = mixture.half_precision[0];
     if (row.in_fp64) {
         const double joint = row.reference + static_cast<double>(relative);
         return static_cast<float>((mixture.constant[k] - joint) / precision);
     }
-    const int home = lists.home[row.row];
-    // As it was added there.
-    const float constants = static_cast<float>(mixture.constant[k] - mixture.constant[home]);
+    const float constants = constants_between(mixture, k, lists.home[row.row]);
     const double nearer = static_cast<double>(relative) - static_cast<double>(constants);
     return static_cast<float>(row.square - nearer / precision);
 }
@@ -95,8 +92,8 @@ __device__ void rank_rows(
         const size_t at = static_cast<size_t>(mine.row) * m + rank;
         out.component[at] = components[l];
         out.log_responsibility[at] = relative[l] - mine.best - log_sum;
-        if (form == Covariance::tied_spherical || form == Covariance::tied) {
-            const float square = square_of<form>(mixture, lists, mine, components[l], relative[l]);
+        if (form == Covariance::tied_spherical) { // tied: of rows before they were whitened, later
+            const float square = square_of(mixture, lists, mine, components[l], relative[l]);
             out.squared_distance[at] = fmaxf(0.0f, square);
         }
         written |= 1u << l;
@@ -151,7 +148,10 @@ __global__ void __launch_bounds__(32 * warps_a_block, chunks == 1 ? 5 : 1) rank_
     const unsigned alone = __ballot_sync(whole_warp, my_count == 1 && !is_left);
     const unsigned several = __ballot_sync(whole_warp, my_count > 1 && !is_left);
     float my_square = -1; // of a row that is done straight ahead
-    for (int i0 = 0; i0 < here && form != Covariance::diagonal && alone != 0; i0 += ahead) {
+    for (int i0 = 0; i0 < here && form != Covariance::diagonal; i0 += ahead) {
+        if ((alone >> i0 & ((1u << ahead) - 1)) == 0) {
+            continue;
+        }
         float values[ahead][4 * chunks];
         size_t at[ahead];
 #pragma unroll

@@ -7,9 +7,9 @@
 // A warp takes a segment (at most 64 rows of one block and provisional home, neighbours in `order`).
 //   weigh_kernel: rows of several candidates, two lanes a row; writes what is c's, and the other shares that
 //     count into the row's list, for sum_pairs_kernel.
-//   sum_kernel: reads x, a few rows at once; mu_c stays in registers. Rows of one candidate are c's.
+//   sum_homes_kernel: reads x, a few rows at once; mu_c stays in registers. Rows of one candidate are c's.
 // Cost: n d 4 bytes read once, in the order of the homes; a few bytes a candidate.
-// Numerics: segments add at most 64 rows in fp32; r, moments and likelihoods are added in fp64.
+// Numerics: segments add at most 64 rows in fp32; r, likelihoods and the homes' |x - mu_c|^2 in fp64.
 // A row's shares sum to one: home takes what the others leave (fp64).
 // Determinism: gpu_to_gpu, but for the libm's expf and logf; a segment's sums depend on its rows in order.
 // Reference and test: tests/train/naive_em.h, tests/train/cuda/cuda_estep_engine_test.cc.
@@ -79,7 +79,7 @@ struct RowSums {
     }
 };
 
-/// The same for many rows: mu_c is in registers where it fits there.
+/// Rows less mu_c, for many rows: it is in registers where it fits there.
 template <Covariance form, int chunks> class CentredAtC {
 public:
     __device__ CentredAtC(
@@ -301,10 +301,9 @@ __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
         return;
     }
     const int d = mixture.d;
-    const bool means_aligned = d % 4 == 0;
     const Segment segment = find_segment(table, s);
-    const size_t first_mean = first_number(segment.group % mixture.K, d);
-    const float* mean = mixture.means + first_mean;
+    const Component<form, chunks> c(mixture, segment.group % mixture.K);
+    const CentredAtC<form, chunks> at_c(mixture, c, x, lane);
     constexpr int ahead = rows_ahead(chunks);
     Moments<form, chunks> moments;
     RowSums sums;
@@ -323,27 +322,12 @@ __global__ void __launch_bounds__(32 * warps_a_block) sum_pairs_kernel(
             }
             load_rows<chunks>(x, first, d, lane, values);
 #pragma unroll
-            for (int j = 0; j < chunks; ++j) {
-                float mu[4];
-                load_four(mean, chunk_width * j + 4 * lane, d, means_aligned, mu);
-#pragma unroll
-                for (int i = 0; i < ahead; ++i) {
-#pragma unroll
-                    for (int q = 0; q < 4; ++q) {
-                        values[i][4 * j + q] -= mu[q];
-                    }
-                }
-            }
-#pragma unroll
             for (int i = 0; i < ahead; ++i) {
                 const float r = __shfl_sync(whole_warp, mine.r, min(i0 + i, here - 1));
                 if (i0 + i >= here) {
                     break;
                 }
-                if constexpr (has_low_parts(form)) {
-                    add_low_parts<chunks>(
-                            x.low + first[i], mixture.means_low + first_mean, d, lane, values[i]);
-                }
+                at_c.centre(first[i], values[i]);
                 moments.add(values[i], r);
                 if (form != Covariance::diagonal) {
                     float square = 0;

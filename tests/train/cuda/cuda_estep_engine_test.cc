@@ -1008,9 +1008,19 @@ TEST_F(CudaEStepEngineTest, NamesTheFirstRowThatIsNotFinite) {
                     EXPECT_NE(std::string(error.what()).find("row 4321 "), std::string::npos)
                             << error.what();
                 }
-                TopResponsibilities top;
-                engine->begin(mixture);
-                EXPECT_THROW(engine->top_responsibilities(chunk_of(x, 4, 0, 5000), 2, top), Error);
+                for (const bool fresh : {false, true}) { // what was in its memory does not matter
+                    const auto other = fresh ? make_cuda_engine(variant.options) : nullptr;
+                    EStepEngine& ranking = fresh ? *other : *engine;
+                    ranking.begin(mixture);
+                    TopResponsibilities top;
+                    try {
+                        ranking.top_responsibilities(chunk_of(x, 4, 0, 5000), 2, top);
+                        FAIL() << "expected an error";
+                    } catch (const Error& error) {
+                        EXPECT_NE(std::string(error.what()).find("row 4321 "), std::string::npos)
+                                << error.what();
+                    }
+                }
             }
         }
     }

@@ -51,6 +51,11 @@ __device__ inline double half_precision(const MixtureView& mixture, int k, int j
                                            : mixture.half_precision[0];
 }
 
+/// constant_k - constant_c, as comparing adds it.
+__device__ inline float constants_between(const MixtureView& mixture, int k, int c) {
+    return static_cast<float>(mixture.constant[k] - mixture.constant[c]);
+}
+
 /// Below it fp32 does for the row's likelihood; NaN is not.
 __device__ inline bool is_near(const AgainstHome& against, int d) {
     return against.weighted <= far_row / 2 * d;

@@ -2,7 +2,7 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #pragma once
 
-// From the comparisons of a row (compare.cu) to its responsibilities: all that is kept of them is exact.
+// From the comparisons of a row (compare.cu) to its responsibilities.
 // Two lanes a row, sixteen rows at once, normalise over those within the margin. Where the bound of the
 // comparisons moves a responsibility by 5e-5, or leaves open which component is best, or where the row is
 // so far from c that |x - mu_c|^2 itself is too coarse for a likelihood, the warp computes the row again
@@ -25,7 +25,7 @@ struct JudgedRow {
     float* relative = nullptr; ///< [count] l_k less `reference`
     uint16_t* error = nullptr; ///< [count] bounds of them, upper halves of floats
     double reference = 0;
-    double square = 0; ///< |x - mu_c|^2; in fp64 where c is a candidate
+    double square = 0; ///< |x - mu_c|^2; computed in fp64 of no use where c is no candidate
     // Made of them:
     int home = 0;        ///< place of the best, the lower of equals
     float best = 0;      ///< its relative value
@@ -207,6 +207,7 @@ judge(const MixtureView& mixture,
     if (unsettled == 0) {
         return;
     }
+    __syncwarp(); // what the others write now has been read
 #pragma unroll 1
     for (unsigned left = unsettled & 0x55555555u; left != 0; left &= left - 1) {
         const int first_lane = __ffs(static_cast<int>(left)) - 1;

@@ -30,8 +30,8 @@ struct RowLists {
             nullptr;          ///< [rows, capacity] ascending; weighing leaves the kept ones there
     uint8_t* count = nullptr; ///< [rows]; 0 or more than capacity: no list, the row goes elsewhere
     uint16_t* home = nullptr; ///< [rows] the best by the quick scores
-    /// [rows, capacity] l_k - l_home of rows with several candidates; weighing leaves the kept ones'
-    /// responsibilities there.
+    /// [rows, capacity] l_k - l_home of rows with several candidates (less the best's, where fp64 was needed);
+    /// weighing leaves the kept ones' responsibilities there.
     float* share = nullptr;
     uint16_t* error = nullptr;      ///< [rows, capacity] bounds of them, upper halves of floats
     AgainstHome* against = nullptr; ///< [rows] with several candidates
