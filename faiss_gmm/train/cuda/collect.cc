@@ -53,7 +53,7 @@ struct WaveShape {
 WaveShape wave_shape(const CollectModel& model) {
     const size_t row = model.padded_width * sizeof(uint16_t);
     // Whole rounds of tiles where they fit, so that no multiprocessor waits for the last ones.
-    const bool wide = model.padded_width > 256; // tiles of half as many rows
+    const bool wide = model.padded_width > hopper_slot_columns; // tiles of half as many rows
     const size_t round =
             static_cast<size_t>(multiprocessors()) * (wide ? wave_tile_rows / 2 : wave_tile_rows);
     const size_t most = wave_bytes / row;

@@ -6,22 +6,24 @@
 // reference: collect_plain.cu; test: tests/train/cuda/collect_test.cu.
 // Operands come in slices of 64 columns. Components come slice by slice through a ring of stages, a
 //   tile's start values with its first slice. Two shapes:
-//   slots   up to 256 columns: 256 rows, 64 a warpgroup, times 128 components; the rows' slices stay in
-//           shared memory (two tiles' up to 128 columns: the next one comes while this one is multiplied)
+//   slots   up to 128 columns: 256 rows, 64 a warpgroup, times 128 components; the rows' slices stay in
+//           shared memory, two tiles': the next one comes while this one is multiplied. A kernel for each
+//           number of columns, for descriptors and waits between products are issue slots.
 //   stages  wider: 128 rows times 256 components, two warpgroups a half of either; the rows' slices
 //           come again with every tile. (256 rows a block, 65 MB of them at d = 960, leave L2: 5.3 ms.)
 // Each warpgroup by itself, for each component tile: start values, 64 x 128 products, what
-//   detail/collect_tile.cuh does with the scores. Four of them share the tensor cores: while one looks
-//   at its scores the others multiply, and nothing orders their turns.
-// Measured on an H100 at (1M, 1024, 128), where cuBLAS reaches 776 TFLOP/s: survey .35 to .41 ms (650 to
-//   770), list .47 to .51; K = 4,096: list 2.0 (540); d = 960: list 3.3 (600). bench/results/bench_estep.md.
+//   detail/collect_tile.cuh does with the scores. Four of them share the tensor cores.
+// Measured on an H200 at (1M, 1024, 128), where cuBLAS reaches 763 TFLOP/s: survey .40 ms (655), list
+//   .485 (540); K = 4,096: 1.55 (690) and 1.90; d = 960: 2.7 (720) and 3.3. bench/results/bench_estep.md.
 // Cost: 2 n K width flops, 2 n width bytes read once, the operand n / 256 times through L2 (wide rows:
 //   n / 128 times, and the rows K / 256 times).
 // Determinism: gpu_to_gpu for one path; a row's list depends on the row, its threshold and the model.
 // Lost: rows brought, cast and their lists taken away by warps of this kernel (three of them could not
 //   keep up: half of the time was waiting for rows; 1.58 ms for (1M, 1024, 128)); two warpgroups of 128
 //   x 128 that took turns by barriers; turns of these four (a turn ends when a tile's products are issued, or
-//   done): 5 and 8% more time, 10 and 14% at K = 4,096.
+//   done): 5 and 8% more time, 10 and 14% at K = 4,096; turns of two pairs, handed over when 1, 2 or 3 of
+//   eight products are left: 5%; two warpgroups with the scores of two halves each, one looked at while the
+//   other is multiplied: no better, whichever way. A survey takes .40 ms in all of them.
 #include <algorithm>
 #include <string>
 
@@ -47,25 +49,25 @@ constexpr int consumer_warps = 4 * groups;
 constexpr int producer_registers = 24, consumer_registers = 112;
 static_assert(producer_registers + groups * consumer_registers <= (1 + groups) * 96, "");
 
-enum class RowsIn { slots, stages };
-
-template <RowsIn place> struct Shape {
-    static constexpr bool resident = place == RowsIn::slots;
+/// `steps`: of 16 columns, of rows that stay in slots; 0: any number, of rows in stages.
+template <int steps> struct Shape {
+    static constexpr bool resident = steps > 0;
+    static constexpr int slices = (steps + 3) / 4; ///< slots of a row tile
     static constexpr int component_groups = resident ? 1 : 2; ///< of warpgroups, a tile each
     static constexpr int row_groups = groups / component_groups;
     static constexpr int tile_rows = 64 * row_groups;
     static constexpr int components = collect_tile * component_groups;
     static constexpr int row_slice_bytes = tile_rows * slice_row_bytes;
     static constexpr int component_slice_bytes = components * slice_row_bytes;
-    static constexpr int row_slots = resident ? 4 : 1;
+    static constexpr int row_slots = resident ? 2 * slices : 1;
     static constexpr int row_slot_bytes = resident ? row_slice_bytes : 1024;
     static constexpr int stages = resident ? 5 : 4;
     static constexpr int stage_bytes = component_slice_bytes + (resident ? 0 : row_slice_bytes);
     static_assert(wave_tile_rows % tile_rows == 0, "");
 };
 
-template <RowsIn place> struct Shared {
-    using S = Shape<place>;
+template <int steps> struct Shared {
+    using S = Shape<steps>;
     alignas(1024) unsigned char stage[S::stages][S::stage_bytes]; ///< components, then rows
     alignas(1024) unsigned char rows[S::row_slots][S::row_slot_bytes];
     /// With a tile's first slice.
@@ -84,13 +86,13 @@ struct Arguments {
     bool half_slice; ///< the last slice has at most 32 columns
 };
 
-template <RowsIn place>
+template <int steps>
 __device__ void copy_operands(
         const Arguments& arguments,
-        Shared<place>& shared,
+        Shared<steps>& shared,
         const CUtensorMap* component_map,
         const CUtensorMap* row_map) {
-    using S = Shape<place>;
+    using S = Shape<steps>;
     hopper::Ring<S::stages> ring;
     hopper::Ring<S::row_slots> slots;
     hopper::prefetch_tensor_map(component_map);
@@ -152,18 +154,16 @@ __device__ inline void hold(float (&score)[64]) {
 /// `steps` times 16 columns.
 template <int steps>
 __device__ inline void multiply_slice(float (&score)[64], uint64_t rows, uint64_t components) {
-    hopper::begin_products();
 #pragma unroll
     for (int step = 0; step < steps; ++step) {
         hopper::multiply_asynchronously(
                 score, hopper::advanced(rows, step), hopper::advanced(components, step));
     }
-    hopper::close_group();
 }
 
-template <CollectForm form, CollectStep step, RowsIn place>
-__device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared, int group) {
-    using S = Shape<place>;
+template <CollectForm form, CollectStep step, int steps>
+__device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared, int group) {
+    using S = Shape<steps>;
     constexpr bool lists = step == CollectStep::list;
     const CollectCall& call = arguments.call;
     const CollectWave& wave = arguments.wave;
@@ -207,41 +207,72 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
                 }
             }
             hold(score);
-            hopper::Ring<S::row_slots> slot = slots;
-            int previous = ring.place;
+            if constexpr (S::resident) {
+                hopper::Ring<S::stages> at[S::slices];
+#pragma unroll
+                for (int s = 0; s < S::slices; ++s) {
+                    at[s] = ring;
+                    ring.advance();
+                    if (s > 0) {
+                        hopper::wait(&shared.full[at[s].place], at[s].parity);
+                    }
+                    if (tile == 0) {
+                        hopper::wait(&shared.rows_full[slots.place + s], slots.parity);
+                    }
+                }
+                hopper::begin_products();
+#pragma unroll
+                for (int s = 0; s < S::slices; ++s) {
+                    const uint64_t a = hopper::operand_descriptor(
+                            shared.rows[slots.place + s] + row_group * 64 * slice_row_bytes);
+                    const uint64_t b = hopper::operand_descriptor(shared.stage[at[s].place]);
+                    if (steps % 4 == 2 && s + 1 == S::slices) {
+                        multiply_slice<2>(score, a, b);
+                    } else {
+                        multiply_slice<4>(score, a, b);
+                    }
+                }
+                hopper::close_group();
+                hopper::wait_for_all_but<0>();
+#pragma unroll
+                for (int s = 0; s < S::slices; ++s) {
+                    hopper::arrive_as_warp(&shared.empty[at[s].place], lane);
+                }
+                if (tile + 1 == arguments.tiles) {
+#pragma unroll
+                    for (int s = 0; s < S::slices; ++s) {
+                        hopper::arrive_as_warp(&shared.rows_empty[slots.place + s], lane);
+                    }
+                    slots.advance_by(S::slices);
+                }
+            } else {
+                int previous = ring.place;
 #pragma unroll 1
-            for (int s = 0; s < arguments.slices; ++s) {
-                hopper::wait(&shared.full[ring.place], ring.parity);
-                const unsigned char* stage = shared.stage[ring.place];
-                if (S::resident && tile == 0) {
-                    hopper::wait(&shared.rows_full[slot.place], slot.parity);
-                }
-                const unsigned char* rows_at =
-                        (S::resident ? shared.rows[slot.place] : stage + S::component_slice_bytes) +
-                        row_group * 64 * slice_row_bytes;
-                const uint64_t a = hopper::operand_descriptor(rows_at);
-                const uint64_t b = hopper::operand_descriptor(
-                        stage + component_group * collect_tile * slice_row_bytes);
-                if (arguments.half_slice && s + 1 == arguments.slices) {
-                    multiply_slice<2>(score, a, b);
-                } else {
-                    multiply_slice<4>(score, a, b);
-                }
-                if (s > 0) {
-                    hopper::wait_for_all_but<1>();
-                    hopper::arrive_as_warp(&shared.empty[previous], lane);
-                }
-                previous = ring.place;
-                ring.advance();
-                slot.advance();
-            }
-            hopper::wait_for_all_but<0>();
-            hopper::arrive_as_warp(&shared.empty[previous], lane);
-            if (S::resident && tile + 1 == arguments.tiles) {
                 for (int s = 0; s < arguments.slices; ++s) {
-                    hopper::arrive_as_warp(&shared.rows_empty[slots.place], lane);
-                    slots.advance();
+                    if (s > 0) {
+                        hopper::wait(&shared.full[ring.place], ring.parity);
+                    }
+                    const unsigned char* stage = shared.stage[ring.place];
+                    const uint64_t a = hopper::operand_descriptor(
+                            stage + S::component_slice_bytes + row_group * 64 * slice_row_bytes);
+                    const uint64_t b = hopper::operand_descriptor(
+                            stage + component_group * collect_tile * slice_row_bytes);
+                    hopper::begin_products();
+                    if (arguments.half_slice && s + 1 == arguments.slices) {
+                        multiply_slice<2>(score, a, b);
+                    } else {
+                        multiply_slice<4>(score, a, b);
+                    }
+                    hopper::close_group();
+                    if (s > 0) {
+                        hopper::wait_for_all_but<1>();
+                        hopper::arrive_as_warp(&shared.empty[previous], lane);
+                    }
+                    previous = ring.place;
+                    ring.advance();
                 }
+                hopper::wait_for_all_but<0>();
+                hopper::arrive_as_warp(&shared.empty[previous], lane);
             }
             hold(score);
             if (S::component_groups > 1 && tile >= arguments.tiles) {
@@ -279,15 +310,15 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
     }
 }
 
-template <CollectForm form, CollectStep step, RowsIn place>
+template <CollectForm form, CollectStep step, int steps>
 __global__ void __launch_bounds__(threads, 1) multiply_by_warpgroups(
         const __grid_constant__ Arguments arguments,
         const __grid_constant__ CUtensorMap component_map,
         const __grid_constant__ CUtensorMap row_map) {
     // The swizzle of copies and products repeats every 1,024 bytes.
     extern __shared__ __align__(1024) unsigned char memory[];
-    using S = Shape<place>;
-    Shared<place>& shared = *reinterpret_cast<Shared<place>*>(memory);
+    using S = Shape<steps>;
+    Shared<steps>& shared = *reinterpret_cast<Shared<steps>*>(memory);
     if (threadIdx.x == 0) {
         for (int i = 0; i < S::stages; ++i) {
             hopper::init_barrier(&shared.full[i], 1);
@@ -303,13 +334,13 @@ __global__ void __launch_bounds__(threads, 1) multiply_by_warpgroups(
     if (threadIdx.x < 128) {
         hopper::give_registers<producer_registers>();
         if (threadIdx.x == 0) {
-            copy_operands(arguments, shared, &component_map, &row_map);
+            copy_operands<steps>(arguments, shared, &component_map, &row_map);
         }
     } else {
         hopper::take_registers<consumer_registers>();
         // The shuffle tells the compiler that a warp has one group: no divergence around the products.
         const int group = __shfl_sync(whole_warp, static_cast<int>(threadIdx.x / 128) - 1, 0);
-        multiply_rows<form, step>(arguments, shared, group);
+        multiply_rows<form, step, steps>(arguments, shared, group);
     }
 }
 
@@ -352,10 +383,11 @@ CUtensorMap tensor_map(const void* data, uint64_t columns, uint64_t rows, uint32
     return map;
 }
 
-template <CollectForm form, CollectStep step, RowsIn place>
+template <CollectForm form, CollectStep step, int steps>
 void launch(Arguments arguments, Stream stream) {
-    using S = Shape<place>;
+    using S = Shape<steps>;
     const CollectModel& model = arguments.call.model;
+    arguments.slices = S::resident ? S::slices : arguments.slices;
     arguments.row_tiles = (arguments.wave.rows + S::tile_rows - 1) / S::tile_rows;
     const CUtensorMap component_map =
             tensor_map(model.operand, model.padded_width, model.padded_K, S::components);
@@ -363,8 +395,8 @@ void launch(Arguments arguments, Stream stream) {
             // Zeros behind the last row: what lies there may be of no use.
             tensor_map(
                     arguments.wave.operand, model.padded_width, arguments.wave.rows, S::tile_rows);
-    const auto kernel = multiply_by_warpgroups<form, step, place>;
-    constexpr int bytes = sizeof(Shared<place>);
+    const auto kernel = multiply_by_warpgroups<form, step, steps>;
+    constexpr int bytes = sizeof(Shared<steps>);
     static_assert(bytes <= 227 * 1024, "a block's shared memory on compute capability 9.0");
     check_collect(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
@@ -378,17 +410,22 @@ void launch(Arguments arguments, Stream stream) {
 void multiply_hopper(
         const CollectCall& call, CollectStep step, const CollectWave& wave, Stream stream) {
     Arguments arguments{};
+    const int width = call.model.padded_width;
     arguments.call = call;
     arguments.wave = wave;
     arguments.tiles = call.model.padded_K / collect_tile;
-    arguments.slices = (call.model.padded_width + slice - 1) / slice;
-    const int last = call.model.padded_width - (arguments.slices - 1) * slice;
-    arguments.half_slice = last <= slice / 2;
+    arguments.slices = (width + slice - 1) / slice;
+    arguments.half_slice = width - (arguments.slices - 1) * slice <= slice / 2;
     with_form_and_step(call.model.form, step, [&](auto form, auto of_step) {
-        if (arguments.slices <= Shape<RowsIn::slots>::row_slots) {
-            launch<form(), of_step(), RowsIn::slots>(arguments, stream);
+        constexpr bool linear = form() == CollectForm::linear; // the others multiply zeros too
+        if (width > hopper_slot_columns) {
+            launch<form(), of_step(), 0>(arguments, stream);
+        } else if (linear && width <= slice) {
+            launch<form(), of_step(), linear ? 4 : 8>(arguments, stream);
+        } else if (linear && width <= slice + slice / 2) {
+            launch<form(), of_step(), linear ? 6 : 8>(arguments, stream);
         } else {
-            launch<form(), of_step(), RowsIn::stages>(arguments, stream);
+            launch<form(), of_step(), 8>(arguments, stream);
         }
     });
 }

@@ -66,6 +66,14 @@ template <int places> struct Ring {
             parity ^= 1;
         }
     }
+    /// `steps` divide the places.
+    __device__ void advance_by(int steps) {
+        place += steps;
+        if (place == places) {
+            place = 0;
+            parity ^= 1;
+        }
+    }
 };
 /// Named barriers of two warpgroups: one waits, the other only says that it has come.
 __device__ inline void wait_for_turn(int name) {
