@@ -141,14 +141,6 @@ __device__ void copy_operands(
     }
 }
 
-/// The compiler must not move what uses the scores across this.
-__device__ inline void hold(float (&score)[64]) {
-#pragma unroll
-    for (float& value : score) {
-        asm volatile("" : "+f"(value)::"memory");
-    }
-}
-
 /// `steps` times 16 columns.
 template <int steps>
 __device__ inline void multiply_slice(float (&score)[64], uint64_t rows, uint64_t components) {
@@ -206,7 +198,7 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
                     errors[e] = columns[column_errors + e];
                 }
             }
-            hold(score);
+            hopper::hold(score);
             hopper::Ring<S::row_slots> slot = slots;
             int previous = ring.place;
 #pragma unroll 1
@@ -243,7 +235,7 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<place>& shared,
                     slots.advance();
                 }
             }
-            hold(score);
+            hopper::hold(score);
             if (S::component_groups > 1 && tile >= arguments.tiles) {
                 break; // the last half tile, beyond the components
             }

@@ -13,7 +13,8 @@
 //   128 components x 128 dimensions, 256 rows a piece   5 pieces in order, fp64.
 // Cost: 6 products of 2 n K d flops; scores and responsibilities of a chunk stay in L2. Measured on an
 //   H100: 22 to 26 ms for (1M, 1024, 128), 73 TFLOP/s of the 6 products; the sums wait for L2 more than
-//   for the tensor cores. On Hopper dense_wgmma.cu takes rows of 16 to 128 dimensions.
+//   for the tensor cores. On Hopper dense_wgmma.cu takes rows of 16 to 128
+//   dimensions, dense_wide_wgmma.cu wider ones.
 // Numerics: F, E powers of two of the model, so that a row up to 4 (max |c| + sqrt(d s2)) fits fp16.
 //   |s - exact| <= rounding |y| max|c| 2 hp + 2^-23 max|base|, with rounding the sum of
 //     24 2^-23                 yh.ch: 16 columns in the tensor core's own sum, which truncates; at worst four
@@ -560,8 +561,9 @@ float score_rounding(int width) {
 } // namespace
 
 DenseShape dense_shape(CollectPath path, int K, int d) {
-    if (path == CollectPath::hopper && warpgroups_take(d)) {
-        return warpgroup_dense_shape(K, d);
+    if (path == CollectPath::hopper && d >= narrowest_row_of_warpgroups) {
+        return d <= widest_narrow_row ? warpgroup_dense_shape(K, d)
+                                      : wide_warpgroup_dense_shape(K, d);
     }
     constexpr int scores = 1 << 22; // of a chunk: 16 MiB, and as many in halves twice
     DenseShape shape;
@@ -594,7 +596,7 @@ private:
 };
 
 DenseBytes place(const DenseShape& shape, void* of_pass, void* of_chunk, DenseBuffers& out) {
-    const bool portable = shape.path != CollectPath::hopper;
+    const bool portable = shape.path != CollectPath::hopper, scored = portable || shape.wide();
     const size_t K = shape.padded_K, rows = shape.chunk_rows, pieces = shape.pieces();
     const size_t width = shape.row_width, parts = portable ? 1 : 2;
     Places pass(of_pass), chunk(of_chunk);
@@ -608,9 +610,11 @@ DenseBytes place(const DenseShape& shape, void* of_pass, void* of_chunk, DenseBu
     if (portable) {
         pass.take(out.means_low, K * width);
         chunk.take(out.rows_low, rows * width);
-        chunk.take(out.score, rows * K);
         chunk.take(out.r_high, rows * K);
         chunk.take(out.r_low, rows * K);
+    }
+    if (scored) {
+        chunk.take(out.score, rows * K);
     } else {
         chunk.take(out.norm, rows);
     }
@@ -712,7 +716,8 @@ void sum_densely(
         const DenseOutput& output,
         cudaStream_t stream) {
     if (shape.path == CollectPath::hopper) {
-        sum_by_warpgroups(mixture, origin, shape, buffers, rows, sums, output, stream);
+        const auto sum = shape.wide() ? sum_wide_by_warpgroups : sum_by_warpgroups;
+        sum(mixture, origin, shape, buffers, rows, sums, output, stream);
         return;
     }
     for (int b = 0; b < rows.blocks; ++b) {

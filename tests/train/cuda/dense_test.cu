@@ -361,6 +361,23 @@ TEST(DenseShapeTest, WideRowsHaveRoomForTheirRounding) {
     }
 }
 
+TEST(DenseShapeTest, ChunksAreWholePiecesWithinTheirMemory) {
+    for (const CollectPath path : {CollectPath::portable, CollectPath::hopper}) {
+        for (const int K : {1, 129, 1000, 1024, 4096, 8193, 16384, 30000, 65536}) {
+            for (const int d : {1, 16, 64, 96, 128, 129, 256, 300, 384, 960, 1025, 1536, 2048}) {
+                SCOPED_TRACE(
+                        ::testing::Message() << "path " << int(path) << " K " << K << " d " << d);
+                const DenseShape shape = dense_shape(path, K, d);
+                EXPECT_GE(shape.padded_K, K);
+                EXPECT_GE(shape.row_width, d);
+                ASSERT_GT(shape.piece_rows, 0);
+                EXPECT_EQ(shape.chunk_rows, shape.pieces() * shape.piece_rows);
+                EXPECT_LE(dense_bytes(shape).chunk, size_t{160} << 20);
+            }
+        }
+    }
+}
+
 /// out[0]: 1 + 15 products of 2^-e; out[1]: 1 from before + 16 of them.
 __global__ void add_small_products(int e, float* out) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
