@@ -52,7 +52,7 @@ static_assert(producer_registers + groups * consumer_registers <= (1 + groups) *
 /// `steps`: of 16 columns, of rows that stay in slots; 0: any number, of rows in stages.
 template <int steps> struct Shape {
     static constexpr bool resident = steps > 0;
-    static constexpr int slices = (steps + 3) / 4; ///< slots of a row tile
+    static constexpr int slices = (steps + 3) / 4;            ///< slots of a row tile
     static constexpr int component_groups = resident ? 1 : 2; ///< of warpgroups, a tile each
     static constexpr int row_groups = groups / component_groups;
     static constexpr int tile_rows = 64 * row_groups;
@@ -143,14 +143,6 @@ __device__ void copy_operands(
     }
 }
 
-/// The compiler must not move what uses the scores across this.
-__device__ inline void hold(float (&score)[64]) {
-#pragma unroll
-    for (float& value : score) {
-        asm volatile("" : "+f"(value)::"memory");
-    }
-}
-
 /// `steps` times 16 columns.
 template <int steps>
 __device__ inline void multiply_slice(float (&score)[64], uint64_t rows, uint64_t components) {
@@ -206,7 +198,7 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
                     errors[e] = columns[column_errors + e];
                 }
             }
-            hold(score);
+            hopper::hold(score);
             if constexpr (S::resident) {
                 hopper::Ring<S::stages> at[S::slices];
 #pragma unroll
@@ -274,7 +266,7 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
                 hopper::wait_for_all_but<0>();
                 hopper::arrive_as_warp(&shared.empty[previous], lane);
             }
-            hold(score);
+            hopper::hold(score);
             if (S::component_groups > 1 && tile >= arguments.tiles) {
                 break; // the last half tile, beyond the components
             }

@@ -143,7 +143,8 @@ compare(const MixtureView& mixture,
         float value, bound;
         if (compares_by_products(form)) {
             value = 2 * half_precision * sum + constants;
-            const float product = sqrtf(apart) * sqrtf(against.square); // of numbers that do not overflow
+            const float product =
+                    sqrtf(apart) * sqrtf(against.square); // of numbers that do not overflow
             bound = epsilon * 2 * half_precision * fmaf(1.000001f, product, 0.5f * apart);
         } else {
             const float weighted = form == Covariance::spherical ? half_precision * sum : sum;

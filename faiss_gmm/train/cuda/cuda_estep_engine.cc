@@ -9,8 +9,8 @@
 //   2 order    rows by block and provisional home          (order.cu)
 //   3 weigh    comparisons in fp32 (compare.cu), exact responsibilities and the homes' sums (weigh.cu)
 //   4 sum      the other pairs, by block and component     (order.cu, weigh.cu)
-//   5 left     rows without a list: dense products where their bound allows (dense.cu,
-//              dense_wgmma.cu), the others in fp64         (exact.cu)
+//   5 left     rows without a list: dense products where their bound allows (dense.cu, dense_wgmma.cu,
+//              dense_wide_wgmma.cu), the others in fp64    (exact.cu)
 // The host waits once a wave, for the number of pairs and of rows left to 5, while the device adds up
 // the homes. Four sets of fp64 sums (3, 4, both of 5), each in the order of the blocks, become one in finish().
 // tied: rows are whitened as a wave begins, and all else sees a tied_spherical mixture; full: all rows go

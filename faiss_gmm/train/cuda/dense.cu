@@ -13,15 +13,24 @@
 //   128 components x 128 dimensions, 256 rows a piece   5 pieces in order, fp64.
 // Cost: 6 products of 2 n K d flops; scores and responsibilities of a chunk stay in L2. Measured on an
 //   H100: 22 to 26 ms for (1M, 1024, 128), 73 TFLOP/s of the 6 products; the sums wait for L2 more than
-//   for the tensor cores. On Hopper dense_wgmma.cu takes rows of 16 to 128 dimensions.
-// Numerics: F, E powers of two of the model, so that a row up to 4 (max |c| + sqrt(d s2)) fits fp16. Sums
-//   of 32 products leave the tensor core, which truncates, for fp32 additions. Bound: |s - exact| <=
-//   (1.5 32 2^-23 + (3 w / 32 + 4) 2^-24 + 2^-21) |y| max|c| 2 hp + 2^-23 max|base|; rows where this
-//   passes 1e-3 nats, or that do not fit, go to the exact tier. 1e-3 would move a responsibility by
-//   2.5e-4; measured are 2e-7, for roundings do not conspire. No threshold: all shares enter. r in (3)
-//   is off by 2^-22; N_k comes from r in fp32, added in fp64.
+//   for the tensor cores. On Hopper dense_wgmma.cu takes rows of 16 to 128
+//   dimensions, dense_wide_wgmma.cu wider ones.
+// Numerics: F, E powers of two of the model, so that a row up to 4 (max |c| + sqrt(d s2)) fits fp16.
+//   |s - exact| <= rounding |y| max|c| 2 hp + 2^-23 max|base|, with rounding the sum of
+//     24 2^-23                 yh.ch: 16 columns in the tensor core's own sum, which truncates; at worst four
+//                              times four products and what was before, none with a bit behind the last, then
+//                              the sum: 4 (5 + 1) cuts of |y||c| of those columns, in all at most |y||c|
+//     (7 + w / 128) 2^-24      fp32 additions: eight such sums, then those behind the small products
+//     (48 2^-23 + w / 16 2^-24) 2^-10   yh.cl + yl.ch, 32 columns in the tensor core's sum
+//     2^-21 + 2^-29            2^-23 off y and c in halves, yl.cl is left out; below fp16's range
+//     4 2^-24                  x - o, mu - o, hp, the last multiply-add
+//   4.2e-6 at w = 384, 4.5e-6 at 960. max|c| is taken a thousandth larger, for |yh.ch| <= (1 + 2^-11)^2 |y||c|
+//   and for errors of errors. What of y is below fp16's range: 2^-29 max|c| 2 hp times the reach, for any row.
+//   Rows where this passes 1e-3 nats, or that do not fit, go to the exact tier. 1e-3 would move a
+//   responsibility by 2.5e-4; measured are 2e-7, for roundings do not conspire. No threshold: all shares
+//   enter. r in (3) is off by 2^-22, sums of 32 rows leave the tensor core; N_k: r in fp32, added in fp64.
 // Determinism: run_to_run, whatever the chunks and the memory.
-// Reference and test: exact.cu, tests/train/cuda/cuda_estep_engine_test.cc.
+// Reference and test: exact.cu, tests/train/cuda/{dense,cuda_estep_engine}_test.
 #include "faiss_gmm/train/cuda/detail/dense.h"
 
 #include <algorithm>
@@ -40,6 +49,11 @@ constexpr int sum_pitch = tile + 8;    ///< halves; 272 bytes
 constexpr float r_scale = 32768.0f;
 constexpr float infinity = __builtin_huge_valf();
 constexpr float tolerable_error = 1e-3f; ///< nats, were every rounding the worst
+/// What halves lose below their range, relative to the reach of rows or means: sqrt(2,048) columns of 2^-25,
+/// of which the reach is 1,024 or more.
+constexpr float below_halves = 0x1.0p-29f;
+constexpr int sum_columns = 16;  ///< of scores: in the tensor core's own sum
+constexpr int sums_together = 8; ///< of those, before they join the others
 
 __device__ float power_of_two_below(float value) {
     return exp2f(floorf(log2f(value)));
@@ -79,8 +93,9 @@ __global__ void find_scales(MixtureView mixture, float rounding, float* scale) {
     scale[scale_rows] = usable ? 2048 * power_of_two_below(1 / reach) : 1;
     scale[scale_means] = usable ? 2048 * power_of_two_below(1 / fmaxf(norm, 1e-15f)) : 1;
     scale[scale_reach] = usable ? reach : -1;
-    // What |base| costs is the same for all rows: it is taken off what is tolerable.
-    const float left = tolerable_error - base * 0x1.0p-23f;
+    // What |base| costs is the same for all rows, and what fp16 cannot hold of them nearly so: both are
+    // taken off what is tolerable.
+    const float left = tolerable_error - base * 0x1.0p-23f - reach * norm * 2 * hp * below_halves;
     scale[scale_error] = left > 0 ? rounding * norm * 2 * hp / left : infinity;
 }
 
@@ -202,6 +217,14 @@ __device__ void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, u
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/// The same for a sum that starts.
+__device__ void multiply_afresh(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+                 "{%8,%9}, {%10,%10,%10,%10};\n"
+                 : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+}
+
 /// A warp's 64 x 32 part of a tile.
 struct WarpTile {
     float value[4][4][4] = {};
@@ -230,11 +253,13 @@ __global__ void __launch_bounds__(gemm_threads, 1)
     const int warp_row = warp / 4 * 64, warp_column = warp % 4 * 32;
     const size_t first_row = static_cast<size_t>(blockIdx.y) * tile;
     const size_t first_k = static_cast<size_t>(blockIdx.x) * tile;
+    // The small products first: yh.cl, yl.ch, yh.ch.
     const int steps_a_product = width / depth, steps = 3 * steps_a_product;
+    const int first_large = 2 * steps_a_product;
     const auto fetch = [&](int step, int stage) {
         const int product = step / steps_a_product, j0 = step % steps_a_product * depth;
-        const uint16_t* a = product == 2 ? buffers.rows_low : buffers.rows_high;
-        const uint16_t* b = product == 1 ? buffers.means_low : buffers.means_high;
+        const uint16_t* a = product == 1 ? buffers.rows_low : buffers.rows_high;
+        const uint16_t* b = product == 0 ? buffers.means_low : buffers.means_high;
 #pragma unroll
         for (int t = threadIdx.x; t < tile * depth / 8; t += gemm_threads) {
             const int i = t / (depth / 8), j = t % (depth / 8) * 8;
@@ -246,8 +271,8 @@ __global__ void __launch_bounds__(gemm_threads, 1)
         close_copies();
     };
     WarpTile sum, part;
-    fetch(0, 0);
-    for (int step = 0; step < steps; ++step) {
+    // Calls visit(m, n, a, b0, b1) for the operands of every 16 x 8 of the warp's part, 16 columns at a time.
+    const auto visit_step = [&](int step, const auto& visit) {
         const int stage = step % 2;
         if (step + 1 < steps) {
             fetch(step + 1, 1 - stage);
@@ -257,7 +282,7 @@ __global__ void __launch_bounds__(gemm_threads, 1)
         }
         __syncthreads();
 #pragma unroll
-        for (int j = 0; j < depth; j += 16) {
+        for (int j = 0; j < depth; j += sum_columns) {
             unsigned a[4][4], b[2][4];
 #pragma unroll
             for (int m = 0; m < 4; ++m) {
@@ -273,11 +298,32 @@ __global__ void __launch_bounds__(gemm_threads, 1)
             for (int m = 0; m < 4; ++m) {
 #pragma unroll
                 for (int n = 0; n < 4; ++n) {
-                    multiply(part.value[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+                    visit(m, n, a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
                 }
             }
         }
-        sum.add(part); // 32 products at most in the tensor core's own sum
+    };
+    fetch(0, 0);
+    for (int step = 0; step < first_large; ++step) {
+        visit_step(step, [&](int m, int n, const auto& a, unsigned b0, unsigned b1) {
+            multiply(part.value[m][n], a, b0, b1);
+        });
+        sum.add(part);
+        __syncthreads();
+    }
+    constexpr int steps_together = sums_together * sum_columns / depth;
+    for (int step = first_large; step < steps; ++step) {
+        visit_step(step, [&](int m, int n, const auto& a, unsigned b0, unsigned b1) {
+            float products[4];
+            multiply_afresh(products, a, b0, b1);
+#pragma unroll
+            for (int c = 0; c < 4; ++c) {
+                part.value[m][n][c] += products[c];
+            }
+        });
+        if ((step - first_large) % steps_together == steps_together - 1 || step + 1 == steps) {
+            sum.add(part);
+        }
         __syncthreads();
     }
     const float factor = 2 * hp[0] / (buffers.scale[scale_rows] * buffers.scale[scale_means]);
@@ -499,11 +545,25 @@ int rounded_up(int value, int unit) {
     return (value + unit - 1) / unit * unit;
 }
 
+/// See Numerics; `width` columns, a multiple of `depth`.
+float score_rounding(int width) {
+    constexpr float cut = 0x1.0p-23f, rounded = 0x1.0p-24f, small = 0x1.0p-10f;
+    constexpr float cuts_a_column = 1.5f; // 4 (5 + 1) of 16
+    const int groups =
+            rounded_up(width, sum_columns * sums_together) / (sum_columns * sums_together);
+    const float large = cuts_a_column * sum_columns * cut +
+                        static_cast<float>(sums_together - 1 + groups) * rounded;
+    const float others =
+            cuts_a_column * depth * cut + static_cast<float>(2 * width / depth) * rounded;
+    return large + others * small + 0x1.0p-21f + below_halves + 4 * rounded;
+}
+
 } // namespace
 
 DenseShape dense_shape(CollectPath path, int K, int d) {
-    if (path == CollectPath::hopper && warpgroups_take(d)) {
-        return warpgroup_dense_shape(K, d);
+    if (path == CollectPath::hopper && d >= narrowest_row_of_warpgroups) {
+        return d <= widest_narrow_row ? warpgroup_dense_shape(K, d)
+                                      : wide_warpgroup_dense_shape(K, d);
     }
     constexpr int scores = 1 << 22; // of a chunk: 16 MiB, and as many in halves twice
     DenseShape shape;
@@ -512,8 +572,7 @@ DenseShape dense_shape(CollectPath path, int K, int d) {
     shape.piece_rows = dense_split;
     shape.chunk_rows =
             std::clamp(scores / shape.padded_K / dense_split * dense_split, dense_split, 4096);
-    const float sums = static_cast<float>(3 * shape.padded_width / depth);
-    shape.rounding = 1.5f * depth * 0x1.0p-23f + (sums + 4) * 0x1.0p-24f + 0x1.0p-21f;
+    shape.rounding = score_rounding(shape.padded_width);
     return shape;
 }
 
@@ -537,7 +596,7 @@ private:
 };
 
 DenseBytes place(const DenseShape& shape, void* of_pass, void* of_chunk, DenseBuffers& out) {
-    const bool portable = shape.path != CollectPath::hopper;
+    const bool portable = shape.path != CollectPath::hopper, scored = portable || shape.wide();
     const size_t K = shape.padded_K, rows = shape.chunk_rows, pieces = shape.pieces();
     const size_t width = shape.row_width, parts = portable ? 1 : 2;
     Places pass(of_pass), chunk(of_chunk);
@@ -551,9 +610,11 @@ DenseBytes place(const DenseShape& shape, void* of_pass, void* of_chunk, DenseBu
     if (portable) {
         pass.take(out.means_low, K * width);
         chunk.take(out.rows_low, rows * width);
-        chunk.take(out.score, rows * K);
         chunk.take(out.r_high, rows * K);
         chunk.take(out.r_low, rows * K);
+    }
+    if (scored) {
+        chunk.take(out.score, rows * K);
     } else {
         chunk.take(out.norm, rows);
     }
@@ -655,7 +716,8 @@ void sum_densely(
         const DenseOutput& output,
         cudaStream_t stream) {
     if (shape.path == CollectPath::hopper) {
-        sum_by_warpgroups(mixture, origin, shape, buffers, rows, sums, output, stream);
+        const auto sum = shape.wide() ? sum_wide_by_warpgroups : sum_by_warpgroups;
+        sum(mixture, origin, shape, buffers, rows, sums, output, stream);
         return;
     }
     for (int b = 0; b < rows.blocks; ++b) {

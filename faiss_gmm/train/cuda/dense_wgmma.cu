@@ -26,27 +26,18 @@
 // Reference and test: exact.cu, tests/train/cuda/{dense,cuda_estep_engine}_test.
 #include <algorithm>
 
-#include "faiss_gmm/train/cuda/detail/collect_launch.h"
-#include "faiss_gmm/train/cuda/detail/dense.h"
-#include "faiss_gmm/train/cuda/detail/device.h"
+#include "faiss_gmm/train/cuda/detail/dense_tiles.cuh"
 #include "faiss_gmm/train/cuda/detail/halves.cuh"
-#include "faiss_gmm/train/cuda/detail/hopper.cuh"
 #include "faiss_gmm/train/cuda/detail/rows.cuh"
 
 namespace faiss_gmm::cuda {
+
+using namespace dense_tiles;
+
 namespace {
 
-constexpr int threads = 384; // a warpgroup of which one thread copies, two that multiply
-constexpr int producer_registers = 24, consumer_registers = 240;
-constexpr int tile = 128; // rows, or components
-constexpr int slice = 64; // columns of a tile that lie together: 128 bytes a row
-constexpr int slice_bytes = tile * slice * 2;
-constexpr int strip_bytes = 64 * slice * 2; // rows of one product
-constexpr int run_tiles = 8;                // of rows, between two visits of the sums to memory
-constexpr int most_pieces = 64, most_chunk_rows = 65536;
-constexpr float impossible = -1e30f; // a score whose exponential is 0; finite, so are differences
-constexpr float r_scale = 32768.0f;
-constexpr double log2_e = 1.4426950408889634;
+constexpr int run_tiles = 8; // of rows, between two visits of the sums to memory
+constexpr int most_chunk_rows = 65536;
 
 template <int width_> struct Shape {
     static constexpr int width = width_;
@@ -54,58 +45,6 @@ template <int width_> struct Shape {
     static constexpr int part_bytes =
             slices * slice_bytes; ///< the high or the low halves of a tile
 };
-
-/// Rows of a chunk by piece; piece p's begin at tile p * piece_rows / tile of the chunk's memory.
-struct Pieces {
-    int count = 0;
-    int first[most_pieces];            ///< place in the order
-    int rows[most_pieces];             ///< at least 1
-    int pairs_before[most_pieces + 1]; ///< pairs of row tiles of the pieces before
-    __host__ __device__ int tiles(int piece) const {
-        return (rows[piece] + tile - 1) / tile;
-    }
-};
-
-struct Arguments {
-    DenseShape shape;
-    DenseBuffers buffers;
-    Pieces pieces;
-    const uint32_t* order; ///< of the wave
-    DenseOutput output;
-    const double* half_precision;
-    const double* constant; ///< of the first component
-    int K;
-};
-
-template <int stages> struct RingBarriers {
-    uint64_t full[stages], empty[stages];
-    __device__ void init(int consumers) {
-        for (int i = 0; i < stages; ++i) {
-            hopper::init_barrier(&full[i], 1);
-            hopper::init_barrier(&empty[i], consumers);
-        }
-    }
-    /// Brings bytes into the next stage, once it is empty.
-    __device__ void
-    bring(hopper::Ring<stages>& ring, void* target, const void* source, uint32_t bytes) {
-        hopper::wait(&empty[ring.place], ring.parity ^ 1);
-        hopper::arrive_expecting(&full[ring.place], bytes);
-        hopper::copy_bytes(target, source, bytes, &full[ring.place]);
-        ring.advance();
-    }
-    __device__ void wait_for(const hopper::Ring<stages>& ring) {
-        hopper::wait(&full[ring.place], ring.parity);
-    }
-};
-
-constexpr int warps_a_group = 4, consuming_warps = 8;
-
-/// 2^x; 0 for what is far below.
-__device__ float power_of_two(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 
 /// acc += A B^T over the dimensions from 16 first on, up to 16 last; descriptors of parts of tiles.
 template <int width, int first = 0, int last = width / 16>
@@ -121,12 +60,6 @@ template <int width>
 __device__ void multiply_parts_afresh(float (&acc)[64], uint64_t a, uint64_t b) {
     hopper::multiply_afresh(acc, a, b);
     multiply_parts<width, 1>(acc, a, b);
-}
-
-/// Where (row, column) of a part lies, in halves.
-__device__ int place_in_part(int row, int column) {
-    return column / slice * (slice_bytes / 2) + row * slice +
-           (((column % slice / 8) ^ (row % 8)) * 8) + column % 8;
 }
 
 /// Phase 1: blockIdx.y: piece; 64 rows a block, 8 a warp; zeros behind the last row, to the end of a
@@ -190,21 +123,22 @@ __global__ void __launch_bounds__(256)
 __global__ void __launch_bounds__(128)
         tile_means(MixtureView mixture, const float* origin, DenseShape shape, DenseBuffers out) {
     __shared__ double partial[warps_a_group];
-    const int k = blockIdx.x, d = mixture.d, j = threadIdx.x;
-    const bool inside = k < mixture.K && j < d;
-    const float c = inside ? mixture.means[static_cast<size_t>(k) * d + j] - origin[j] : 0.0f;
-    if (j < shape.row_width) {
-        uint16_t* high =
-                out.means_high + static_cast<size_t>(k) / tile * tile * 2 * shape.row_width;
+    const int k = blockIdx.x, d = mixture.d, width = shape.row_width;
+    uint16_t* high = out.means_high + static_cast<size_t>(k) / tile * tile * 2 * width;
+    double own = 0;
+    for (int j = threadIdx.x; j < width; j += 128) {
+        const bool inside = k < mixture.K && j < d;
+        const float c = inside ? mixture.means[static_cast<size_t>(k) * d + j] - origin[j] : 0.0f;
         const int place = place_in_part(k % tile, j);
-        split(c * out.scale[scale_means], high[place], high[tile * shape.row_width + place]);
+        split(c * out.scale[scale_means], high[place], high[tile * width + place]);
+        own += static_cast<double>(c) * c;
     }
-    const double sum = warp_sum(static_cast<double>(c) * c);
-    if (j % 32 == 0) {
-        partial[j / 32] = sum;
+    const double sum = warp_sum(own);
+    if (threadIdx.x % 32 == 0) {
+        partial[threadIdx.x / 32] = sum;
     }
     __syncthreads();
-    if (j == 0) {
+    if (threadIdx.x == 0) {
         const double square = partial[0] + partial[1] + partial[2] + partial[3];
         const double constant =
                 k < mixture.K ? mixture.constant[k] - mixture.constant[0] : 2 * impossible;
@@ -229,18 +163,6 @@ template <int width> struct NormaliseShared {
     RingBarriers<2> columns_there;
 };
 
-/// Pieces of a chunk from pair to pair.
-struct PairPlace {
-    int piece = 0;
-    /// The first row of this pair in its piece.
-    __device__ int row(const Pieces& pieces, int pair) {
-        while (pair >= pieces.pairs_before[piece + 1]) {
-            ++piece;
-        }
-        return (pair - pieces.pairs_before[piece]) * 2 * tile;
-    }
-};
-
 template <int width>
 __device__ void bring_means(const Arguments& arguments, NormaliseShared<width>& shared) {
     using S = Shape<width>;
@@ -253,8 +175,8 @@ __device__ void bring_means(const Arguments& arguments, NormaliseShared<width>& 
     hopper::Ring<1> rows_ring[2];
     hopper::Ring<2> columns_ring;
     hopper::Ring<NormaliseShared<width>::stages> ring;
-    PairPlace place;
-    const int pairs = arguments.pieces.pairs_before[arguments.pieces.count];
+    UnitPlace<2 * tile> place;
+    const int pairs = arguments.pieces.units_before[arguments.pieces.count];
     for (int pair = blockIdx.x; pair < pairs; pair += gridDim.x) {
         const int row = place.row(arguments.pieces, pair);
         const size_t first_tile =
@@ -292,40 +214,6 @@ __device__ void bring_means(const Arguments& arguments, NormaliseShared<width>& 
     }
 }
 
-/// What a thread, then a row, knows of the scores so far; s in log 2.
-struct Normaliser {
-    float best = impossible, second = impossible;
-    float sum = 0;      ///< of 2^(s - best)
-    float distance = 0; ///< of 2^(s - best) (constant - s)
-
-    __device__ void see(float s) {
-        second = fmaxf(second, fminf(best, s));
-        best = fmaxf(best, s);
-    }
-    __device__ void rescale(float before) {
-        const float factor = power_of_two(before - best);
-        sum *= factor;
-        distance *= factor;
-    }
-    __device__ void merge_quad() {
-#pragma unroll
-        for (int step = 1; step <= 2; step *= 2) {
-            Normaliser other;
-            other.best = __shfl_xor_sync(whole_warp, best, step);
-            other.second = __shfl_xor_sync(whole_warp, second, step);
-            other.sum = __shfl_xor_sync(whole_warp, sum, step);
-            other.distance = __shfl_xor_sync(whole_warp, distance, step);
-            const float mine = best, others = other.best;
-            second = fmaxf(fminf(best, other.best), fmaxf(second, other.second));
-            best = other.best = fmaxf(mine, others);
-            rescale(mine);
-            other.rescale(others);
-            sum += other.sum;
-            distance += other.distance;
-        }
-    }
-};
-
 template <int width>
 __device__ void
 normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int group) {
@@ -343,8 +231,8 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
     hopper::Ring<1> rows_ring;
     hopper::Ring<2> columns_ring;
     hopper::Ring<NormaliseShared<width>::stages> ring;
-    PairPlace place;
-    const int pairs = arguments.pieces.pairs_before[arguments.pieces.count];
+    UnitPlace<2 * tile> place;
+    const int pairs = arguments.pieces.units_before[arguments.pieces.count];
     float acc[2][64];
     int shared_rows = 0;
     if (group == 1) {
@@ -444,7 +332,7 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 Normaliser& row = state[2 * m + h];
-                row.merge_quad();
+                row.merge<4>();
                 const int i = pair_row + 64 * m + 16 * warp + 8 * h + lane / 4;
                 if (lane % 4 != 0) {
                     continue;
@@ -739,7 +627,7 @@ __global__ void __launch_bounds__(threads, 1)
     }
 }
 
-/// Phase 4; a block a component, a thread a dimension.
+/// Phase 4; a block a component.
 __global__ void __launch_bounds__(128) add_pieces(
         MixtureView mixture,
         const float* origin,
@@ -748,14 +636,14 @@ __global__ void __launch_bounds__(128) add_pieces(
         int pieces,
         PassSums sums) {
     __shared__ double masses[most_pieces];
-    const int k = blockIdx.x, d = mixture.d, j = threadIdx.x;
+    const int k = blockIdx.x, d = mixture.d;
     const size_t stride = shape.padded_K;
-    if (j < pieces) {
-        masses[j] = buffers.mass[j * stride + k];
+    if (threadIdx.x < pieces) {
+        masses[threadIdx.x] = buffers.mass[threadIdx.x * stride + k];
     }
     __syncthreads();
-    if (j < d) {
-        const double factor = 1.0 / (static_cast<double>(r_scale) * buffers.scale[scale_rows]);
+    const double factor = 1.0 / (static_cast<double>(r_scale) * buffers.scale[scale_rows]);
+    for (int j = threadIdx.x; j < d; j += 128) {
         const size_t at = static_cast<size_t>(k) * d + j;
         const float* partial = buffers.partial + static_cast<size_t>(k) * shape.padded_width + j;
         const double c = mixture.means[at] - origin[j];
@@ -766,7 +654,7 @@ __global__ void __launch_bounds__(128) add_pieces(
         }
         sums.first_moment[at] = sum;
     }
-    if (j == 0) {
+    if (threadIdx.x == 0) {
         double sum = sums.mass[k];
         for (int p = 0; p < pieces; ++p) {
             sum += masses[p];
@@ -777,20 +665,10 @@ __global__ void __launch_bounds__(128) add_pieces(
 
 // ---- host
 
-template <class Shared>
-void launch(
-        void (*kernel)(Arguments), const Arguments& arguments, int blocks, cudaStream_t stream) {
-    constexpr int bytes = sizeof(Shared);
-    static_assert(bytes <= 227 * 1024, "a block's shared memory on compute capability 9.0");
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-          "asking for shared memory");
-    kernel<<<std::min(blocks, multiprocessors()), threads, bytes, stream>>>(arguments);
-}
-
 template <int width> void multiply(const Arguments& arguments, cudaStream_t stream) {
     const Pieces& pieces = arguments.pieces;
     launch<NormaliseShared<width>>(
-            normalise_by_warpgroups<width>, arguments, pieces.pairs_before[pieces.count], stream);
+            normalise_by_warpgroups<width>, arguments, pieces.units_before[pieces.count], stream);
     launch<SumShared<width>>(
             sum_by_warpgroups<width>,
             arguments,
@@ -800,8 +678,14 @@ template <int width> void multiply(const Arguments& arguments, cudaStream_t stre
 
 } // namespace
 
-bool warpgroups_take(int d) {
-    return d >= 16 && d <= 128; // narrower: see Numerics
+void dense_tiles::add_pieces_of_tiles(
+        const MixtureView& mixture,
+        const float* origin,
+        const Arguments& arguments,
+        const PassSums& sums,
+        cudaStream_t stream) {
+    add_pieces<<<mixture.K, 128, 0, stream>>>(
+            mixture, origin, arguments.shape, arguments.buffers, arguments.pieces.count, sums);
 }
 
 DenseShape warpgroup_dense_shape(int K, int d) {
@@ -838,17 +722,9 @@ void sum_by_warpgroups(
         const PassSums& sums,
         const DenseOutput& output,
         cudaStream_t stream) {
-    Arguments arguments{};
-    arguments.shape = shape;
-    arguments.buffers = buffers;
-    arguments.order = rows.order;
-    arguments.output = output;
-    arguments.half_precision = mixture.half_precision;
-    arguments.constant = mixture.constant;
-    arguments.K = mixture.K;
-    Pieces& pieces = arguments.pieces;
-    const auto sum_chunk = [&] {
-        const dim3 grid(shape.piece_rows / 64, pieces.count);
+    Arguments arguments = dense_arguments(mixture, shape, buffers, rows, output);
+    visit_chunks<2 * tile>(arguments, rows, [&] {
+        const dim3 grid(shape.piece_rows / 64, arguments.pieces.count);
         tile_rows<<<grid, 256, 0, stream>>>(rows.x, mixture.d, origin, arguments);
         switch (shape.padded_width) {
         case 64:
@@ -860,26 +736,9 @@ void sum_by_warpgroups(
         default:
             multiply<128>(arguments, stream);
         }
-        add_pieces<<<mixture.K, 128, 0, stream>>>(
-                mixture, origin, shape, buffers, pieces.count, sums);
+        add_pieces_of_tiles(mixture, origin, arguments, sums, stream);
         check_launch("adding up rows densely");
-        pieces.count = 0;
-    };
-    for (int b = 0; b < rows.blocks; ++b) {
-        for (int first = rows.left[b]; first < rows.left[b + 1]; first += shape.piece_rows) {
-            const int p = pieces.count++;
-            pieces.first[p] = first;
-            pieces.rows[p] = std::min(shape.piece_rows, rows.left[b + 1] - first);
-            pieces.pairs_before[p + 1] =
-                    pieces.pairs_before[p] + (pieces.rows[p] + 2 * tile - 1) / (2 * tile);
-            if (pieces.count == shape.pieces()) {
-                sum_chunk();
-            }
-        }
-    }
-    if (pieces.count > 0) {
-        sum_chunk();
-    }
+    });
 }
 
 } // namespace faiss_gmm::cuda

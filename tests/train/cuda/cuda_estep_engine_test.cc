@@ -1164,6 +1164,29 @@ TEST_P(CudaEStepEngineForms, TiersAgreeOnLargerData) {
     }
 }
 
+/// Rows of 384 and 960 dimensions whose components overlap: their scores' bound allows the dense tier.
+TEST_F(CudaEStepEngineTest, WideRowsThatOverlapStayOutOfFp64) {
+    const struct {
+        size_t d;
+        double spread; ///< |y| max|c| 2 hp is some 135 and 180
+    } cases[] = {{384, 0.3}, {960, 0.17}};
+    constexpr size_t n = 20000;
+    for (const auto& c : cases) {
+        SCOPED_TRACE(c.d);
+        auto mixture = random_mixture(Covariance::tied_spherical, 1024, c.d, c.spread, 0, 42);
+        mixture.covariances = {1.0};
+        const auto x = draw(mixture, n, 43);
+        for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
+            CudaOptions options;
+            options.path = path;
+            const auto engine = make_cuda_engine(options);
+            pass(*engine, mixture, x);
+            EXPECT_GT(engine->counts().dense_rows, n / 100);
+            EXPECT_EQ(engine->counts().exact_rows, 0u);
+        }
+    }
+}
+
 /// What the threshold costs, on data like descriptors: 2 to 3 components a row above 1e-5.
 TEST_F(CudaEStepEngineTest, SharesBelowTheThresholdGoHome) {
     for (const Covariance covariance : forms) {

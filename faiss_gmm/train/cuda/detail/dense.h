@@ -14,15 +14,23 @@
 
 namespace faiss_gmm::cuda {
 
+// Dimensions of rows on Hopper: narrower ones go to dense.cu (see dense_wgmma.cu, Numerics), wider ones to
+// dense_wide_wgmma.cu.
+constexpr int narrowest_row_of_warpgroups = 16, widest_narrow_row = 128;
+
 /// Shapes of the dense tier, functions of K, d and the path alone. A block's rows are cut into pieces,
 /// and a chunk is as many pieces as are worked on at once.
 struct DenseShape {
-    CollectPath path = CollectPath::portable; ///< hopper: dense_wgmma.cu, else dense.cu
-    int padded_K = 0;                         ///< a multiple of 128
-    int padded_width = 0;                     ///< portable: of 32; hopper: 64, 96 or 128
-    int row_width = 0;                        ///< numbers that a row takes in memory
+    /// hopper: dense_wgmma.cu, or dense_wide_wgmma.cu where wide(); else dense.cu.
+    CollectPath path = CollectPath::portable;
+    int padded_K = 0;     ///< a multiple of 128
+    int padded_width = 0; ///< portable: of 32; hopper: 64, 96 or 128, wide: a multiple of 64
+    int row_width = 0;    ///< numbers that a row takes in memory
     int piece_rows = 0;
     int chunk_rows = 0; ///< of piece_rows
+    bool wide() const {
+        return path == CollectPath::hopper && row_width > widest_narrow_row;
+    }
     int pieces() const {
         return chunk_rows / piece_rows;
     }
@@ -31,8 +39,8 @@ struct DenseShape {
 };
 DenseShape dense_shape(CollectPath path, int K, int d);
 
-/// Device memory of the dense tier. hopper: halves lie as dense_wgmma.cu's tiles, [tiles of 128, high and
-/// low, row_width / 64, 128, 64].
+/// Device memory of the dense tier. hopper: halves lie as tiles, [tiles of 128, high and low,
+/// row_width / 64, 128, 64].
 struct DenseBuffers {
     float* scale = nullptr; ///< [dense_scales], see dense.cu
     // Of a pass, in memory that it keeps; halves as bits.
@@ -46,8 +54,8 @@ struct DenseBuffers {
     uint16_t* rows_high = nullptr; ///< [chunk, row_width]; hopper: tiles
     uint16_t* rows_low = nullptr;  ///< hopper: none
     float* square = nullptr;       ///< [chunk] |y|^2
-    float2* norm = nullptr;        ///< [chunk] hopper: largest score, 2^15 / sum
-    float* score = nullptr;        ///< [chunk, padded_K], then responsibilities; hopper: none
+    float2* norm = nullptr;        ///< [chunk] hopper: largest score, 2^15 / sum; wide: none
+    float* score = nullptr;        ///< [chunk, padded_K], then responsibilities; hopper: wide only
     uint16_t* r_high = nullptr;    ///< [chunk, padded_K]; hopper: none
     uint16_t* r_low = nullptr;
 };
@@ -124,9 +132,9 @@ void sum_densely(
         const DenseOutput& output,
         cudaStream_t stream);
 
-// The form of dense_wgmma.cu behind the above.
+// The forms of dense_wgmma.cu and dense_wide_wgmma.cu behind the above.
 DenseShape warpgroup_dense_shape(int K, int d);
-bool warpgroups_take(int d);
+DenseShape wide_warpgroup_dense_shape(int K, int d);
 void split_means_into_tiles(
         const MixtureView& mixture,
         const float* origin,
@@ -134,6 +142,15 @@ void split_means_into_tiles(
         const DenseBuffers& buffers,
         cudaStream_t stream);
 void sum_by_warpgroups(
+        const MixtureView& mixture,
+        const float* origin,
+        const DenseShape& shape,
+        const DenseBuffers& buffers,
+        const DenseRows& rows,
+        const PassSums& sums,
+        const DenseOutput& output,
+        cudaStream_t stream);
+void sum_wide_by_warpgroups(
         const MixtureView& mixture,
         const float* origin,
         const DenseShape& shape,
