@@ -10,8 +10,8 @@
 // Cost: rows of several candidates read once, in the order of the homes; the means come from L1 and L2.
 //   Some 180 instructions for four candidates, 64 of them (2), 90 for the row.
 // Numerics: fp32 differences of given numbers, sums over d by lanes and a tree: (2) is off by at most
-//   (4 chunks + 12) u (|mu_k - mu_c| |x - mu_c| + |mu_k - mu_c|^2 / 2) 2 hp, which goes with it, rounded
-//   up to 8 bits.
+//   (4 chunks + 12) u (|mu_k - mu_c| |x - mu_c| + |mu_k - mu_c|^2 / 2) 2 hp, which goes with it (the
+//   first product as half the sum of its squares), rounded up to 8 bits.
 // Determinism: gpu_to_gpu; what is made of a row depends on the row and c alone.
 // Reference and test: tests/train/naive_em.h, tests/train/cuda/cuda_estep_engine_test.cc.
 // Lost: comparing, normalising and adding in one kernel: 96 to 128 registers, 12 warps a multiprocessor on
@@ -143,9 +143,8 @@ compare(const MixtureView& mixture,
         float value, bound;
         if (compares_by_products(form)) {
             value = 2 * half_precision * sum + constants;
-            const float product =
-                    sqrtf(apart) * sqrtf(against.square); // of numbers that do not overflow
-            bound = epsilon * 2 * half_precision * fmaf(1.000001f, product, 0.5f * apart);
+            // |mu_k - mu_c| |x - mu_c| is at most half of the sum of their squares.
+            bound = epsilon * 2 * half_precision * (apart + 0.5f * against.square);
         } else {
             const float weighted = form == Covariance::spherical ? half_precision * sum : sum;
             value = against.weighted - weighted + constants;
