@@ -9,11 +9,18 @@ readonly toolkit_dir=build/cuda-toolkit
 usage() {
     cat <<'TEXT'
 usage: contrib/bootstrap.sh demo|test|cuda [--no-install]
+       contrib/bootstrap.sh test --full
+       contrib/bootstrap.sh chroot trixie|testing
 
   demo   build and run the demo: IVF against IVFGMM on the embedded data set, a table and demo.svg
   test   build everything with -Wall -Wextra -Werror and run all tests; ends with ctest's summary
+         --full: then the sanitizers, the fuzzer for a minute, and `chroot` with both releases
   cuda   build everything with the CUDA engine and run the tests that have label gpu (skipped without a
          GPU); where nvcc 12.4 or newer is missing, a toolkit 13.0 comes from PyPI into build/cuda-toolkit
+  chroot RELEASE
+         `test` of the tracked files within that release of Debian, so with its FAISS and its compiler: made
+         once by debootstrap from the mirror that apt uses, in FAISS_GMM_CHROOTS (default
+         ~/.cache/faiss_gmm/chroots); remove the folder and it is made anew. Needs root
 
 What is missing is installed first, with apt on Debian 12 and 13 (through sudo unless you are root).
 
@@ -59,6 +66,10 @@ os_release() {
 }
 
 needed_packages() {
+    if [[ $1 == chroot ]]; then
+        echo debootstrap
+        return
+    fi
     printf '%s\n' g++ cmake ninja-build ccache libfaiss-dev libopenblas-openmp-dev libhwy-dev \
         libfmt-dev libxxhash-dev libcli11-dev nlohmann-json3-dev libgtest-dev
     if [[ $1 == cuda ]]; then
@@ -182,6 +193,62 @@ build() {
         --target "$target" ${progress[@]+"${progress[@]}"}
 }
 
+# The mirror that apt takes Debian itself from.
+debian_mirror() {
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Release: $(os_release VERSION_CODENAME)" |
+        sed -n 1p
+}
+
+# make_chroot RELEASE FOLDER: that release of Debian, base system alone.
+make_chroot() {
+    local release=$1 folder=$2 mirror
+    mirror=$(debian_mirror)
+    if [[ -z $mirror ]]; then
+        fail "making a chroot of Debian $release" "apt without a source of Debian's packages" \
+            "a mirror of Debian in apt's sources" "add one to /etc/apt/sources.list.d"
+    fi
+    say "making $folder"
+    rm -rf --one-file-system "$folder" "$folder.part"
+    mkdir -p "$folder.part"
+    quietly "build/logs/debootstrap-$release.log" \
+        debootstrap --variant=minbase "$release" "$folder.part" "$mirror"
+    # A mirror may be a snapshot of a day long past; signatures are checked nevertheless.
+    echo 'Acquire::Check-Valid-Until "false";' >"$folder.part/etc/apt/apt.conf.d/any-day"
+    mv "$folder.part" "$folder" # there as a whole or not at all
+}
+
+# within FOLDER COMMAND...: in that chroot. /proc is mounted in a namespace that ends with the command, however
+# it ends: no mount ever stands in the folder that others see, or remove.
+within() {
+    local folder=$1
+    shift
+    unshare --mount --pid --fork --kill-child --mount-proc="$folder/proc" \
+        chroot "$folder" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
+        ${CMAKE_BUILD_PARALLEL_LEVEL:+"CMAKE_BUILD_PARALLEL_LEVEL=$CMAKE_BUILD_PARALLEL_LEVEL"} "$@"
+}
+
+# tracked_files: a tar of them as they are now.
+tracked_files() {
+    git -c safe.directory="$PWD" ls-files -z | tar --create --null --files-from=- --ignore-failed-read
+}
+
+# chroot_test RELEASE: `test` in that release of Debian.
+chroot_test() {
+    local release=$1 folder=${FAISS_GMM_CHROOTS:-${XDG_CACHE_HOME:-$HOME/.cache}/faiss_gmm/chroots}/$1
+    if ((EUID != 0)); then
+        fail "testing in a chroot of Debian $release" "an ordinary user" "root" \
+            "sudo contrib/bootstrap.sh chroot $release"
+    fi
+    if [[ ! -d $folder ]]; then
+        make_chroot "$release" "$folder"
+    fi
+    say "testing in $folder"
+    rm -rf --one-file-system "$folder/root/faiss_gmm" # what compiled before is in its ccache
+    mkdir "$folder/root/faiss_gmm"
+    tracked_files | tar --extract --directory "$folder/root/faiss_gmm"
+    within "$folder" /root/faiss_gmm/contrib/bootstrap.sh test
+}
+
 main() {
     local command='' install=yes argument
     for argument in "$@"; do
@@ -191,7 +258,7 @@ main() {
             exit 0
             ;;
         --no-install) install=no ;;
-        demo | test | cuda)
+        demo | test | cuda | chroot)
             if [[ -n $command ]]; then
                 fail "reading the command line" "$*" "one of: demo, test, cuda" \
                     "run contrib/bootstrap.sh once for each"
