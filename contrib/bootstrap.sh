@@ -9,11 +9,17 @@ readonly toolkit_dir=build/cuda-toolkit
 usage() {
     cat <<'TEXT'
 usage: contrib/bootstrap.sh demo|test|cuda [--no-install]
+       contrib/bootstrap.sh test --full
+       contrib/bootstrap.sh chroot trixie|testing
 
   demo   build and run the demo: IVF against IVFGMM on the embedded data set, a table and demo.svg
   test   build everything with -Wall -Wextra -Werror and run all tests; ends with ctest's summary
+         --full: then the sanitizers, the fuzzer for a minute, and `chroot` with both releases
   cuda   build everything with the CUDA engine and run the tests that have label gpu (skipped without a
          GPU); where nvcc 12.4 or newer is missing, a toolkit 13.0 comes from PyPI into build/cuda-toolkit
+  chroot `test` of the tracked files within another release of Debian, so with its FAISS and its compiler. It is
+         made once, by debootstrap from the mirror that apt uses, in FAISS_GMM_CHROOTS (default
+         ~/.cache/faiss_gmm/chroots); remove its folder there and it is made anew. Needs root
 
 What is missing is installed first, with apt on Debian 12 and 13 (through sudo unless you are root).
 
@@ -59,6 +65,10 @@ os_release() {
 }
 
 needed_packages() {
+    if [[ $1 == chroot ]]; then
+        echo debootstrap
+        return
+    fi
     printf '%s\n' g++ cmake ninja-build ccache libfaiss-dev libopenblas-openmp-dev libhwy-dev \
         libfmt-dev libxxhash-dev libcli11-dev nlohmann-json3-dev libgtest-dev
     if [[ $1 == cuda ]]; then
@@ -182,8 +192,87 @@ build() {
         --target "$target" ${progress[@]+"${progress[@]}"}
 }
 
+# The mirror that apt takes Debian itself from.
+debian_mirror() {
+    apt-get indextargets --format '$(LABEL)|$(RELEASE)|$(REPO_URI)' 'Created-By: Packages' |
+        awk -F '|' -v release="$(os_release VERSION_CODENAME)" \
+            '($1 == "Debian" || $2 == release) && !found++ { print $3 }'
+}
+
+# make_chroot RELEASE FOLDER: that release of Debian, its base system alone.
+make_chroot() {
+    local release=$1 folder=$2 mirror
+    mirror=$(debian_mirror)
+    if [[ -z $mirror ]]; then
+        fail "making a chroot of Debian $release" "no mirror of Debian in apt's sources" \
+            "a mirror that has $release" "add one to /etc/apt/sources.list.d"
+    fi
+    say "making $folder"
+    rm -rf --one-file-system "$folder.part"
+    mkdir -p "$folder.part"
+    quietly "build/logs/debootstrap-$release.log" \
+        debootstrap --variant=minbase "$release" "$folder.part" "$mirror"
+    # A mirror may be the copy of a day long past; its signatures are verified nevertheless.
+    echo 'Acquire::Check-Valid-Until "false";' >"$folder.part/etc/apt/apt.conf.d/any-day"
+    mv "$folder.part" "$folder" # it is there as a whole, or not
+}
+
+# within FOLDER COMMAND...: in that chroot, with little of this environment. /proc is mounted in a namespace
+# that ends with the command, however it ends: no other process sees a mount in the folder, so none can remove
+# what lies behind one.
+within() {
+    local folder=$1 kept=() name
+    shift
+    for name in CMAKE_BUILD_PARALLEL_LEVEL http_proxy https_proxy; do
+        if [[ -n ${!name:-} ]]; then
+            kept+=("$name=${!name}")
+        fi
+    done
+    unshare --mount --pid --fork --kill-child --mount-proc="$folder/proc" \
+        chroot "$folder" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
+        ${kept[@]+"${kept[@]}"} "$@"
+}
+
+need_root() {
+    if ((EUID != 0)); then
+        fail "testing in a chroot" "an ordinary user" "root" "sudo contrib/bootstrap.sh $1"
+    fi
+}
+
+# chroot_test RELEASE: `test` of the tracked files, as they are now, in that release of Debian.
+chroot_test() {
+    local release=$1 root=${FAISS_GMM_CHROOTS:-${XDG_CACHE_HOME:-$HOME/.cache}/faiss_gmm/chroots}/$1
+    local sources=$root/root/faiss_gmm
+    if [[ ! -d $root ]]; then
+        make_chroot "$release" "$root"
+    fi
+    say "testing in $root"
+    rm -rf --one-file-system "$sources" # what was compiled before is in the chroot's own ccache
+    mkdir "$sources"
+    git -c safe.directory="$PWD" ls-files -z | # of a checkout whose owner is not root
+        tar --create --null --files-from=- --ignore-failed-read |
+        tar --extract --directory "$sources"
+    within "$root" /root/faiss_gmm/contrib/bootstrap.sh test
+}
+
+test_all() {
+    build all -DFAISS_GMM_WERROR=ON
+    say "testing"
+    ctest --test-dir "$build_dir" -j2 --output-on-failure
+}
+
+# Each in a shell of its own: they set where they build.
+test_fully() {
+    (test_all)
+    (sanitize asan)
+    (sanitize tsan)
+    (fuzz 60)
+    (chroot_test trixie)
+    (chroot_test testing)
+}
+
 main() {
-    local command='' install=yes argument
+    local command='' release='' full=no install=yes argument
     for argument in "$@"; do
         case $argument in
         -h | --help)
@@ -191,26 +280,43 @@ main() {
             exit 0
             ;;
         --no-install) install=no ;;
-        demo | test | cuda)
+        --full) full=yes ;;
+        trixie | testing)
+            release=$argument
+            ;;
+        demo | test | cuda | chroot)
             if [[ -n $command ]]; then
-                fail "reading the command line" "$*" "one of: demo, test, cuda" \
+                fail "reading the command line" "$*" "one of: demo, test, cuda, chroot" \
                     "run contrib/bootstrap.sh once for each"
             fi
             command=$argument
             ;;
         *)
-            fail "reading the command line" "'$argument'" "demo, test, cuda, --no-install, --help" \
+            fail "reading the command line" "'$argument'" \
+                "demo, test [--full], cuda, chroot trixie|testing, --no-install, --help" \
                 "contrib/bootstrap.sh --help"
             ;;
         esac
     done
     if [[ -z $command ]]; then
-        fail "reading the command line" "no command" "demo, test, cuda" "contrib/bootstrap.sh --help"
+        fail "reading the command line" "no command" "demo, test, cuda, chroot" "contrib/bootstrap.sh --help"
+    fi
+    if [[ $command == chroot && -z $release ]]; then
+        fail "reading the command line" "chroot without a release" "trixie, testing" \
+            "contrib/bootstrap.sh chroot trixie"
+    fi
+    if [[ $command == chroot ]]; then
+        need_root "chroot $release"
+    elif [[ $full == yes ]]; then
+        need_root "test --full" # before an hour of the rest
     fi
 
     cd "$(dirname "${BASH_SOURCE[0]}")/.."
     if [[ $install == yes ]]; then
         install_missing "$command"
+        if [[ $full == yes ]]; then
+            install_missing chroot
+        fi
     fi
     case $command in
     demo)
@@ -218,10 +324,13 @@ main() {
         "$build_dir/bench/faiss_gmm_demo"
         ;;
     test)
-        build all -DFAISS_GMM_WERROR=ON
-        say "testing"
-        ctest --test-dir "$build_dir" -j2 --output-on-failure
+        if [[ $full == yes ]]; then
+            test_fully
+        else
+            test_all
+        fi
         ;;
+    chroot) chroot_test "$release" ;;
     cuda)
         build_dir=build/cuda preset=cuda
         find_nvcc

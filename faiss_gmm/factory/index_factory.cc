@@ -382,6 +382,7 @@ void take_options(const FactoryString& string, const Component& component, Index
 } // namespace
 
 faiss::Index* index_factory(int d, const char* description, faiss::MetricType metric) {
+    compat::require_matching_faiss();
     const FactoryString string(description);
     const std::optional<Component> component = find_component(string);
     if (!component) {

@@ -2,11 +2,9 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #pragma once
 
-#include <faiss/MetricType.h>
+#include <faiss/Index.h>
 
-namespace faiss {
-struct Index;
-}
+#include "faiss_gmm/compat/layout.h"
 
 namespace faiss_gmm {
 

@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "faiss_gmm/compat/layout.h"
 #include "faiss_gmm/index/faiss_error.h"
 #include "faiss_gmm/runs/component_ranking.h"
 #include "faiss_gmm/train/finite_rows.h"
@@ -13,7 +14,7 @@
 namespace faiss_gmm {
 
 GMMQuantizer::GMMQuantizer(int64_t dimensions, faiss::MetricType metric)
-        : faiss::IndexFlat(dimensions, metric) {}
+        : faiss::IndexFlat(compat::checked(dimensions), metric) {}
 
 void GMMQuantizer::set_state(std::shared_ptr<const CoarseState> state) {
     state_ = std::move(state);

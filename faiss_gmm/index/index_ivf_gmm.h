@@ -15,6 +15,7 @@
 #include <faiss/clone_index.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/compat/layout.h"
 #include "faiss_gmm/index/codec_parts.h"
 #include "faiss_gmm/index/faiss_error.h"
 #include "faiss_gmm/index/gmm_quantizer.h"
@@ -282,14 +283,14 @@ public:
                       codec...) {}
     template <class... Arguments>
     IndexIVFGMMOf(faiss::Index* quantizer, size_t d, size_t nlist, Arguments... codec)
-            : Codec(quantizer, d, nlist, codec...) {
+            : Codec(compat::checked(quantizer), d, nlist, codec...) {
         attach();
     }
 
     /// Over quantizer, lists and codes of a stock index whose lists are of this library: read from a file by
     /// stock code, or copied. They are this index's from here on, and `stock` is only good to be destroyed. Throws
     /// faiss::FaissException where they do not fit together; `stock` is then as it was.
-    IndexIVFGMMOf(TakeOver, Codec& stock) : Codec(stock) {
+    IndexIVFGMMOf(TakeOver, Codec& stock) : Codec(compat::checked(stock)) {
         own_nothing();
         at_faiss_seam([&] {
             check_codec(stock);
@@ -300,7 +301,7 @@ public:
 
     /// An untrained index with the codec, the parameters and the quantizer of a stock one; in place of a flat
     /// quantizer it owns a GMMQuantizer. `stock` is only good to be destroyed, also where this throws.
-    IndexIVFGMMOf(InPlaceOf, Codec& stock) : Codec(stock) {
+    IndexIVFGMMOf(InPlaceOf, Codec& stock) : Codec(compat::checked(stock)) {
         own_nothing();
         take_parts<Codec>(*this, stock);
         begin_around(stock);
@@ -463,15 +464,19 @@ public:
         if (!compat::removes_from_blocks) {
             refuse_with_blocks("removing vectors");
         }
+        const int64_t before = this->ntotal;
         if (!stores_copies()) {
-            const size_t removed = Codec::remove_ids(sel);
+            const int64_t entries = entries_of(*this);
+            Codec::remove_ids(sel);
+            // Counted here: FAISS 1.9 to 1.13 say 0 for what they removed from blocks.
+            const int64_t removed = entries - entries_of(*this);
+            this->ntotal = before - removed;
             at_faiss_seam([&] { organise(); });
-            return removed;
+            return static_cast<size_t>(removed);
         }
         if (!this->direct_map.no()) {
             refuse_with_copies("removing from an index with a direct map");
         }
-        const int64_t before = this->ntotal;
         const size_t distinct = distinct_members(sel);
         Codec::remove_ids(sel);
         this->ntotal = before - static_cast<int64_t>(distinct);

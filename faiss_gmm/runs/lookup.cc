@@ -222,8 +222,8 @@ BlockKernels kernels_of(int64_t target) {
     hwy::GetChosenTarget().Update(target);
     const int64_t best = target & -target; // the lowest bit is the best target
     return {hwy::TargetName(best),
-            &HWY_DYNAMIC_DISPATCH(score_blocks),
-            &HWY_DYNAMIC_DISPATCH(collect_slots)};
+            HWY_DYNAMIC_DISPATCH(score_blocks),
+            HWY_DYNAMIC_DISPATCH(collect_slots)};
 }
 
 /// The score of one slot, as it is defined.

@@ -3,6 +3,7 @@
 #include "faiss_gmm/runs/mixture_block_lists.h"
 
 #include "faiss_gmm/compat/block_lists.h"
+#include "faiss_gmm/compat/layout.h"
 
 namespace faiss_gmm {
 namespace {
@@ -16,7 +17,7 @@ void copy_entries(const faiss::BlockInvertedLists& from, faiss::BlockInvertedLis
 } // namespace
 
 MixtureBlockLists::MixtureBlockLists(size_t nlist, size_t n_per_block, size_t block_size)
-        : faiss::BlockInvertedLists(nlist, n_per_block, block_size) {}
+        : faiss::BlockInvertedLists(compat::checked(nlist), n_per_block, block_size) {}
 
 MixtureBlockLists::MixtureBlockLists(const faiss::BlockInvertedLists& lists)
         : MixtureBlockLists(lists.nlist, lists.n_per_block, lists.block_size) {

@@ -25,6 +25,7 @@
 #include <fmt/format.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/compat/layout.h"
 #include "faiss_gmm/mixture/clock.h"
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/runs/component_ranking.h"
@@ -81,7 +82,8 @@ struct RunInvertedLists::SplitList {
 };
 
 RunInvertedLists::RunInvertedLists(std::unique_ptr<faiss::InvertedLists> inner)
-        : faiss::InvertedLists(inner->nlist, inner->code_size), inner_(std::move(inner)) {
+        : faiss::InvertedLists(compat::checked(inner->nlist), inner->code_size),
+          inner_(std::move(inner)) {
     directory_.lists.resize(nlist);
 }
 

@@ -29,6 +29,7 @@
 #include <faiss/invlists/InvertedListsIOHook.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/compat/layout.h"
 #include "faiss_gmm/runs/detail/block_lists_io.h"
 #include "faiss_gmm/runs/detail/state_io.h"
 #include "faiss_gmm/runs/run_inverted_lists.h"
@@ -217,6 +218,7 @@ const StockSearchWarning& stock_search_warning() {
 }
 
 void register_lists_io() {
+    compat::require_matching_faiss();
     static std::once_flag once;
     std::call_once(once, [] {
         faiss::InvertedListsIOHook::add_callback(new RunListsIOHook); // FAISS's from here on

@@ -13,7 +13,7 @@ bool EStepEngine::holds(const Chunk&) {
 PassSummary EStepEngine::advance(double reg_covar) {
     SufficientStatistics statistics = finish();
     advanced_ = maximize(statistics, reg_covar);
-    return std::move(statistics);
+    return PassSummary(std::move(statistics));
 }
 
 void EStepEngine::begin_again(Assignment assignment) {

@@ -496,7 +496,7 @@ private:
         if (parameters_.mixing == Mixing::balanced) {
             balance(mixture_, statistics);
         }
-        return std::move(statistics);
+        return PassSummary(std::move(statistics));
     }
 
     /// Takes back the parameters that stayed with the engine.
