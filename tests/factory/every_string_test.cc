@@ -21,6 +21,7 @@
 #include "faiss_gmm/io/export_faiss.h"
 #include "tests/index/index_fixture.h"
 #include "tests/index/stock_twin.h"
+#include "tests/index/support_record.h"
 #include "tests/io/io_fixture.h"
 
 namespace faiss_gmm {
@@ -92,13 +93,6 @@ void hurry(faiss::Index* index) {
             }
         }
     }
-}
-
-/// "given" of our four parts.
-std::string reason_of(const std::string& message) {
-    const std::string begin = ": given ", end = "; allowed: ";
-    const size_t at = message.find(begin) + begin.size();
-    return message.substr(at, message.find(end) - at);
 }
 
 /// A cell of the table: what was said, and by whom; nothing was said where it works.
