@@ -14,14 +14,26 @@
 
 namespace faiss_gmm::compat {
 
+#if __has_include(<faiss/impl/CodePacker.h>)
+/// There is one class of packers for blocks until they clone themselves.
+template <class Packer>
+auto clone_of_packer(const Packer& packer, int) -> decltype(packer.clone()) {
+    return packer.clone();
+}
+template <class Packer> faiss::CodePacker* clone_of_packer(const Packer& packer, long) {
+    return new faiss::CodePackerPQ4(dynamic_cast<const faiss::CodePackerPQ4&>(packer));
+}
+#endif
+
 /// Lists in blocks own what packs codes into them since 1.8.
 inline void copy_packer(
         [[maybe_unused]] const faiss::BlockInvertedLists& from,
         [[maybe_unused]] faiss::BlockInvertedLists& to) {
 #if __has_include(<faiss/impl/CodePacker.h>)
-    if (const auto* packer = dynamic_cast<const faiss::CodePackerPQ4*>(from.packer)) {
+    if (from.packer != nullptr) {
         delete to.packer;
-        to.packer = new faiss::CodePackerPQ4(*packer);
+        to.packer = nullptr;
+        to.packer = clone_of_packer(*from.packer, 0);
     }
 #endif
 }

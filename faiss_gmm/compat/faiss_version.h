@@ -13,7 +13,6 @@
 #include <vector>
 
 #include <faiss/IndexIVF.h>
-#include <faiss/IndexIVFAdditiveQuantizer.h>
 #include <faiss/impl/HNSW.h>
 #include <faiss/invlists/InvertedLists.h>
 
@@ -49,26 +48,6 @@ namespace faiss_gmm::compat {
 constexpr bool searches_given_blocks = FAISS_GMM_FAISS_AT_LEAST(1, 8);
 constexpr bool merges_blocks = FAISS_GMM_FAISS_AT_LEAST(1, 8);
 constexpr bool removes_from_blocks = FAISS_GMM_FAISS_AT_LEAST(1, 9);
-
-/// The codec's own reconstruct_from_offset, which additive quantizers have since 1.9.
-template <class Codec>
-void reconstruct_from_offset(const Codec& index, int64_t list, int64_t offset, float* x) {
-#if !FAISS_GMM_FAISS_AT_LEAST(1, 9)
-    if constexpr (std::is_base_of_v<faiss::IndexIVFAdditiveQuantizer, Codec>) {
-        faiss::InvertedLists::ScopedCodes code(index.invlists, list, offset);
-        index.aq->decode(code.get(), x, 1);
-        if (index.by_residual) {
-            std::vector<float> mean(index.d);
-            index.quantizer->reconstruct(list, mean.data());
-            for (int t = 0; t < index.d; t++) {
-                x[t] += mean[t];
-            }
-        }
-        return;
-    }
-#endif
-    index.Codec::reconstruct_from_offset(list, offset, x);
-}
 
 /// A scanner of the codec that returns ids; parameters of the codec are heeded since 1.11.
 inline std::unique_ptr<faiss::InvertedListScanner> make_scanner(

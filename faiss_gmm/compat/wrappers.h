@@ -15,6 +15,10 @@
 
 #include "faiss_gmm/compat/faiss_version.h"
 
+#if FAISS_GMM_FAISS_AT_LEAST(1, 8)
+#define FAISS_GMM_HAS_REFINE_PARAMETERS 1 // IndexRefineSearchParameters
+#endif
+
 namespace faiss_gmm::compat {
 
 /// Whether IndexIDMap, IndexRefine and the others hand search parameters on.

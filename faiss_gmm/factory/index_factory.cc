@@ -28,7 +28,9 @@ namespace faiss_gmm {
 namespace {
 
 constexpr std::string_view token = "IVFGMM";
-constexpr const char* codecs = "the codecs Flat, SQ, PQ, RQ, LSQ, PRQ, PLSQ, those x4fs, and SH: ";
+constexpr const char* codecs =
+        "the codecs Flat, SQ, PQ, RQ, LSQ, PRQ, PLSQ, those x4fs, and SH, and where FAISS "
+        "has them RaBitQ, RaBitQfs and EDEN: ";
 
 /// The string being read, for messages that mark a place in it.
 class FactoryString {
@@ -303,7 +305,7 @@ const std::map<std::string, Key>& keys() {
                      {{"by_difficulty", VisitBudget::by_difficulty}, {"even", VisitBudget::even}},
                      [](IndexIVFGMM& index) -> VisitBudget& { return index.visit_budget; })},
             {"by_residual",
-             {"true | false, of a codec that has the choice (all but Flat and SH)",
+             {"true | false, of a codec that has the choice (all but Flat, SH, RaBitQ, EDEN)",
               take_by_residual}},
             {"sketch", {"auto | none | a number of codes from 1 to 256", take_sketch}},
             {"probe_expansion",

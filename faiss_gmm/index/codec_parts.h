@@ -18,6 +18,7 @@
 #include <faiss/clone_index.h>
 
 #include "faiss_gmm/compat/block_lists.h"
+#include "faiss_gmm/compat/codecs.h"
 
 namespace faiss_gmm {
 
@@ -53,6 +54,8 @@ template <class Codec> void point_within(Codec& copy) noexcept {
         compat::set_fine_quantizer(copy, *copy.aq, 0);
     } else if constexpr (std::is_base_of_v<faiss::IndexIVFPQFastScan, Codec>) {
         compat::set_fine_quantizer(copy, copy.pq, 0);
+    } else {
+        compat::point_to_own_rabitq(copy);
     }
 }
 

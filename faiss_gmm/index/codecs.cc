@@ -8,8 +8,6 @@
 #include <faiss/IndexIVFFastScan.h>
 #include <faiss/IndexIVFPQR.h>
 
-#include "faiss_gmm/compat/panorama.h"
-
 namespace faiss_gmm {
 namespace {
 
@@ -59,6 +57,12 @@ std::optional<CodecRefusal> refusal_of_codec(const faiss::IndexIVF& index) {
                 "IVFFlatPanorama, whose lists are laid out in levels that runs would cut",
                 "use Flat: sketches leave out most of its distances too"};
     }
+    if (!compat::holds_rabitq_blocks && compat::is_rabitq_in_blocks(index)) {
+        return CodecRefusal{
+                "IVFRaBitQFastScan of this FAISS, which keeps factors of an entry outside of the "
+                "lists, by id",
+                "use RaBitQ, or FAISS 1.14 or newer, where blocks hold them"};
+    }
     return std::nullopt;
 }
 
@@ -72,6 +76,9 @@ bool keeps_plain_lists(const faiss::IndexIVF& index) {
 }
 
 bool* by_residual_of(faiss::IndexIVF& index) {
+    if (compat::is_rabitq_in_blocks(index)) {
+        return nullptr;
+    }
     for (bool* found :
          {by_residual_where<faiss::IndexIVFScalarQuantizer>(index),
           by_residual_where<faiss::IndexIVFPQ>(index),

@@ -2,12 +2,12 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // Which stock codecs lists of a mixture hold, and how:
-//   in runs: Flat, ScalarQuantizer, PQ, and the additive quantizers. Selectors work for all of them, also
-//     where FAISS's scanner takes none (additive quantizers), and all of them reconstruct;
+//   in runs: Flat, ScalarQuantizer, PQ, the additive quantizers, and RaBitQ and EDEN where FAISS has them. Selectors
+//     work for all of them, also where FAISS's scanner takes none (additive quantizers), and all of them reconstruct;
 //   in plain lists: FastScan, whose blocks runs would cut and which the stock class fills and searches, so that
-//     nprobe, selectors and the like are what they are there; and SpectralHash, which does not decode. Lists are those
-//     of the mixture; nothing spills, nothing is sketched;
-//   not at all: IVFPQR, FlatDedup, FlatPanorama.
+//     nprobe, selectors and the like are what they are there; SpectralHash, which does not decode; scalar quantizers of
+//     no bits, whose entries differ in nothing. Lists are those of the mixture; nothing spills, nothing is sketched;
+//   not at all: IVFPQR, FlatDedup, FlatPanorama; RaBitQ's FastScan form of 1.13.
 #pragma once
 
 #include <memory>
@@ -20,6 +20,7 @@
 #include <faiss/IndexIVFPQFastScan.h>
 #include <faiss/IndexIVFSpectralHash.h>
 
+#include "faiss_gmm/compat/codecs.h"
 #include "faiss_gmm/index/index_ivf_gmm.h"
 
 namespace faiss_gmm {
@@ -54,7 +55,7 @@ using StockCodecs = CodecList<
         faiss::IndexIVFLocalSearchQuantizerFastScan,
         faiss::IndexIVFProductResidualQuantizerFastScan,
         faiss::IndexIVFProductLocalSearchQuantizerFastScan,
-        faiss::IndexIVFSpectralHash>;
+        faiss::IndexIVFSpectralHash FAISS_GMM_LATER_CODECS>;
 
 /// Ours in place of an untrained stock index of one of these very classes, whose quantizer and codec it takes: it is
 /// only good to be destroyed then. Null for another class.
@@ -80,5 +81,15 @@ using IndexIVFGMMProductResidualQuantizerFastScan =
 using IndexIVFGMMProductLocalSearchQuantizerFastScan =
         IndexIVFGMMOf<faiss::IndexIVFProductLocalSearchQuantizerFastScan>;
 using IndexIVFGMMSpectralHash = IndexIVFGMMOf<faiss::IndexIVFSpectralHash>;
+
+#if FAISS_GMM_HAS_RABITQ
+using IndexIVFGMMRaBitQ = IndexIVFGMMOf<faiss::IndexIVFRaBitQ>;
+#endif
+#if FAISS_GMM_HOLDS_RABITQ_BLOCKS
+using IndexIVFGMMRaBitQFastScan = IndexIVFGMMOf<faiss::IndexIVFRaBitQFastScan>;
+#endif
+#if FAISS_GMM_HAS_EDEN
+using IndexIVFGMMEDEN = IndexIVFGMMOf<faiss::IndexIVFEDEN>;
+#endif
 
 } // namespace faiss_gmm

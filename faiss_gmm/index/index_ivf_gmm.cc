@@ -140,7 +140,8 @@ void IndexIVFGMM::check_supported() const {
         throw_faiss(
                 {"constructing an IVFGMM index",
                  refusal->why,
-                 "Flat, scalar, product and additive quantizers, FastScan, spectral hashes",
+                 "Flat, scalar, product and additive quantizers, RaBitQ, EDEN, FastScan, spectral "
+                 "hashes",
                  refusal->instead});
     }
 }
@@ -199,9 +200,11 @@ void IndexIVFGMM::check_parameters() const {
                     {"reading the parameters of an IVFGMM index",
                      copies ? "storage=copies for a codec whose lists stay plain"
                             : "sketches for a codec whose lists stay plain",
-                     "storage=shared and sketch=auto or none for FastScan and spectral hashes",
+                     "storage=shared and sketch=auto or none for FastScan, spectral hashes and "
+                     "codes of "
+                     "no bits",
                      "leave both as they are, or take the codec that FastScan packs: PQ, RQ, LSQ, "
-                     "PRQ, PLSQ"});
+                     "PRQ, PLSQ, RaBitQ"});
         }
     });
 }
@@ -439,7 +442,8 @@ void IndexIVFGMM::refuse_with_blocks(const char* what) const {
                 {what,
                  "an index of a FastScan codec, whose codes stand in blocks",
                  "a codec with a code a vector: this FAISS cannot do it with blocks",
-                 "take the codec that FastScan packs (PQ, RQ, LSQ, PRQ, PLSQ), or build the index "
+                 "take the codec that FastScan packs (PQ, RQ, LSQ, PRQ, PLSQ, RaBitQ), or build "
+                 "the index "
                  "anew"});
     }
 }

@@ -14,6 +14,7 @@
 #include <faiss/IndexScalarQuantizer.h>
 #include <faiss/clone_index.h>
 
+#include "faiss_gmm/compat/codecs.h"
 #include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/compat/layout.h"
 #include "faiss_gmm/index/codec_parts.h"
@@ -358,8 +359,9 @@ public:
             search_by_runs(n, x, {k, distances, labels}, params);
         } else {
             const faiss::SearchParametersIVF stock = stock_parameters(params);
-            // Without parameters where none were given: FastScan takes none before 1.8.
-            Codec::search(n, x, k, distances, labels, params != nullptr ? &stock : nullptr);
+            // Those of a codec as they are. None where none were given: FastScan takes none before 1.8.
+            const bool as_they_are = params == nullptr || is_for_lists(params);
+            Codec::search(n, x, k, distances, labels, as_they_are ? params : &stock);
             count_coarse(n);
         }
     }
@@ -451,7 +453,8 @@ public:
             search_and_reconstruct_by_runs(n, x, k, distances, labels, recons, params);
         } else {
             const faiss::SearchParametersIVF stock = stock_parameters(params);
-            Codec::search_and_reconstruct(n, x, k, distances, labels, recons, &stock);
+            Codec::search_and_reconstruct(
+                    n, x, k, distances, labels, recons, is_for_lists(params) ? params : &stock);
             count_coarse(n);
         }
     }
@@ -596,7 +599,8 @@ private:
             const auto entries = static_cast<size_t>(stock.bbs);
             require_codec(
                     lists != nullptr && lists->n_per_block == entries &&
-                            lists->block_size == entries * (stock.M2 / 2),
+                            lists->block_size ==
+                                    entries * (stock.M2 / 2 + compat::bytes_of_factors(stock)),
                     "blocks of another form",
                     "lists in the blocks that the codec reads");
         }
@@ -636,16 +640,16 @@ private:
         }
     }
 
-    /// What stock search code understands of parameters that may be ours or plain.
+    static bool is_for_lists(const faiss::SearchParameters* params) {
+        return dynamic_cast<const faiss::SearchParametersIVF*>(params) != nullptr;
+    }
+    /// What stock search code understands of parameters that know nothing of lists.
     faiss::SearchParametersIVF stock_parameters(const faiss::SearchParameters* params) const {
         faiss::SearchParametersIVF stock;
         stock.nprobe = this->nprobe;
         stock.max_codes = this->max_codes;
         if (params != nullptr) {
             stock.sel = params->sel;
-            if (const auto* given = dynamic_cast<const faiss::SearchParametersIVF*>(params)) {
-                stock = *given;
-            }
         }
         return stock;
     }

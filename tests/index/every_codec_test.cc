@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
+#include "faiss_gmm/factory/index_factory.h"
 #include "faiss_gmm/index/codecs.h"
 #include "faiss_gmm/index/tune.h"
 #include "faiss_gmm/io/clone.h"
@@ -62,6 +63,21 @@ std::function<Made()> without_table(faiss::MetricType metric) {
         index->use_precomputed_table = -1;
         return index;
     };
+}
+/// Of codecs whose class not every FAISS has.
+std::function<Made()> of_string(const std::string& codec, faiss::MetricType metric) {
+    return [=] {
+        const std::string text = "IVFGMM" + std::to_string(nlist) + "," + codec;
+        std::unique_ptr<faiss::Index> index(faiss_gmm::index_factory(d, text.c_str(), metric));
+        return Made(dynamic_cast<faiss::IndexIVF*>(index.release()));
+    };
+}
+/// Both metrics of one, where FAISS has it.
+void add_strings(bool there, const std::string& codec, std::vector<CodecSetup>& all) {
+    if (there) {
+        all.push_back({codec, of_string(codec, l2)});
+        all.push_back({codec + "_ip", of_string(codec, ip)});
+    }
 }
 std::function<Made()> hurried(const std::function<Made()>& make) {
     return [=] {
@@ -279,7 +295,7 @@ TEST_P(CodecsInRuns, ReconstructNearerThanTheMeanOfTheList) {
     }
 }
 
-const std::vector<CodecSetup>& codecs_in_runs() {
+std::vector<CodecSetup> codecs_in_runs() {
     using SQ = IndexIVFGMMScalarQuantizer;
     using PQ = IndexIVFGMMPQ;
     using RQ = IndexIVFGMMResidualQuantizer;
@@ -287,7 +303,7 @@ const std::vector<CodecSetup>& codecs_in_runs() {
     using PRQ = IndexIVFGMMProductResidualQuantizer;
     using PLSQ = IndexIVFGMMProductLocalSearchQuantizer;
     const std::vector<size_t> two_sizes = {6, 4};
-    static const std::vector<CodecSetup> all = {
+    std::vector<CodecSetup> all = {
             {"Flat", index_of<IndexIVFGMMFlat>(l2)},
             {"SQ8", index_of<SQ>(Scalar::QT_8bit, l2)},
             {"SQ8_ip", index_of<SQ>(Scalar::QT_8bit, ip)},
@@ -332,6 +348,19 @@ const std::vector<CodecSetup>& codecs_in_runs() {
             {"PLSQ", hurried(index_of<PLSQ>(2, 2, 4, l2))},
             {"PLSQ_norm_float_whole", hurried(whole<PLSQ>(2, 2, 4, l2, Additive::ST_norm_float))},
     };
+    add_strings(compat::has_bf16, "SQbf16", all);
+    if (compat::has_bf16) { // what a mean leaves of bytes fits
+        all.push_back({"SQ8_direct_signed", of_string("SQ8_direct_signed", l2), true});
+    }
+    add_strings(compat::has_turbo_quant, "SQtqmse2", all);
+    add_strings(compat::has_turbo_quant, "SQtqmse8", all);
+    add_strings(compat::has_turbo_quant, "SQtq2", all);
+    add_strings(compat::has_turbo_quant, "SQtq5", all);
+    add_strings(compat::has_rabitq, "RaBitQ", all);
+    add_strings(compat::has_rabitq_bits, "RaBitQ4", all);
+    add_strings(compat::has_eden, "EDEN", all);
+    add_strings(compat::has_eden, "EDEN4", all);
+    add_strings(compat::has_eden, "EDEN4BIASED", all);
     return all;
 }
 
@@ -486,34 +515,89 @@ TEST_P(CodecsInPlainLists, BlocksAreRefusedWhereStockCodeWouldEndTheProcess) {
     EXPECT_EQ(index_->ntotal, static_cast<int64_t>(rows));
 }
 
+std::vector<CodecSetup> codecs_in_plain_lists() {
+    std::vector<CodecSetup> all = {
+            {"PQfs", index_of<IndexIVFGMMPQFastScan>(6, 4, l2)},
+            {"PQfs_ip", index_of<IndexIVFGMMPQFastScan>(6, 4, ip)},
+            {"PQfs_residual",
+             [] {
+                 auto index = std::make_unique<IndexIVFGMMPQFastScan>(d, nlist, 6, 4, l2, 64);
+                 index->by_residual = true;
+                 return index;
+             }},
+            {"RQfs", index_of<IndexIVFGMMResidualQuantizerFastScan>(4, 4, l2)},
+            {"LSQfs_ip",
+             hurried(index_of<IndexIVFGMMLocalSearchQuantizerFastScan>(
+                     4, 4, ip, Additive::ST_LUT_nonorm))},
+            {"PRQfs", index_of<IndexIVFGMMProductResidualQuantizerFastScan>(2, 2, 4, l2)},
+            {"PLSQfs",
+             hurried(index_of<IndexIVFGMMProductLocalSearchQuantizerFastScan>(2, 2, 4, l2))},
+            {"SpectralHash", index_of<IndexIVFGMMSpectralHash>(32, 0.5f)},
+    };
+    add_strings(compat::has_turbo_quant, "SQ0", all);
+    add_strings(compat::holds_rabitq_blocks, "RaBitQfs", all);
+    add_strings(compat::holds_rabitq_blocks, "RaBitQfs4_64", all);
+    return all;
+}
+
 INSTANTIATE_TEST_SUITE_P(
-        All,
-        CodecsInPlainLists,
-        testing::Values(
-                CodecSetup{"PQfs", index_of<IndexIVFGMMPQFastScan>(6, 4, l2)},
-                CodecSetup{"PQfs_ip", index_of<IndexIVFGMMPQFastScan>(6, 4, ip)},
-                CodecSetup{
-                        "PQfs_residual",
-                        [] {
-                            auto index =
-                                    std::make_unique<IndexIVFGMMPQFastScan>(d, nlist, 6, 4, l2, 64);
-                            index->by_residual = true;
-                            return index;
-                        }},
-                CodecSetup{"RQfs", index_of<IndexIVFGMMResidualQuantizerFastScan>(4, 4, l2)},
-                CodecSetup{
-                        "LSQfs_ip",
-                        hurried(index_of<IndexIVFGMMLocalSearchQuantizerFastScan>(
-                                4, 4, ip, Additive::ST_LUT_nonorm))},
-                CodecSetup{
-                        "PRQfs",
-                        index_of<IndexIVFGMMProductResidualQuantizerFastScan>(2, 2, 4, l2)},
-                CodecSetup{
-                        "PLSQfs",
-                        hurried(index_of<IndexIVFGMMProductLocalSearchQuantizerFastScan>(
-                                2, 2, 4, l2))},
-                CodecSetup{"SpectralHash", index_of<IndexIVFGMMSpectralHash>(32, 0.5f)}),
-        codec_name);
+        All, CodecsInPlainLists, testing::ValuesIn(codecs_in_plain_lists()), codec_name);
+
+/// Stock decodes the signs of such codes alone; what runs are chosen by should be all that distances read.
+TEST(RaBitQ, DecodesAllBits) {
+    if (!compat::holds_rabitq_blocks) {
+        GTEST_SKIP() << "this FAISS has no RaBitQ of several bits in the form that is read";
+    }
+    for (const auto metric : {l2, ip}) {
+        const std::vector<float> base = float_rows(rows, d, test_seed());
+        const Made index = of_string("RaBitQ6", metric)();
+        index->train(rows, base.data());
+        index->add(rows, base.data());
+        const Made twin = stock_twin(*index);
+        std::vector<float> ours(d), stock(d);
+        double left_by_ours = 0, left_by_stock = 0;
+        for (size_t l = 0; l < nlist; l++) {
+            const faiss::InvertedLists::ScopedIds ids(index->invlists, l);
+            for (size_t i = 0; i < index->invlists->list_size(l); i++) {
+                const auto list = static_cast<int64_t>(l), offset = static_cast<int64_t>(i);
+                index->reconstruct_from_offset(list, offset, ours.data());
+                twin->reconstruct_from_offset(list, offset, stock.data());
+                for (size_t t = 0; t < d; t++) {
+                    left_by_ours += std::pow(base[ids.ids[i] * d + t] - ours[t], 2);
+                    left_by_stock += std::pow(base[ids.ids[i] * d + t] - stock[t], 2);
+                }
+            }
+        }
+        EXPECT_LT(left_by_ours, 0.02 * left_by_stock) << "of 6 bits a dimension";
+    }
+}
+
+#if FAISS_GMM_HOLDS_RABITQ_BLOCKS
+/// Without a query of few bits distances are others, whatever the route to the codec.
+TEST(RaBitQ, HeedsItsOwnSearchParameters) {
+    const std::vector<float> base = float_rows(rows, d, test_seed());
+    const std::vector<float> queries_x = float_rows(queries, d, 4);
+    for (const std::string codec : {"RaBitQ", "RaBitQfs"}) {
+        for (const size_t nprobe : {size_t{3}, nlist}) {
+            SCOPED_TRACE(codec + " " + std::to_string(nprobe));
+            const Made index = of_string(codec, l2)();
+            index->train(rows, base.data());
+            index->add(rows, base.data());
+            faiss::IVFRaBitQSearchParameters params;
+            params.nprobe = nprobe;
+            params.qb = 1;
+            const Results coarse = search(*index, queries_x, k, &params);
+            params.qb = 8;
+            const Results fine = search(*index, queries_x, k, &params);
+            EXPECT_NE(coarse.distances, fine.distances);
+            const Made twin = stock_twin(*index);
+            if (nprobe == nlist) {
+                expect_equal_up_to_ties(fine, search(*twin, queries_x, k, &params));
+            }
+        }
+    }
+}
+#endif
 
 /// With a leak checker: the quantizer made for it is gone.
 TEST(RefusedCodecs, ByTheStockConstructor) {
@@ -526,6 +610,11 @@ TEST(RefusedCodecs, SayWhyAtConstruction) {
             refusal([] { IndexIVFGMMOf<faiss::IndexIVFPQR>(d, nlist, 4, 4, 4, 4); }), "IVFPQR");
     expect_four_parts(
             refusal([] { IndexIVFGMMOf<faiss::IndexIVFFlatDedup>(d, nlist, l2); }), "IVFFlatDedup");
+#if FAISS_GMM_HAS_PANORAMA
+    expect_four_parts(
+            refusal([] { IndexIVFGMMOf<faiss::IndexIVFFlatPanorama>(d, nlist, 2, l2); }),
+            "IVFFlatPanorama");
+#endif
 }
 
 } // namespace

@@ -11,6 +11,7 @@
 #include "faiss_gmm/index/parameter_space.h"
 #include "faiss_gmm/index/wrappers.h"
 #include "index_fixture.h"
+#include "support_record.h"
 
 namespace faiss_gmm {
 namespace {
@@ -66,6 +67,7 @@ TEST(OurParameterSpace, SetsThroughWrappers) {
     ParameterSpace().set_index_parameter(&shards, "k_factor", 9);
     EXPECT_EQ(first.k_factor, 9);
     EXPECT_EQ(second.k_factor, 9);
+    record_piece("ParameterSpace.set_index_parameters", lists_asked_for(first), "works");
 }
 
 TEST(OurParameterSpace, RefusesWhatNobodyKnows) {
@@ -113,6 +115,7 @@ TEST(OurParameterSpace, IsExploredByAutoTune) {
         EXPECT_GT(index->probe_expansion, 0);
     }
     EXPECT_GT(best, 0.95);
+    record_piece("ParameterSpace.explore", lists_asked_for(*index), "works");
 }
 
 } // namespace

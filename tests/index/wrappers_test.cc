@@ -2,7 +2,8 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // Inside every wrapper of FAISS, and through ivflib: at nprobe = nlist brute force's results, below it sound ones,
-// no id twice; selectors and statistics wherever the route takes them. What FAISS refuses is tested as refused.
+// no id twice; selectors and statistics wherever the route takes them. What FAISS refuses is tested as refused. What
+// was seen of each piece is recorded (support_record.h).
 #include <numeric>
 
 #include <faiss/IVFlib.h>
@@ -17,11 +18,13 @@
 
 #include "faiss_gmm/compat/wrappers.h"
 #include "index_fixture.h"
+#include "support_record.h"
 
 namespace faiss_gmm {
 namespace {
 
 constexpr size_t rows = 1500, queries = 15, k = 10;
+const std::string no_parameters = "search params not supported for this index";
 
 class Wrappers : public testing::TestWithParam<IndexSetup> {
 protected:
@@ -48,7 +51,11 @@ protected:
             for (IndexIVFGMM* ours : inside) {
                 ours->ivf().nprobe = nprobe;
             }
+            indexIVFGMM_stats.reset();
             const Results got = search(wrapper, queries_, k, params);
+            if (nprobe != GetParam().nlist) {
+                way_ = way_of_search(*inside[0]);
+            }
             if (nprobe == GetParam().nlist) {
                 expect_exact(oracle_, queries_, got, 0, params == nullptr ? nullptr : params->sel);
             } else {
@@ -110,6 +117,21 @@ protected:
             body(faiss::IDSelectorNot(&the_others), n);
         }
     }
+    /// How the last search with few lists of expect_right() came to its results.
+    void record_way(const std::string& piece) const {
+        record_piece(piece, lists_asked_for(*index_), way_);
+    }
+    void record(const std::string& piece, const std::string& seen = "works") const {
+        record_piece(piece, lists_asked_for(*index_), seen);
+    }
+    void record_refusal_by_faiss(
+            const std::string& piece,
+            const std::string& words,
+            const std::function<void()>& call) const {
+        const std::string message = refusal(call);
+        EXPECT_NE(message.find(words), std::string::npos) << piece << ": " << message;
+        record(piece, "FAISS refuses: " + words);
+    }
     std::vector<std::unique_ptr<CountingIndex>> untrained(size_t n) const {
         std::vector<std::unique_ptr<CountingIndex>> indices(n);
         for (auto& index : indices) {
@@ -131,6 +153,7 @@ protected:
     Oracle oracle_{d_, GetParam().metric};
     std::vector<float> base_, queries_;
     std::unique_ptr<CountingIndex> index_;
+    mutable std::string way_ = "never searched with few lists";
 };
 
 template <class Map> void fill_map(Map& map, const std::vector<float>& x, const int64_t* ids) {
@@ -147,17 +170,22 @@ TEST_P(Wrappers, IDMap) {
     oracle_.add(rows, base_.data(), ids.data());
     EXPECT_EQ(map.ntotal, static_cast<int64_t>(rows));
     expect_right(map, {index_.get()});
+    record_way("IndexIDMap");
     expect_right_range([&](float radius, faiss::RangeSearchResult* result) {
         map.range_search(queries, queries_.data(), radius, result);
     });
+    record("IndexIDMap.range_search");
     for_each_selector([&](const faiss::IDSelector& selector, size_t) {
         faiss::SearchParametersIVF params;
         params.nprobe = GetParam().nlist;
         params.sel = const_cast<faiss::IDSelector*>(&selector);
         if (compat::wrappers_take_parameters) {
             expect_exact(oracle_, queries_, search(map, queries_, k, &params), 0, &selector);
+            record("IndexIDMap.search_parameters");
         } else {
-            EXPECT_NE(refusal([&] { search(map, queries_, k, &params); }), "");
+            record_refusal_by_faiss("IndexIDMap.search_parameters", no_parameters, [&] {
+                search(map, queries_, k, &params);
+            });
         }
     });
     map.reset();
@@ -169,16 +197,20 @@ TEST_P(Wrappers, IDMap2Reconstructs) {
     const std::vector<int64_t> ids = odd_ids();
     index_->set_direct_map_type(faiss::DirectMap::Array);
     if (copies_) {
-        expect_four_parts(refusal([&] { fill_map(map, base_, ids.data()); }), "storage=copies");
+        const std::string message = refusal([&] { fill_map(map, base_, ids.data()); });
+        expect_four_parts(message, "storage=copies");
+        record("IndexIDMap2.reconstruct", "we refuse: " + reason_of(message));
         index_->set_direct_map_type(faiss::DirectMap::NoMap);
         fill_map(map, base_, ids.data());
         oracle_.add(rows, base_.data(), ids.data());
         expect_right(map, {index_.get()});
+        record_way("IndexIDMap2");
         return;
     }
     fill_map(map, base_, ids.data());
     oracle_.add(rows, base_.data(), ids.data());
     expect_right(map, {index_.get()});
+    record_way("IndexIDMap2");
     index_->compact();
     std::vector<float> row(d_);
     for (const auto& [id, truth] : oracle_.rows) {
@@ -186,6 +218,7 @@ TEST_P(Wrappers, IDMap2Reconstructs) {
         ASSERT_EQ(row, truth);
     }
     EXPECT_NE(refusal([&] { map.reconstruct(5, row.data()); }), "");
+    record("IndexIDMap2.reconstruct");
 }
 
 TEST_P(Wrappers, PreTransform) {
@@ -200,6 +233,7 @@ TEST_P(Wrappers, PreTransform) {
     wrapper.train(rows, base_.data());
     fill(wrapper);
     expect_right(wrapper, {ours});
+    record_way("IndexPreTransform");
     ours->nprobe = GetParam().nlist;
     expect_right_range([&](float radius, faiss::RangeSearchResult* result) {
         wrapper.range_search(queries, queries_.data(), radius, result);
@@ -216,11 +250,14 @@ TEST_P(Wrappers, PreTransform) {
                 },
                 &selector);
     });
+    record("IndexPreTransform.range_search");
+    record("IndexPreTransform.search_parameters");
     const int64_t removed =
             static_cast<int64_t>(wrapper.remove_ids(faiss::IDSelectorRange(0, rows / 2)));
     EXPECT_EQ(removed, static_cast<int64_t>(rows / 2));
     oracle_.rows.erase(oracle_.rows.begin(), oracle_.rows.lower_bound(rows / 2));
     expect_right(wrapper, {ours});
+    record("IndexPreTransform.remove_ids");
     EXPECT_EQ(faiss::ivflib::extract_index_ivf(&wrapper), ours);
     Results found(1, 1);
     std::vector<float> row(d_);
@@ -228,6 +265,7 @@ TEST_P(Wrappers, PreTransform) {
     wrapper.search_and_reconstruct(
             1, queries_.data(), 1, found.distances.data(), found.labels.data(), row.data());
     EXPECT_EQ(row, oracle_.rows.at(found.labels[0])) << "transformed back";
+    record("IndexPreTransform.search_and_reconstruct");
 }
 
 TEST_P(Wrappers, RefineAndRefineFlat) {
@@ -236,20 +274,34 @@ TEST_P(Wrappers, RefineAndRefineFlat) {
     faiss::IndexRefine refine(index_.get(), &exact);
     const auto second = GetParam().trained(base_);
     faiss::IndexRefineFlat refine_flat(second.get());
-    for (auto& [wrapper, ours] :
-         {std::pair<faiss::IndexRefine*, CountingIndex*>{&refine, index_.get()},
-          {&refine_flat, second.get()}}) {
-        fill(*wrapper);
-        wrapper->k_factor = 4;
-        expect_right(*wrapper, {ours});
+    const auto try_one = [&](const std::string& name,
+                             faiss::IndexRefine& wrapper,
+                             CountingIndex& ours) {
+        fill(wrapper);
+        wrapper.k_factor = 4;
+        expect_right(wrapper, {&ours});
+        record_way(name);
         faiss::SearchParametersIVF params;
         params.nprobe = GetParam().nlist;
-        EXPECT_NE(refusal([&, w = wrapper] { search(*w, queries_, k, &params); }), "")
-                << "wants its own, or none";
-    }
+        record_refusal_by_faiss(
+                name + ".with_SearchParametersIVF",
+                compat::wrappers_take_parameters ? "params have incorrect type" : no_parameters,
+                [&] { search(wrapper, queries_, k, &params); });
+#ifdef FAISS_GMM_HAS_REFINE_PARAMETERS
+        faiss::IndexRefineSearchParameters outer;
+        outer.k_factor = 4;
+        outer.base_index_params = &params;
+        ours.nprobe = 1; // the call's counts
+        expect_exact(oracle_, queries_, search(wrapper, queries_, k, &outer));
+        record(name + ".with_IndexRefineSearchParameters");
+#endif
+    };
+    try_one("IndexRefine", refine, *index_);
+    try_one("IndexRefineFlat", refine_flat, *second);
     std::vector<float> row(d_);
     refine.reconstruct(17, row.data());
     EXPECT_EQ(row, oracle_.rows.at(17));
+    record("IndexRefine.reconstruct");
 }
 
 TEST_P(Wrappers, Shards) {
@@ -276,6 +328,9 @@ TEST_P(Wrappers, Shards) {
             }
             EXPECT_EQ(shards.ntotal, static_cast<int64_t>(rows));
             expect_right(shards, inside);
+            record_way(
+                    std::string("IndexShards") + (threaded ? ".threaded" : "") +
+                    (successive ? ".successive_ids" : ""));
             for (const auto& part : parts) {
                 part->check();
                 EXPECT_GT(part->ntotal, static_cast<int64_t>(rows / 4));
@@ -300,6 +355,7 @@ TEST_P(Wrappers, Replicas) {
         replicas.add_replica(second.get());
         fill(replicas);
         expect_right(replicas, {first.get(), second.get()});
+        record_way(threaded ? "IndexReplicas.threaded" : "IndexReplicas");
         EXPECT_GT(first->log->total(), 0u);
         EXPECT_GT(second->log->total(), 0u) << "queries are shared out";
     }
@@ -322,6 +378,7 @@ TEST_P(Wrappers, ShardsIVF) {
             part->check();
         }
         expect_right(shards, inside);
+        record_way(threaded ? "IndexShardsIVF.threaded" : "IndexShardsIVF");
     }
 }
 #endif
@@ -331,10 +388,8 @@ TEST_P(Wrappers, IndependentQuantizer) {
     faiss::IndexIVFIndependentQuantizer wrapper(index_->quantizer, index_.get());
     fill(wrapper);
     index_->check();
-    index_->nprobe = GetParam().nlist;
-    expect_exact(oracle_, queries_, search(wrapper, queries_, k));
-    index_->nprobe = 2;
-    expect_sound(oracle_, queries_, search(wrapper, queries_, k));
+    expect_right(wrapper, {index_.get()});
+    record_way("IndexIVFIndependentQuantizer");
 }
 #endif
 
@@ -347,11 +402,13 @@ TEST_P(Wrappers, IvflibSearches) {
     index_->quantizer->assign(queries, queries_.data(), homes.data());
     faiss::ivflib::search_centroid(&wrapper, queries_.data(), queries, centroids.data());
     EXPECT_EQ(centroids, homes);
+    record("ivflib::search_centroid");
 
     for (const size_t nprobe : {size_t{3}, GetParam().nlist}) {
         index_->nprobe = nprobe;
         Results got(queries, k);
         std::vector<int64_t> lists(queries * k);
+        indexIVFGMM_stats.reset();
         faiss::ivflib::search_and_return_centroids(
                 &wrapper,
                 queries,
@@ -361,6 +418,9 @@ TEST_P(Wrappers, IvflibSearches) {
                 got.labels.data(),
                 centroids.data(),
                 lists.data());
+        if (nprobe != GetParam().nlist) {
+            record("ivflib::search_and_return_centroids", way_of_search(*index_));
+        }
         expect_sound(oracle_, queries_, got);
         for (size_t i = 0; i < got.labels.size(); i++) {
             if (got.labels[i] < 0) {
@@ -377,6 +437,7 @@ TEST_P(Wrappers, IvflibSearches) {
         params.sel = const_cast<faiss::IDSelector*>(&selector);
         Results got(queries, k);
         size_t distances = 0;
+        indexIVFGMM_stats.reset();
         faiss::ivflib::search_with_parameters(
                 &wrapper,
                 queries,
@@ -386,6 +447,7 @@ TEST_P(Wrappers, IvflibSearches) {
                 got.labels.data(),
                 &params,
                 &distances);
+        record("ivflib::search_with_parameters", way_of_search(*index_));
         expect_exact(oracle_, queries_, got, 0, &selector);
         EXPECT_EQ(distances, queries * index_->invlists->compute_ntotal());
         // In plain lists copies come as often as they stand there.
@@ -396,6 +458,10 @@ TEST_P(Wrappers, IvflibSearches) {
                                 &wrapper, queries, queries_.data(), radius, result, &params);
                     },
                     &selector);
+            record("ivflib::range_search_with_parameters");
+        } else {
+            record("ivflib::range_search_with_parameters",
+                   "FAISS scans plain lists past us: an id comes as often as it is stored");
         }
     });
 }
@@ -413,6 +479,8 @@ TEST_P(Wrappers, IvflibExtractsAndMerges) {
     EXPECT_EQ(first.ntotal, static_cast<int64_t>(rows) + 300);
     index_->check();
     expect_right(first, {index_.get()});
+    record("ivflib::extract_index_ivf");
+    record("ivflib::merge_into");
 
     const std::unique_ptr<faiss::ArrayInvertedLists> some(
             faiss::ivflib::get_invlist_range(&first, 3, 7));
@@ -420,17 +488,15 @@ TEST_P(Wrappers, IvflibExtractsAndMerges) {
         ASSERT_EQ(some->list_size(l), index_->invlists->list_size(l + 3));
         EXPECT_EQ(some->get_single_id(l, 0), index_->invlists->get_single_id(l + 3, 0));
     }
+    record("ivflib::get_invlist_range");
     // Both write into the vectors of ArrayInvertedLists, past any other class: FAISS refuses.
-    EXPECT_NE(
-            refusal([&] {
-                faiss::ivflib::set_invlist_range(&first, 3, 7, some.get());
-            }).find("only ArrayInvertedLists supported"),
-            std::string::npos);
-    EXPECT_NE(
-            refusal([&] {
+    record_refusal_by_faiss("ivflib::set_invlist_range", "only ArrayInvertedLists supported", [&] {
+        faiss::ivflib::set_invlist_range(&first, 3, 7, some.get());
+    });
+    record_refusal_by_faiss(
+            "ivflib::SlidingIndexWindow", "only supports indexes with ArrayInvertedLists", [&] {
                 faiss::ivflib::SlidingIndexWindow window(&first);
-            }).find("only supports indexes with ArrayInvertedLists"),
-            std::string::npos);
+            });
     expect_right(first, {index_.get()});
 }
 
@@ -474,8 +540,13 @@ TEST_P(Wrappers, SelectorsAtEveryLevelOfTheIndex) {
             EXPECT_EQ(stats.ndis, queries * selected);
         }
         params.nprobe = 3;
+        indexIVFGMM_stats.reset();
         expect_sound(oracle_, queries_, search(*index_, queries_, k, &params), 0, &selector);
+        record("IDSelector.in_search", way_of_search(*index_));
     });
+    record("IDSelector.in_range_search");
+    record("IDSelector.in_search_preassigned");
+    record("IDSelector.in_range_search_preassigned");
 }
 
 TEST_P(Wrappers, ParallelModesFindTheSame) {
@@ -499,7 +570,11 @@ TEST_P(Wrappers, ParallelModesFindTheSame) {
         for (const int mode : {0, 1, 2, 3}) {
             SCOPED_TRACE(testing::Message() << "mode " << mode << ", nprobe " << nprobe);
             index_->parallel_mode = mode;
+            indexIVFGMM_stats.reset();
             expect_equal_up_to_ties(search(*index_, queries_, k), expected);
+            if (nprobe != GetParam().nlist) {
+                record("parallel_mode." + std::to_string(mode), way_of_search(*index_));
+            }
             EXPECT_EQ(ranges(), expected_ranges);
         }
     }
@@ -544,6 +619,7 @@ TEST_P(Wrappers, StatisticsCountWhatWasDone) {
                     &params);
         });
     }
+    record("indexIVF_stats");
 }
 
 std::vector<IndexSetup> wrapped_setups() {
