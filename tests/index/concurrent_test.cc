@@ -26,7 +26,7 @@
 namespace faiss_gmm {
 namespace {
 
-constexpr size_t rows = 1500, queries = 12, d = 24, nlist = 16, k = 7, callers = 4;
+constexpr size_t rows = 1500, queries = 12, d = 24, k = 7, callers = 4;
 constexpr auto l2 = faiss::METRIC_L2, ip = faiss::METRIC_INNER_PRODUCT;
 
 /// What a call came to: results, or FAISS's or our refusal.
