@@ -64,8 +64,11 @@ inline void hurry_quantizer(faiss::AdditiveQuantizer& quantizer) {
 }
 /// The same for the codec of an index.
 inline void hurry_codec(faiss::IndexIVF& index) {
-    static faiss::PolysemousTraining short_training;
-    short_training.n_iter = 5000;
+    static faiss::PolysemousTraining short_training = [] {
+        faiss::PolysemousTraining training;
+        training.n_iter = 5000;
+        return training;
+    }();
     if (auto* pq = dynamic_cast<faiss::IndexIVFPQ*>(&index)) {
         pq->polysemous_training = &short_training;
     } else if (auto* blocks = dynamic_cast<faiss::IndexIVFAdditiveQuantizerFastScan*>(&index)) {

@@ -142,7 +142,8 @@ TYPED_TEST(AnyService, IsTheSameAfterSaveAndLoad) {
     service.save(folder.file("index"));
     auto loaded = trained<TypeParam>();
     loaded.load(folder.file("index"));
-    EXPECT_EQ(typeid(loaded.index()), typeid(service.index()));
+    const faiss::Index &saved_index = service.index(), &loaded_index = loaded.index();
+    EXPECT_EQ(typeid(loaded_index), typeid(saved_index));
     EXPECT_EQ(loaded.size(), data().n);
     for (const size_t nprobe : {1, 8}) {
         const auto before = service.search(data().query, k, nprobe);
@@ -184,7 +185,8 @@ TEST_F(StockSearch, OfOurFileIsThatOfAPlainIVFAndSaysSo) {
     ours.save(folder.file("index"));
     auto plain = trained<OverFaiss>();
     plain.load(folder.file("index"));
-    EXPECT_EQ(typeid(plain.index()), typeid(faiss::IndexIVFFlat));
+    const faiss::Index& read = plain.index();
+    EXPECT_EQ(typeid(read), typeid(faiss::IndexIVFFlat));
     auto again = trained<OverFaissGmm>();
     again.load(folder.file("index"));
     for (const auto& [nprobe, least_gain] :
