@@ -8,12 +8,14 @@ readonly toolkit_dir=build/cuda-toolkit
 
 usage() {
     cat <<'TEXT'
-usage: contrib/bootstrap.sh demo|test|cuda [--no-install]
+usage: contrib/bootstrap.sh demo|test|cuda|fuzz [SECONDS] [--no-install]
 
   demo   build and run the demo: IVF against IVFGMM on the embedded data set, a table and demo.svg
   test   build everything with -Wall -Wextra -Werror and run all tests; ends with ctest's summary
   cuda   build everything with the CUDA engine and run the tests that have label gpu (skipped without a
          GPU); where nvcc 12.4 or newer is missing, a toolkit 13.0 comes from PyPI into build/cuda-toolkit
+  fuzz   fuzz the parser of index files for SECONDS (default: 60) under sanitizers; fails on a finding,
+         which lies in build/fuzz/tests/fuzz/findings then. The corpus grows from run to run
 
 What is missing is installed first, with apt on Debian 12 and 13 (through sudo unless you are root).
 
@@ -63,6 +65,9 @@ needed_packages() {
         libfmt-dev libxxhash-dev libcli11-dev nlohmann-json3-dev libgtest-dev
     if [[ $1 == cuda ]]; then
         printf '%s\n' python3-pip
+    fi
+    if [[ $1 == fuzz ]]; then
+        printf '%s\n' clang libclang-rt-dev libomp-dev
     fi
     # The layout of the sources is defined by clang-format 14, which Debian 13 no longer has, and the
     # cross-compiled test was tried with Debian 12's tools: elsewhere both report themselves as skipped.
@@ -182,8 +187,22 @@ build() {
         --target "$target" ${progress[@]+"${progress[@]}"}
 }
 
+# fuzz SECONDS: in one process; allocations must follow the bytes that are there (16 MiB a piece).
+fuzz() {
+    local folder=$build_dir/tests/fuzz log=build/logs/fuzz.log
+    quietly build/logs/fuzz-seeds.log "$folder/lists_seeds" "$folder/seeds"
+    mkdir -p "$folder/corpus" "$folder/findings"
+    say "fuzzing for $1 s"
+    quietly "$log" "$folder/lists_fuzzer" -max_total_time="$1" -max_len=16384 -malloc_limit_mb=48 \
+        -rss_limit_mb=1024 -timeout=60 -detect_leaks=0 -print_final_stats=1 \
+        -artifact_prefix="$folder/findings/" "$folder/corpus" "$folder/seeds"
+    grep -E '^#[0-9]+[[:space:]]+DONE|^stat::' "$log"
+    # Leaks are looked for once at the end: after each run that takes four fifths of the time.
+    quietly build/logs/fuzz-replay.log "$folder/lists_replay" any "$folder/corpus"
+}
+
 main() {
-    local command='' install=yes argument
+    local command='' install=yes argument seconds=60
     for argument in "$@"; do
         case $argument in
         -h | --help)
@@ -191,21 +210,28 @@ main() {
             exit 0
             ;;
         --no-install) install=no ;;
-        demo | test | cuda)
+        demo | test | cuda | fuzz)
             if [[ -n $command ]]; then
-                fail "reading the command line" "$*" "one of: demo, test, cuda" \
+                fail "reading the command line" "$*" "one of: demo, test, cuda, fuzz" \
                     "run contrib/bootstrap.sh once for each"
             fi
             command=$argument
             ;;
+        [1-9]*)
+            if [[ $command != fuzz || $argument == *[!0-9]* ]]; then
+                fail "reading the command line" "'$argument'" "a number of seconds behind fuzz" \
+                    "contrib/bootstrap.sh --help"
+            fi
+            seconds=$argument
+            ;;
         *)
-            fail "reading the command line" "'$argument'" "demo, test, cuda, --no-install, --help" \
+            fail "reading the command line" "'$argument'" "demo, test, cuda, fuzz, --no-install, --help" \
                 "contrib/bootstrap.sh --help"
             ;;
         esac
     done
     if [[ -z $command ]]; then
-        fail "reading the command line" "no command" "demo, test, cuda" "contrib/bootstrap.sh --help"
+        fail "reading the command line" "no command" "demo, test, cuda, fuzz" "contrib/bootstrap.sh --help"
     fi
 
     cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -228,6 +254,11 @@ main() {
         build all -DCMAKE_CUDA_COMPILER="$nvcc"
         say "testing on the GPU"
         ctest --test-dir "$build_dir" -L gpu --output-on-failure
+        ;;
+    fuzz)
+        build_dir=build/fuzz preset=fuzz
+        build lists_fuzzer
+        fuzz "$seconds"
         ;;
     esac
 }
