@@ -73,7 +73,8 @@ public:
               index_(read_index(path, faiss::IO_FLAG_MMAP | faiss::IO_FLAG_SKIP_PRECOMPUTE_TABLE)),
               ours_(bare(*index_)) {
         if (ours_ == nullptr || ours_->run_lists() == nullptr) {
-            refuse(fmt::format("{}, which holds {}", path, typeid(*index_).name()),
+            const faiss::Index& other = *index_;
+            refuse(fmt::format("{}, which holds {}", path, typeid(other).name()),
                    "indices of this library of a codec with a code a vector",
                    "build the shards from the index that is filled");
         }

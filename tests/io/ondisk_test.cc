@@ -11,6 +11,7 @@
 #include <faiss/invlists/OnDiskInvertedLists.h>
 
 #include "faiss_gmm/io/clone.h"
+#include "faiss_gmm/io/export_faiss.h"
 #include "faiss_gmm/io/merge_ondisk.h"
 #include "io_fixture.h"
 #include "tests/allocations.h"
@@ -258,6 +259,17 @@ TEST(OnDiskListsOf, AlignedIds) {
     }
 }
 
+TEST(OnDiskListsOf, AnIndexRefusesToBeCloned) {
+    const Twins twins(trained(IndexSetup()));
+    expect_four_parts(refusal([&] { delete clone_index(*twins.on_disk); }), "another class than");
+    const std::unique_ptr<faiss::Index> stock(export_faiss(*twins.on_disk)); // into memory
+    dynamic_cast<faiss::IndexIVF&>(*stock).nprobe = 16;
+    IVFGMMSearchParameters all;
+    all.nprobe = 16;
+    const std::vector<float> queries = float_rows(20, 16, 9);
+    EXPECT_EQ(search(*stock, queries, 5).labels, search(*twins.on_disk, queries, 5, &all).labels);
+}
+
 /// Neither the vectors of all lists nor what their splits leave are in memory together.
 TEST(OnDiskListsOf, MemoryFollowsTheLongestList) {
     if (!allocations_are_counted()) {
@@ -325,6 +337,8 @@ TEST_F(MergeRefuses, IndicesThatCannotBeFilled) {
     expect_refused(*empty, shards, "direct map");
     const std::unique_ptr<faiss::Index> mapped(index_factory(16, "IDMap,IVFGMM16,Flat"));
     expect_refused(*mapped, shards, "IndexIDMap");
+    const std::unique_ptr<faiss::Index> refined(index_factory(16, "IVFGMM16,Flat,RFlat"));
+    expect_refused(*refined, shards, "IndexRefine");
 }
 
 TEST_F(MergeRefuses, ShardsThatWereTrainedOtherwise) {
