@@ -194,7 +194,7 @@ fuzz() {
     mkdir -p "$folder/corpus" "$folder/findings"
     say "fuzzing for $1 s"
     quietly "$log" "$folder/lists_fuzzer" -max_total_time="$1" -max_len=16384 -malloc_limit_mb=48 \
-        -rss_limit_mb=1024 -timeout=60 -detect_leaks=0 -print_final_stats=1 \
+        -rss_limit_mb=1024 -timeout=60 -detect_leaks=0 -print_final_stats=1 -dict=tests/fuzz/lists.dict \
         -artifact_prefix="$folder/findings/" "$folder/corpus" "$folder/seeds"
     grep -E '^#[0-9]+[[:space:]]+DONE|^stat::' "$log"
     # Leaks are looked for once at the end: after each run that takes four fifths of the time.

@@ -318,8 +318,8 @@ protected:
     }
 
     const Bytes before{'b', 'e', 'f', 'o', 'r', 'e'};
-    const Folder folder;
-    const IndexSetup setup;
+    const Folder folder{};
+    const IndexSetup setup{};
     std::unique_ptr<IndexIVFGMMFlat> empty = trained(setup);
     std::unique_ptr<IndexIVFGMMFlat> full = filled(setup);
 };
