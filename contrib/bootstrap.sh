@@ -10,6 +10,8 @@ usage() {
     cat <<'TEXT'
 usage: contrib/bootstrap.sh demo|test|cuda [--no-install]
        contrib/bootstrap.sh test --full
+       contrib/bootstrap.sh sanitize [asan|tsan]
+       contrib/bootstrap.sh fuzz [SECONDS]
        contrib/bootstrap.sh chroot trixie|testing
 
   demo   build and run the demo: IVF against IVFGMM on the embedded data set, a table and demo.svg
@@ -17,6 +19,10 @@ usage: contrib/bootstrap.sh demo|test|cuda [--no-install]
          --full: then the sanitizers, the fuzzer for a minute, and `chroot` with both releases
   cuda   build everything with the CUDA engine and run the tests that have label gpu (skipped without a
          GPU); where nvcc 12.4 or newer is missing, a toolkit 13.0 comes from PyPI into build/cuda-toolkit
+  sanitize  the tests under the address and undefined behaviour sanitizers (asan), those of threads under
+         the thread sanitizer (tsan), or both
+  fuzz   fuzz the parser of index files for SECONDS (default: 60) under sanitizers; fails on a finding,
+         which lies in build/fuzz/tests/fuzz/findings then. The corpus grows from run to run
   chroot `test` of the tracked files within another release of Debian, so with its FAISS and its compiler. It is
          made once, by debootstrap from the mirror that apt uses, in FAISS_GMM_CHROOTS (default
          ~/.cache/faiss_gmm/chroots); remove its folder there and it is made anew. Needs root
@@ -73,6 +79,9 @@ needed_packages() {
         libfmt-dev libxxhash-dev libcli11-dev nlohmann-json3-dev libgtest-dev
     if [[ $1 == cuda ]]; then
         printf '%s\n' python3-pip
+    fi
+    if [[ $1 == fuzz || $1 == sanitize ]]; then
+        printf '%s\n' clang libclang-rt-dev libomp-dev
     fi
     # The layout of the sources is defined by clang-format 14, which Debian 13 no longer has, and the
     # cross-compiled test was tried with Debian 12's tools: elsewhere both report themselves as skipped.
@@ -192,6 +201,30 @@ build() {
         --target "$target" ${progress[@]+"${progress[@]}"}
 }
 
+# fuzz SECONDS: in one process; allocations must follow the bytes that are there (16 MiB a piece).
+fuzz() {
+    local folder=build/fuzz/tests/fuzz log=build/logs/fuzz.log
+    build_dir=build/fuzz preset=fuzz
+    build lists_fuzzer
+    quietly build/logs/fuzz-seeds.log "$folder/lists_seeds" "$folder/seeds"
+    mkdir -p "$folder/corpus" "$folder/findings"
+    say "fuzzing for $1 s"
+    quietly "$log" "$folder/lists_fuzzer" -max_total_time="$1" -max_len=16384 -malloc_limit_mb=48 \
+        -rss_limit_mb=1024 -timeout=60 -detect_leaks=0 -print_final_stats=1 -dict=tests/fuzz/lists.dict \
+        -artifact_prefix="$folder/findings/" "$folder/corpus" "$folder/seeds"
+    grep -E '^#[0-9]+[[:space:]]+DONE|^stat::' "$log"
+    # Leaks are looked for once at the end: after each run that takes four fifths of the time.
+    quietly build/logs/fuzz-replay.log "$folder/lists_replay" any "$folder/corpus"
+}
+
+# sanitize PRESET
+sanitize() {
+    build_dir=build/$1 preset=$1
+    build all
+    say "testing under $1"
+    ctest --preset "$1"
+}
+
 # The mirror that apt takes Debian itself from.
 debian_mirror() {
     apt-get indextargets --format '$(LABEL)|$(RELEASE)|$(REPO_URI)' 'Created-By: Packages' |
@@ -272,7 +305,7 @@ test_fully() {
 }
 
 main() {
-    local command='' release='' full=no install=yes argument
+    local command='' release='' sanitizers='asan tsan' full=no install=yes seconds=60 argument
     for argument in "$@"; do
         case $argument in
         -h | --help)
@@ -284,22 +317,34 @@ main() {
         trixie | testing)
             release=$argument
             ;;
-        demo | test | cuda | chroot)
+        asan | tsan)
+            sanitizers=$argument
+            ;;
+        demo | test | cuda | sanitize | fuzz | chroot)
             if [[ -n $command ]]; then
-                fail "reading the command line" "$*" "one of: demo, test, cuda, chroot" \
+                fail "reading the command line" "$*" "one of: demo, test, cuda, sanitize, fuzz, chroot" \
                     "run contrib/bootstrap.sh once for each"
             fi
             command=$argument
             ;;
+        [1-9]*)
+            if [[ $command != fuzz || $argument == *[!0-9]* ]]; then
+                fail "reading the command line" "'$argument'" "a number of seconds behind fuzz" \
+                    "contrib/bootstrap.sh --help"
+            fi
+            seconds=$argument
+            ;;
         *)
             fail "reading the command line" "'$argument'" \
-                "demo, test [--full], cuda, chroot trixie|testing, --no-install, --help" \
+                "demo, test [--full], cuda, sanitize [asan|tsan], fuzz [SECONDS], chroot trixie|testing,
+           --no-install, --help" \
                 "contrib/bootstrap.sh --help"
             ;;
         esac
     done
     if [[ -z $command ]]; then
-        fail "reading the command line" "no command" "demo, test, cuda, chroot" "contrib/bootstrap.sh --help"
+        fail "reading the command line" "no command" "demo, test, cuda, sanitize, fuzz, chroot" \
+            "contrib/bootstrap.sh --help"
     fi
     if [[ $command == chroot && -z $release ]]; then
         fail "reading the command line" "chroot without a release" "trixie, testing" \
@@ -315,6 +360,7 @@ main() {
     if [[ $install == yes ]]; then
         install_missing "$command"
         if [[ $full == yes ]]; then
+            install_missing sanitize
             install_missing chroot
         fi
     fi
@@ -338,6 +384,12 @@ main() {
         say "testing on the GPU"
         ctest --test-dir "$build_dir" -L gpu --output-on-failure
         ;;
+    sanitize)
+        for argument in $sanitizers; do
+            sanitize "$argument"
+        done
+        ;;
+    fuzz) fuzz "$seconds" ;;
     esac
 }
 

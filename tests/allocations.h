@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 
 namespace faiss_gmm {
 
@@ -16,6 +17,9 @@ size_t allocations();
 /// Bytes of the largest since the last forget_largest_allocation().
 size_t largest_allocation();
 void forget_largest_allocation();
+
+/// The most bytes from operator new that were held at once while body() ran, beyond those held before.
+size_t most_held_during(const std::function<void()>& body);
 
 /// Those of body().
 template <class Body> size_t allocations_of(Body body) {

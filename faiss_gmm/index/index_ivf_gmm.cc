@@ -410,6 +410,9 @@ void IndexIVFGMM::count_means(size_t means) const {
 
 void IndexIVFGMM::check_mergeable(const faiss::Index& other) const {
     const auto* theirs = dynamic_cast<const IndexIVFGMM*>(&other);
+    if (theirs != nullptr) {
+        theirs->refuse_read_only("merging two indices"); // it is emptied
+    }
     const bool copies = stores_copies();
     const bool their_copies = theirs != nullptr && theirs->stores_copies();
     const auto max_lists = [](const IndexIVFGMM& index) {
@@ -448,6 +451,17 @@ void IndexIVFGMM::refuse_with_blocks(const char* what) const {
     }
 }
 
+void IndexIVFGMM::refuse_read_only(const char* what) const {
+    const RunInvertedLists* runs = run_lists();
+    if (runs != nullptr && !runs->is_writable()) {
+        throw_faiss(
+                {what,
+                 "an index whose lists are mapped read-only from a file",
+                 "lists in memory, or on disk and open for writing",
+                 "read the index without IO_FLAG_MMAP and IO_FLAG_READ_ONLY"});
+    }
+}
+
 void IndexIVFGMM::check_updatable(int64_t n, const int64_t* ids) const {
     const faiss::DirectMap& map = ivf().direct_map;
     const auto refuse = [](const std::string& given, const char* allowed, const char* next) {
@@ -482,6 +496,9 @@ void IndexIVFGMM::check_subset(
         const faiss::IndexIVF& into, int subset_type, int64_t a1, int64_t a2) const {
     constexpr int id_mod = 1, element_range = 2, share_of_lists = 3; // FAISS names them since 1.7.4
     const int64_t stored = entries_of(ivf());
+    if (const auto* ours = dynamic_cast<const IndexIVFGMM*>(&into)) {
+        ours->refuse_read_only("copying a subset");
+    }
     const auto refuse = [&](const std::string& given, const std::string& allowed) {
         throw_faiss({"copying a subset", given, allowed, "see faiss::IndexIVF::copy_subset_to"});
     };
@@ -717,6 +734,7 @@ void IndexIVFGMM::compact() {
     if (runs == nullptr || keeps_plain_lists(ivf())) {
         return;
     }
+    refuse_read_only("compacting an index");
     at_faiss_seam([&] {
         if (!stores_copies() && !runs->state().codec.trained) {
             estimate_from_lists();

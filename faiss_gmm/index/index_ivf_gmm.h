@@ -86,6 +86,11 @@ public:
     /// Splits every list that is not in split form, so that what is found no longer depends on the
     /// order in which vectors were added. Throws faiss::FaissException.
     void compact();
+    /// Puts lists that were filled elsewhere, by this mixture and codec, in place of its own empty ones, and gives
+    /// them their runs, list by list: faiss::OnDiskInvertedLists, as merge_ondisk() of io/merge_ondisk.h does. vectors: how
+    /// many they hold, a vector's copies as one. Throws faiss::FaissException for an index that is not trained, or not
+    /// empty, and for lists of another form; std::bad_alloc, and what the lists throw (they are then there, without runs).
+    void replace_lists(std::unique_ptr<faiss::InvertedLists> filled, int64_t vectors);
     /// Verifies every invariant of lists and directory; throws faiss::FaissException naming the
     /// first that does not hold. O(n d).
     void check() const;
@@ -194,6 +199,8 @@ protected:
     void check_mergeable(const faiss::Index& other) const;
     void refuse_with_copies(const char* what) const;
     void refuse_with_blocks(const char* what) const;
+    /// Where lists that are mapped read-only would end the process, or be left without runs.
+    void refuse_read_only(const char* what) const;
     /// Throws for ids that stock code would find missing when half of the others are updated.
     void check_updatable(int64_t n, const int64_t* ids) const;
     /// Throws for a subset that stock code would divide by zero for, read beyond lists for, or abort at, and
@@ -317,6 +324,7 @@ public:
     }
 
     void train(int64_t n, const float* x) override {
+        refuse_read_only("training an index");
         at_faiss_seam([&] { train_coarse(n, x); });
         Codec::train(n, x);
         at_faiss_seam([&] { organise(); }); // what is stored keeps its place and its code
@@ -333,6 +341,7 @@ public:
             const int64_t* xids,
             const int64_t* precomputed_idx FAISS_GMM_CONTEXT_PARAMETER) override {
         refuse_with_blocks("adding vectors with their lists given");
+        refuse_read_only("adding vectors");
         at_faiss_seam([&] {
             add_spilled(
                     n,
@@ -467,6 +476,7 @@ public:
         if (!compat::removes_from_blocks) {
             refuse_with_blocks("removing vectors");
         }
+        refuse_read_only("removing vectors");
         const int64_t before = this->ntotal;
         if (!stores_copies()) {
             const int64_t entries = entries_of(*this);
@@ -490,6 +500,7 @@ public:
         assign_by_engine();
         refuse_with_copies("updating vectors");
         refuse_with_blocks("updating vectors");
+        refuse_read_only("updating vectors");
         refuse_rows_not_finite("updating vectors", nv, v);
         check_updatable(nv, idx);
         Codec::update_vectors(nv, idx, v);
@@ -500,6 +511,7 @@ public:
         if (!compat::merges_blocks) {
             refuse_with_blocks("merging two indices");
         }
+        refuse_read_only("merging two indices");
         check_mergeable(other);
         Codec::merge_from(other, add_id);
         at_faiss_seam([&] { organise(); });
@@ -523,6 +535,11 @@ public:
         if (auto* ours = dynamic_cast<IndexIVFGMMOf*>(&other)) {
             at_faiss_seam([&] { ours->organise(); });
         }
+    }
+
+    void reset() override {
+        refuse_read_only("emptying an index");
+        Codec::reset();
     }
 
     std::unique_ptr<faiss::IndexIVF> copy(faiss::Cloner& cloner) const override {

@@ -66,6 +66,11 @@ float tables_of(
     return unscaled_tables(codes, dealt.data(), quantizer.pq.get_centroids(0, 0), tables);
 }
 
+/// The nearest below, from 0 on; 0 for NaN, which comes of distances beyond fp32.
+uint16_t in_16_bits(float value) {
+    return value > 0 ? static_cast<uint16_t>(std::min(value, 65535.0f)) : uint16_t{0};
+}
+
 } // namespace
 
 size_t automatic_codes(size_t d) {
@@ -142,7 +147,7 @@ uint16_t ConstantRange::code(float constant) const {
         return 0;
     }
     const float unit = std::clamp((constant - low) / width, 0.0f, 1.0f);
-    return static_cast<uint16_t>(std::lround(unit * saturated_score));
+    return in_16_bits(std::round(unit * saturated_score));
 }
 
 void RunCodec::set_means(
@@ -388,8 +393,8 @@ void RunCodec::build_tables(
         scale = std::min(scale, 65535.0f / width);
     }
     tables.scale = std::isfinite(scale) ? scale : 1.0f;
-    tables.summary_scale = static_cast<uint16_t>(summary_range.width * tables.scale);
-    tables.sketch_scale = static_cast<uint16_t>(sketch_range.width * tables.scale);
+    tables.summary_scale = in_16_bits(summary_range.width * tables.scale);
+    tables.sketch_scale = in_16_bits(sketch_range.width * tables.scale);
     scale_tables(summary_entries, values, tables.scale, tables.summary.data());
     scale_tables(sketch_entries, values + summary_entries, tables.scale, tables.sketch.data());
 }

@@ -6,8 +6,9 @@
 //   summary and a block of sketches; behind the summaries those of its guests, by value: runs of other lists that
 //   spill into this one.
 // Phases of bringing lists into order:
-//   1 split the lists that need it, or append to their last runs (parallel over lists): codes only;
-//   2 place the runs of split lists by the responsibilities of their means;
+//   1 split the lists that need it (parallel over lists, a million vectors at a time), or append to their last runs:
+//     codes only;
+//   2 place the runs of what was split by the responsibilities of their means;
 //   3 renew the ranges of the constants if one fell outside, and write constants (parallel);
 //   4 exchange guests: lists that lose or gain some get their guest blocks made anew.
 // Invariants: check().
@@ -20,9 +21,12 @@
 #include <cstring>
 #include <exception>
 #include <numeric>
+#include <optional>
 #include <typeinfo>
 
 #include <fmt/format.h>
+
+#include <faiss/invlists/OnDiskInvertedLists.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/compat/layout.h"
@@ -231,6 +235,11 @@ bool RunInvertedLists::has_runs() const {
     return state_->codec.trained && state_->spill.storage == SpillStorage::shared;
 }
 
+bool RunInvertedLists::is_writable() const {
+    const auto* on_disk = dynamic_cast<const faiss::OnDiskInvertedLists*>(inner_.get());
+    return on_disk == nullptr || !on_disk->read_only;
+}
+
 std::vector<size_t> RunInvertedLists::organise(const DecodeEntries& decode, OrganiseTimes& times) {
     if (!has_runs()) {
         return {};
@@ -290,15 +299,35 @@ std::vector<size_t> RunInvertedLists::split_and_append(
     std::vector<SplitList> splits(to_split.size());
     std::vector<OrganiseTimes> spent(to_split.size());
     const Clock::time_point begin = Clock::now();
-    parallel_for(
-            to_split.size(), [&](size_t i) { split(to_split[i], decode, splits[i], spent[i]); });
-    const double wall = seconds_since(begin); // of splitting
+    double wall = 0; // of splitting
+    const auto runs_of = [&](size_t i) { return blocks_for(inner_->list_size(to_split[i])); };
+    size_t to_place = 0;
+    for (size_t i = 0; i < to_split.size(); i++) {
+        to_place += runs_of(i);
+    }
+    std::optional<ComponentRanking> ranking;
+    if (directory_.stride() > 0 && to_place > 0) {
+        ranking.emplace(engine, state_->mixture, state_->codec, to_place);
+    }
+    // Some lists at a time: what a split leaves to be placed is as large as a 32nd of its vectors.
+    for (size_t first = 0, end = 0; first < to_split.size(); first = end) {
+        for (size_t runs = 0; end < to_split.size() && runs < placed_at_once; end++) {
+            runs += runs_of(end);
+        }
+        const Clock::time_point begin_split = Clock::now();
+        parallel_for(end - first, [&](size_t i) {
+            split(to_split[first + i], decode, splits[first + i], spent[first + i]);
+        });
+        wall += seconds_since(begin_split);
+        if (ranking) {
+            place(*ranking, splits.data() + first, splits.data() + end);
+        }
+    }
     std::vector<size_t> first_new(to_append.size());
     for (size_t i = 0; i < to_append.size(); i++) {
         first_new[i] = directory_.lists[to_append[i]].open_run() * run_size;
     }
     parallel_for(to_append.size(), [&](size_t i) { append(to_append[i], decode); });
-    place(splits);
 
     parallel_for(to_split.size(), [&](size_t i) { measure_constants(to_split[i], 0); });
     parallel_for(
@@ -568,55 +597,40 @@ void RunInvertedLists::encode_sketch(
     layout.put_constant(block, entry % run_size, 0);
 }
 
-void RunInvertedLists::place(std::vector<SplitList>& splits) {
+/// Says which further lists the runs of these splits belong to, and lets go of their means.
+void RunInvertedLists::place(ComponentRanking& ranking, SplitList* first, SplitList* end) {
     const CoarseState& state = *state_;
-    if (directory_.stride() == 0 || splits.empty()) {
-        return;
-    }
     const size_t d = state.codec.d;
     const size_t m = std::min(state.spill.m, state.mixture.K);
-    size_t numbers = 0;
-    for (const SplitList& split : splits) {
-        numbers += split.run_means.size();
-    }
-    ComponentRanking ranking(engine, state.mixture, state.codec, numbers / d);
     std::vector<float> means;
-    std::vector<std::pair<size_t, size_t>> owners; // (split, run)
+    std::vector<std::pair<size_t, size_t>> owners; // (list, run)
+    for (SplitList* split = first; split < end; split++) {
+        means.insert(means.end(), split->run_means.begin(), split->run_means.end());
+        for (size_t run = 0; run < split->run_means.size() / d; run++) {
+            owners.emplace_back(split->list, run);
+        }
+        std::vector<float>().swap(split->run_means); // not "= {}", which keeps the memory
+    }
+    if (owners.empty()) {
+        return;
+    }
     TopResponsibilities top;
-    const auto place_batch = [&] {
-        ranking.rank_modelled(owners.size(), means.data(), m, top);
-        parallel_for(owners.size(), [&](size_t i) {
-            const size_t l = splits[owners[i].first].list;
-            const float* mean = means.data() + i * d;
-            const float* home_mean = state.mixture.means.data() + l * d;
-            thread_local std::vector<int32_t> lists;
-            choose_lists(
-                    state.spill,
-                    state.mixture,
-                    static_cast<int32_t>(l),
-                    squared_distance(d, mean, home_mean),
-                    candidates_of(top, m, i),
-                    lists);
-            int32_t* row =
-                    directory_.lists[l].further.data() + owners[i].second * directory_.stride();
-            std::copy(lists.begin() + 1, lists.end(), row);
-        });
-        means.clear();
-        owners.clear();
-    };
-    for (size_t s = 0; s < splits.size(); s++) {
-        means.insert(means.end(), splits[s].run_means.begin(), splits[s].run_means.end());
-        for (size_t run = 0; run < splits[s].run_means.size() / d; run++) {
-            owners.emplace_back(s, run);
-        }
-        std::vector<float>().swap(splits[s].run_means); // not "= {}", which keeps the memory
-        if (owners.size() >= placed_at_once) {
-            place_batch();
-        }
-    }
-    if (!owners.empty()) {
-        place_batch();
-    }
+    ranking.rank_modelled(owners.size(), means.data(), m, top);
+    parallel_for(owners.size(), [&](size_t i) {
+        const size_t l = owners[i].first;
+        const float* mean = means.data() + i * d;
+        const float* home_mean = state.mixture.means.data() + l * d;
+        thread_local std::vector<int32_t> lists;
+        choose_lists(
+                state.spill,
+                state.mixture,
+                static_cast<int32_t>(l),
+                squared_distance(d, mean, home_mean),
+                candidates_of(top, m, i),
+                lists);
+        int32_t* row = directory_.lists[l].further.data() + owners[i].second * directory_.stride();
+        std::copy(lists.begin() + 1, lists.end(), row);
+    });
 }
 
 /// Calls visit(block, slot, constant, kind) with the constants, from codes, of runs made from

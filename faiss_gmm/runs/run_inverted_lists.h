@@ -21,6 +21,8 @@ namespace faiss_gmm {
 /// Decodes entries [first, first + n) of a list into x [n, d].
 using DecodeEntries = std::function<void(size_t list, size_t first, size_t n, float* x)>;
 
+class ComponentRanking;
+
 /// Seconds that organising took.
 struct OrganiseTimes {
     double split = 0, sketch = 0;
@@ -78,6 +80,8 @@ public:
 
     /// Whether lists are kept in runs: a trained codec, and codes stored once.
     bool has_runs() const;
+    /// Whether entries may be changed: not those that are mapped read-only from a file.
+    bool is_writable() const;
 
     /// Gives what was written since the last time its runs: entries that came fill their list's last
     /// run and form further ones, or the list is split anew where it has no split form, was
@@ -120,7 +124,7 @@ private:
             size_t first,
             const std::vector<uint32_t>& by_id,
             const std::vector<uint32_t>& order);
-    void place(std::vector<SplitList>& splits);
+    void place(ComponentRanking& ranking, SplitList* first, SplitList* end);
     void measure_constants(size_t list, size_t first_entry);
     void write_constants(size_t list, size_t first_entry);
     template <class Visit> void visit_constants(size_t list, size_t first_entry, Visit visit) const;

@@ -17,8 +17,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <typeinfo>
 #include <utility>
 
@@ -27,6 +30,7 @@
 #include <faiss/impl/FaissException.h>
 #include <faiss/index_io.h>
 #include <faiss/invlists/InvertedListsIOHook.h>
+#include <faiss/invlists/OnDiskInvertedLists.h>
 
 #include "faiss_gmm/compat/faiss_version.h"
 #include "faiss_gmm/compat/layout.h"
@@ -38,6 +42,8 @@ namespace faiss_gmm {
 namespace {
 
 constexpr const char* lists_key = "ilgm";
+constexpr const char* inner_checksum = "the checksum of the inner lists";
+constexpr const char* inner_part = "the inner lists";
 
 /// That a section is being read by this thread: one within it would cost a damaged file nothing, and us the stack.
 class Within {
@@ -96,38 +102,117 @@ read_array_lists(SectionReader& section, const std::vector<uint64_t>& sizes, siz
     return lists;
 }
 
+/// Whether bytes [offset, offset + n of `size` each) lie within the first `end`.
+bool lies_within(size_t offset, size_t n, size_t size, size_t end) {
+    return offset <= end && (n == 0 || size <= (end - offset) / n);
+}
+
+/// That lists and free places lie within the bytes that are said to be there.
+void check_disk_lists(const faiss::OnDiskInvertedLists& lists, const SectionReader& section) {
+    section.require(
+            lists.lists.size() == lists.nlist,
+            fmt::format("{} places of {} lists on disk", lists.lists.size(), lists.nlist),
+            "a place for each");
+    for (const faiss::OnDiskInvertedLists::List& list : lists.lists) {
+        section.require(
+                list.size <= list.capacity &&
+                        (list.capacity == 0 || lies_within(
+                                                       list.offset,
+                                                       list.capacity,
+                                                       lists.code_size + sizeof(int64_t),
+                                                       lists.totsize)),
+                fmt::format(
+                        "a list of {} entries with room for {} at byte {}",
+                        list.size,
+                        list.capacity,
+                        list.offset),
+                fmt::format("lists within {} bytes", lists.totsize));
+    }
+    for (const faiss::OnDiskInvertedLists::Slot& slot : lists.slots) {
+        section.require(
+                lies_within(slot.offset, slot.capacity, 1, lists.totsize),
+                fmt::format("{} free bytes at byte {}", slot.capacity, slot.offset),
+                fmt::format("free ones within {} bytes", lists.totsize));
+    }
+}
+
+/// Maps the file, if it is as long as is said: else a search would end the process.
+void map_disk_lists(faiss::OnDiskInvertedLists& lists, const SectionReader& section) {
+    std::error_code failed;
+    const auto bytes = std::filesystem::file_size(lists.filename, failed);
+    section.require(
+            !failed && bytes >= lists.totsize,
+            failed ? fmt::format("lists in {}, {}", lists.filename, failed.message())
+                   : fmt::format("lists in {}, of {} bytes", lists.filename, bytes),
+            fmt::format(
+                    "a file of {} bytes there (IO_FLAG_ONDISK_SAME_DIR: beside the index)",
+                    lists.totsize));
+    lists.do_mmap();
+}
+
+/// Lists in a file of their own, as FAISS's reader has them, but mapped only once it is known to hold them: for writing,
+/// unless a flag says otherwise.
+std::unique_ptr<faiss::InvertedLists> read_disk_lists(SectionReader& section, int io_flags) {
+    std::unique_ptr<faiss::InvertedLists> lists(
+            faiss::read_InvertedLists(&section, faiss::IO_FLAG_SKIP_IVF_DATA));
+    section.checksum(inner_checksum);
+    auto& on_disk = dynamic_cast<faiss::OnDiskInvertedLists&>(*lists);
+    on_disk.read_only = (io_flags & faiss::IO_FLAG_READ_ONLY) != 0 ||
+                        (io_flags & faiss::IO_FLAG_MMAP) == faiss::IO_FLAG_MMAP;
+    if ((io_flags & faiss::IO_FLAG_ONDISK_SAME_DIR) != 0) {
+        const std::filesystem::path index = section.name, file = on_disk.filename;
+        on_disk.filename = (index.parent_path() / file.filename()).string();
+    }
+    check_disk_lists(on_disk, section);
+    if (on_disk.totsize > 0) { // else nothing was ever added
+        map_disk_lists(on_disk, section);
+    }
+    return lists;
+}
+
+/// Lists in memory when they were written, mapped where they stand in this file: not read, so not summed up either.
+std::unique_ptr<faiss::InvertedLists>
+map_array_lists(faiss::IOReader& in, const SectionReader& section, int io_flags) {
+    auto* file = dynamic_cast<faiss::FileIOReader*>(&in);
+    section.require(
+            file != nullptr &&
+                    std::fseek(file->f, -static_cast<long>(sizeof(uint32_t)), SEEK_CUR) == 0,
+            "lists to be mapped (IO_FLAG_MMAP) from what is no file",
+            "a faiss::FileIOReader");
+    std::unique_ptr<faiss::InvertedLists> lists(faiss::read_InvertedLists(&in, io_flags));
+    uint64_t unread = 0;
+    SectionReader(in, inner_part).number(unread, inner_checksum);
+    return lists;
+}
+
 std::unique_ptr<faiss::InvertedLists> read_inner_lists(
         faiss::IOReader& in, int io_flags, const std::vector<uint64_t>& sizes, size_t code_size) {
-    constexpr const char* what = "the checksum of the inner lists";
-    constexpr const char* part = "the inner lists";
     std::unique_ptr<faiss::InvertedLists> lists;
-    if ((io_flags & faiss::IO_FLAG_SKIP_IVF_DATA) !=
-        0) { // mapped: not read, so not summed up either
-        lists.reset(faiss::read_InvertedLists(&in, io_flags));
-        uint64_t unread = 0;
-        SectionReader(in, part).number(unread, what);
-    } else {
-        SectionReader section(in, part);
-        uint32_t kind = 0;
-        section.number(kind, "the kind of the inner lists");
-        if (kind == faiss::fourcc("ilar")) {
+    SectionReader section(in, inner_part);
+    uint32_t kind = 0;
+    section.number(kind, "the kind of the inner lists");
+    try {
+        if (kind == faiss::fourcc("ilod")) {
+            section.push_back(&kind, sizeof kind);
+            lists = read_disk_lists(section, io_flags);
+        } else if ((io_flags & faiss::IO_FLAG_SKIP_IVF_DATA) != 0) {
+            lists = map_array_lists(in, section, io_flags);
+        } else if (kind == faiss::fourcc("ilar")) {
             lists = read_array_lists(section, sizes, code_size);
+            section.checksum(inner_checksum);
         } else {
             section.push_back(&kind, sizeof kind);
-            try {
-                lists.reset(faiss::read_InvertedLists(&section, io_flags));
-            } catch (const faiss::FaissException& error) {
-                section.refuse(error.what(), "lists that FAISS can read");
-            }
+            lists.reset(faiss::read_InvertedLists(&section, io_flags));
+            section.checksum(inner_checksum);
         }
-        section.checksum(what);
+    } catch (const faiss::FaissException& error) {
+        section.refuse(error.what(), "lists that FAISS can read");
     }
     bool as_named = lists && lists->nlist == sizes.size() && lists->code_size == code_size;
     for (size_t l = 0; as_named && l < sizes.size(); l++) {
         as_named = lists->list_size(l) == sizes[l];
     }
-    SectionReader(in, part).require(
-            as_named, "inner lists of another number or size", "the sizes named before");
+    section.require(as_named, "inner lists of another number or size", "the sizes named before");
     return lists;
 }
 
