@@ -134,7 +134,7 @@ TEST(Describe, GoesThroughWrappers) {
              "\n    IndexIVFGMMOf<IndexIVFScalarQuantizer>: "});
     expect_words(
             of("IVFGMM8,PQ8x4np,RFlat"),
-            {"IndexRefineFlat, k_factor 1, by IndexFlat", "\n  IndexIVFGMMOf<IndexIVFPQ>: "});
+            {"IndexRefine", ", k_factor 1, by IndexFlat", "\n  IndexIVFGMMOf<IndexIVFPQ>: "});
     expect_words(
             read_by_stock("PCA16,IVFGMM8,Flat"),
             {"IndexPreTransform", "\n  IndexIVFFlat: ", "promote() makes"});
