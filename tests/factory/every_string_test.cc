@@ -617,7 +617,9 @@ void PrintTo(const Refused& refused, std::ostream* out) {
 class RefusedStrings : public testing::TestWithParam<Refused> {};
 
 TEST_P(RefusedStrings, SayWhoRefusesThem) {
-    const auto& [text, metric, by] = GetParam();
+    const std::string& text = GetParam().text;
+    const faiss::MetricType metric = GetParam().metric;
+    const Cell& by = GetParam().by;
     const std::string message =
             refusal([&] { delete faiss_gmm::index_factory(d, text.c_str(), metric); });
     EXPECT_NE(message.find(text), std::string::npos) << message;
