@@ -31,6 +31,7 @@ protected:
             GTEST_SKIP() << "no GPU";
         }
         resources_ = std::make_unique<faiss::gpu::StandardGpuResources>();
+        second_resources_ = std::make_unique<faiss::gpu::StandardGpuResources>();
     }
     std::unique_ptr<faiss::Index> filled(const std::string& text, faiss::MetricType metric) const {
         std::unique_ptr<faiss::Index> index(faiss_gmm::index_factory(d, text.c_str(), metric));
@@ -42,10 +43,10 @@ protected:
         return std::unique_ptr<faiss::Index>(
                 faiss::gpu::index_cpu_to_gpu(resources_.get(), 0, &index));
     }
-    /// Two parts, as two GPUs would have them; one GPU serves for both.
+    /// Two parts, as two GPUs would have them, each searched from a thread of its own; one GPU serves for both.
     std::unique_ptr<faiss::Index> on_two(const faiss::Index& index, bool in_shards) {
         std::vector<faiss::gpu::GpuResourcesProvider*> providers = {
-                resources_.get(), resources_.get()};
+                resources_.get(), second_resources_.get()};
         std::vector<int> devices = {0, 0};
         faiss::gpu::GpuMultipleClonerOptions options;
         options.shard = in_shards;
@@ -70,7 +71,7 @@ protected:
     const uint64_t seed_ = test_seed();
     const std::vector<float> base_ = float_rows(rows, d, seed_),
                              queries_ = float_rows(queries, d, seed_ + 1);
-    std::unique_ptr<faiss::gpu::StandardGpuResources> resources_;
+    std::unique_ptr<faiss::gpu::StandardGpuResources> resources_, second_resources_;
 };
 
 TEST_F(GpuClone, FindsWhatStockFindsOverTheSameLists) {
