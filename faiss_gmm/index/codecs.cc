@@ -7,6 +7,9 @@
 
 #include <faiss/IndexIVFFastScan.h>
 #include <faiss/IndexIVFPQR.h>
+#include <fmt/format.h>
+
+#include "faiss_gmm/runs/mixture_block_lists.h"
 
 namespace faiss_gmm {
 namespace {
@@ -56,6 +59,14 @@ std::optional<CodecRefusal> refusal_of_codec(const faiss::IndexIVF& index) {
         return CodecRefusal{
                 "IVFFlatPanorama, whose lists are laid out in levels that runs would cut",
                 "use Flat: sketches leave out most of its distances too"};
+    }
+    const auto* blocks = dynamic_cast<const faiss::IndexIVFFastScan*>(&index);
+    if (blocks != nullptr && !can_search_blocks_of(static_cast<size_t>(blocks->bbs))) {
+        return CodecRefusal{
+                fmt::format(
+                        "FastScan in blocks of {} entries, whose first search ends the process",
+                        blocks->bbs),
+                "use blocks of 32 (no suffix), 64, 96, 128 or 160 entries: ...,PQ16x4fs_64"};
     }
     if (!compat::holds_rabitq_blocks && compat::is_rabitq_in_blocks(index)) {
         return CodecRefusal{

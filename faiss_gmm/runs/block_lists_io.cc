@@ -15,7 +15,6 @@ namespace faiss_gmm {
 namespace {
 
 constexpr const char* block_lists_key = "ilgb";
-constexpr uint64_t most_entries_a_block = 4096, block_grain = 32;
 
 size_t bytes_of_blocks(uint64_t entries, uint64_t entries_a_block, uint64_t code_size) {
     return (entries + entries_a_block - 1) / entries_a_block * entries_a_block * code_size;
@@ -43,8 +42,7 @@ std::unique_ptr<MixtureBlockLists> read_lists(faiss::IOReader& in) {
     uint64_t entries_a_block = 0;
     section.number(entries_a_block, "entries a block");
     section.require(
-            entries_a_block > 0 && entries_a_block <= most_entries_a_block &&
-                    entries_a_block % block_grain == 0 && begin.code_size > 0 &&
+            can_search_blocks_of(entries_a_block) && begin.code_size > 0 &&
                     begin.code_size <= most_dimensions,
             fmt::format("blocks of {} entries of {} bytes", entries_a_block, begin.code_size),
             fmt::format("multiples of {} up to {} entries", block_grain, most_entries_a_block));

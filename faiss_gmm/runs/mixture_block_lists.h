@@ -10,6 +10,13 @@
 
 namespace faiss_gmm {
 
+/// Stock code searches blocks of 32, 64, 96, 128 or 160 entries. Others it fills, but their first search ends
+/// the process: it throws within a parallel region.
+constexpr size_t most_entries_a_block = 160, block_grain = 32;
+constexpr bool can_search_blocks_of(size_t entries) {
+    return entries > 0 && entries <= most_entries_a_block && entries % block_grain == 0;
+}
+
 /// Lists of a mixture whose codes stand in blocks, which stock code alone fills and searches: those of
 /// FastScan codecs. No runs, nothing spills.
 class MixtureBlockLists : public faiss::BlockInvertedLists, public MixtureLists {

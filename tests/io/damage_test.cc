@@ -289,6 +289,21 @@ TEST(DamageOfBlocks, OfAnotherForm) {
     EXPECT_EQ(stock->ntotal, 90) << "as it was";
 }
 
+/// Blocks that stock code does not search: it would end the process.
+TEST(DamageOfBlocks, OfMoreEntriesThanCanBeSearched) {
+    const auto index = small_index_in_blocks();
+    auto& ivf = dynamic_cast<faiss::IndexIVFPQFastScan&>(*index);
+    auto& lists = dynamic_cast<faiss::BlockInvertedLists&>(*ivf.invlists);
+    ivf.bbs = 192;
+    lists.block_size = lists.block_size / lists.n_per_block * 192;
+    lists.n_per_block = 192;
+    for (size_t l = 0; l < lists.nlist; l++) {
+        lists.codes[l].resize((lists.ids[l].size() + 191) / 192 * lists.block_size);
+    }
+    const std::string message = refusal([&] { from_stock_bytes(stock_bytes(*index)); });
+    expect_four_parts(message, "blocks of 192 entries");
+}
+
 TEST(Damage, NoIndexAtAll) {
     const Folder folder;
     const auto message_for = [&](const std::string& path) {
