@@ -1,18 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 # Copyright (c) 2026 the faiss_gmm authors
-"""Makes contrib/docs/support.md of what tests/factory/every_string_test.cc, and of tests/index every_codec_test.cc,
-wrappers_test.cc and routes_test.cc, saw.
+"""Makes contrib/docs/support.md of what tests saw of codecs, of pieces of FAISS and of search routes.
 
-    index_strings_test --gtest_output=json:strings.json
-    index_every_codec_test --gtest_output=json:codecs.json
-    index_wrappers_test --gtest_output=json:pieces.json
-    index_routes_test --gtest_output=json:routes.json
-    support_table.py 1.7.3=strings.json,codecs.json,pieces.json,routes.json [1.11=...] > contrib/docs/support.md
+    for test in factory/index_strings_test index/index_{every_codec,wrappers,routes}_test io/io_ondisk_test; do
+        build/release/tests/$test --gtest_output=json:results/1.7.3/
+    done
+    contrib/support_table.py 1.7.3=results/1.7.3 [1.11=results/1.11 ...] > contrib/docs/support.md
 
-One argument a version of FAISS: its name, and the results of the tests built against it.
+One argument a version of FAISS: its name, and the folder with the results of the tests built against it.
 """
 import json
+import pathlib
 import sys
 
 HEAD = """# What works with what
@@ -20,16 +19,15 @@ HEAD = """# What works with what
 In three parts: strings and codecs; the pieces of FAISS around an index; the routes by which a search can reach it, with the recall of
 each. This file is made of the tests' results, never by hand:
 
-    for test in factory/index_strings_test index/index_every_codec_test index/index_wrappers_test index/index_routes_test; do
-        build/release/tests/$test --gtest_output=json:${{test##*/}}.json
+    for test in factory/index_strings_test index/index_{{every_codec,wrappers,routes}}_test io/io_ondisk_test; do
+        build/release/tests/$test --gtest_output=json:results/{version}/
     done
-    contrib/support_table.py {version}=index_strings_test.json,index_every_codec_test.json,index_wrappers_test.json,index_routes_test.json \\
-        > contrib/docs/support.md
+    contrib/support_table.py {version}=results/{version} > contrib/docs/support.md
 
-with one `VERSION=FILES` for each version of FAISS that the tests were built against: each gets a column. What is asserted stands in
+with one `VERSION=FOLDER` for each version of FAISS that the tests were built against: each gets a column. What is asserted stands in
 [every_string_test.cc](../../tests/factory/every_string_test.cc), [every_codec_test.cc](../../tests/index/every_codec_test.cc),
-[wrappers_test.cc](../../tests/index/wrappers_test.cc) and [routes_test.cc](../../tests/index/routes_test.cc). How to use the pieces
-is in [Inside FAISS](faiss.md).
+[wrappers_test.cc](../../tests/index/wrappers_test.cc), [ondisk_test.cc](../../tests/io/ondisk_test.cc) and
+[routes_test.cc](../../tests/index/routes_test.cc). How to use the pieces is in [Inside FAISS](faiss.md).
 
 # Strings and codecs
 
@@ -65,6 +63,7 @@ SELECTED = """
 """
 
 ABSENT = "not in this FAISS"
+NOT_RUN = "-"  # of a version whose results hold nothing of this kind
 
 ASKED = [
     ("search_parameters", "`nprobe` and a selector, for one search"),
@@ -175,6 +174,10 @@ def names_in_order(by_version):
     return list(dict.fromkeys(name for rows in most_first for name in rows))
 
 
+def absent_in(rows):
+    return ABSENT if rows else NOT_RUN
+
+
 def print_pieces(versions):
     by_version = properties_of(versions, "piece.")
     lines = []
@@ -183,7 +186,7 @@ def print_pieces(versions):
         for rows in by_version.values():
             seen = [rows[name][over] for over in OVER if over in rows[name]] if name in rows else []
             distinct = list(dict.fromkeys(seen))
-            cells.append("; ".join(distinct if len(distinct) == 1 else seen) or ABSENT)
+            cells.append("; ".join(distinct if len(distinct) == 1 else seen) or absent_in(rows))
         lines.append([f"`{name}`", *cells])
     print(PIECES, end="")
     print_table(["piece", *(f"FAISS {version}" for version in versions)], lines)
@@ -202,10 +205,11 @@ def print_routes(versions):
         for of, route in order:
             if of != section:
                 continue
-            seen = [rows.get((of, route)) for rows in by_version.values()]
-            used = dict.fromkeys(test["used"] for test in seen if test)
+            seen = [(rows, rows.get((of, route))) for rows in by_version.values()]
+            used = dict.fromkeys(test["used"] for _, test in seen if test)
             cells = [
-                f"{test['recall']}, {int(test['visited']):,}" if test else ABSENT for test in seen
+                f"{test['recall']}, {int(test['visited']):,}" if test else absent_in(rows)
+                for rows, test in seen
             ]
             lines.append([route, "; ".join(used), *cells])
         print_table(["route", "what is used", *(f"FAISS {v}: recall, visited" for v in versions)], lines)
@@ -224,7 +228,10 @@ def print_selected(versions):
                     row = shares.setdefault((test["selected"], route), {"used": test["used." + route]})
                     row[version] = cell
     for (share, route), row in shares.items():
-        cells = [row.get(version, ABSENT) for version in versions]
+        cells = [
+            row.get(version, absent_in(any(version in other for other in shares.values())))
+            for version in versions
+        ]
         lines.append([share, route, row["used"], *cells])
     print_table(
         ["selected", "route", "what is used", *(f"FAISS {v}: recall, visited" for v in versions)],
@@ -235,8 +242,9 @@ def print_selected(versions):
 def main(arguments):
     versions = {}
     for argument in arguments:
-        version, _, paths = argument.partition("=")
-        versions[version] = [test for path in paths.split(",") if path for test in tests_of(path)]
+        version, _, folder = argument.partition("=")
+        paths = sorted(pathlib.Path(folder).glob("*.json"))
+        versions[version] = [test for path in paths for test in tests_of(path)]
     if not versions or not all(versions.values()):
         sys.exit(__doc__)
     strings, codecs = Rows("string", versions), Rows("codec", versions)

@@ -28,3 +28,10 @@
     [[maybe_unused]] float *distances, [[maybe_unused]] int64_t *labels, [[maybe_unused]] size_t k
 #define FAISS_GMM_RESULTS_ARGUMENT distances, labels, k
 #endif
+
+namespace faiss_gmm::compat {
+
+/// Whether parameters of a codec reach its scanner.
+constexpr bool scanners_take_parameters = FAISS_GMM_FAISS_AT_LEAST(1, 11);
+
+} // namespace faiss_gmm::compat

@@ -572,8 +572,33 @@ TEST(RaBitQ, DecodesAllBits) {
     }
 }
 
+/// The threshold of a polysemous search among them.
+TEST(PQ, HeedsItsOwnSearchParameters) {
+    const Made index = polysemous();
+    const std::vector<float> base = float_rows(rows, d, test_seed());
+    const std::vector<float> queries_x = float_rows(queries, d, 4);
+    index->train(rows, base.data());
+    index->add(rows, base.data());
+    const auto found = [&](size_t nprobe, int polysemous_ht) {
+        faiss::IVFPQSearchParameters params;
+        params.nprobe = nprobe;
+        params.polysemous_ht = polysemous_ht;
+        const Results got = search(*index, queries_x, k, &params);
+        return std::count_if(
+                got.labels.begin(), got.labels.end(), [](int64_t id) { return id >= 0; });
+    };
+    for (const size_t nprobe : {size_t{3}, nlist}) {
+        SCOPED_TRACE(nprobe);
+        if (compat::scanners_take_parameters) {
+            EXPECT_LT(found(nprobe, 1), found(nprobe, 32));
+        } else {
+            EXPECT_EQ(found(nprobe, 1), found(nprobe, 32)) << "of the index alone";
+        }
+    }
+}
+
 #if FAISS_GMM_HOLDS_RABITQ_BLOCKS
-/// Without a query of few bits distances are others, whatever the route to the codec.
+/// A query in few bits has other distances, whatever the route to the codec.
 TEST(RaBitQ, HeedsItsOwnSearchParameters) {
     const std::vector<float> base = float_rows(rows, d, test_seed());
     const std::vector<float> queries_x = float_rows(queries, d, 4);

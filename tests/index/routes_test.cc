@@ -26,6 +26,7 @@
 #include "faiss_gmm/index/wrappers.h"
 #include "faiss_gmm/io/clone.h"
 #include "faiss_gmm/io/export_faiss.h"
+#include "faiss_gmm/io/merge_ondisk.h"
 #include "index_fixture.h"
 #include "support_record.h"
 #include "tests/io/io_fixture.h"
@@ -366,6 +367,15 @@ Found cloned() {
     ivf_in(*clone).nprobe = nprobe;
     return searched(*clone);
 }
+Found on_disk() {
+    const Folder folder;
+    write_index(ours(), folder.file("shard"));
+    const Holder empty(clone_index(ours()));
+    empty->reset();
+    merge_ondisk(*empty, {folder.file("shard")}, folder.file("lists"));
+    ivf_in(*empty).nprobe = nprobe;
+    return searched(*empty);
+}
 Found read_by_stock(bool then_promoted) {
     const Folder folder;
     write_index(ours(), folder.file("index"));
@@ -476,6 +486,7 @@ std::vector<Route> all_routes() {
              written_and_read,
              like_search},
             {as_it_is, "faiss_gmm::clone_index, search", cloned, like_search},
+            {as_it_is, "merge_ondisk (lists on disk), search", on_disk, like_search},
             {as_it_is,
              "faiss::read_index, promote, search",
              [] { return read_by_stock(true); },

@@ -17,6 +17,7 @@
 #include <gtest/gtest.h>
 
 #include "faiss_gmm/compat/wrappers.h"
+#include "faiss_gmm/io/clone.h"
 #include "index_fixture.h"
 #include "support_record.h"
 
@@ -498,6 +499,16 @@ TEST_P(Wrappers, IvflibExtractsAndMerges) {
                 faiss::ivflib::SlidingIndexWindow window(&first);
             });
     expect_right(first, {index_.get()});
+}
+
+TEST_P(Wrappers, Clones) {
+    fill(*index_);
+    record_refusal_by_faiss("faiss::clone_index", "clone not supported", [&] {
+        delete faiss::clone_index(index_.get());
+    });
+    const std::unique_ptr<faiss::Index> clone(faiss_gmm::clone_index(*index_));
+    expect_right(*clone, {dynamic_cast<IndexIVFGMM*>(clone.get())});
+    record_way("faiss_gmm::clone_index");
 }
 
 TEST_P(Wrappers, SelectorsAtEveryLevelOfTheIndex) {

@@ -15,6 +15,7 @@
 #include "faiss_gmm/io/merge_ondisk.h"
 #include "io_fixture.h"
 #include "tests/allocations.h"
+#include "tests/index/support_record.h"
 
 namespace faiss_gmm {
 namespace {
@@ -100,6 +101,11 @@ TEST_P(OnDiskLists, FindWhatListsInMemoryFind) {
     EXPECT_EQ(twins.on_disk->ntotal, twins.in_memory->ntotal);
     as_gmm(*twins.on_disk).check();
     expect_same_searches(*twins.in_memory, *twins.on_disk);
+    dynamic_cast<faiss::IndexIVF&>(*twins.on_disk).nprobe = 2;
+    indexIVFGMM_stats.reset();
+    search(*twins.on_disk, float_rows(20, twins.on_disk->d, 9), 5);
+    const IndexIVFGMM& face = as_gmm(*twins.on_disk);
+    record_piece("OnDiskInvertedLists", lists_asked_for(face), way_of_search(face));
     if (GetParam().storage == SpillStorage::shared) {
         size_t runs = 0;
         for (const ListRuns& list : as_gmm(*twins.on_disk).run_lists()->directory().lists) {
@@ -128,6 +134,7 @@ TEST_P(OnDiskLists, AreWrittenAndRead) {
     const std::unique_ptr<faiss::Index> read(
             read_index(elsewhere.file("index"), faiss::IO_FLAG_ONDISK_SAME_DIR));
     expect_same_searches(*twins.in_memory, *read);
+    record_piece("OnDiskInvertedLists.written_and_read", lists_asked_for(as_gmm(*read)), "works");
 }
 
 TEST_P(OnDiskLists, Change) {
