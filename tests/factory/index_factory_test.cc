@@ -203,7 +203,10 @@ INSTANTIATE_TEST_SUITE_P(
                         "spil="},
                 BadString{"IVFGMM64(budget=fair),Flat", "by_difficulty | even", "fair)"},
                 BadString{"IVFGMM64(by_residual=1),SQ8", "true | false", "1)"},
-                BadString{"IVFGMM64(by_residual=true),Flat", "all but Flat, SH, RaBitQ, EDEN", "true)"},
+                BadString{
+                        "IVFGMM64(by_residual=true),Flat",
+                        "all but Flat, SH, RaBitQ, EDEN",
+                        "true)"},
                 BadString{"IVFGMM64(spill=sometimes),Flat", "never | threshold(t)", "sometimes)"},
                 BadString{"IVFGMM64(seed=-1),Flat", "a whole number", "-1)"},
                 BadString{"IVFGMM64(seed=1.5),Flat", "a whole number", "1.5)"},
