@@ -152,154 +152,48 @@ template <int registers> __device__ inline void give_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
 }
 
+// What the products below say of their sums: names in the instruction, and sixteen operands.
+#define FAISS_GMM_NAMES_32                                                                         \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, "                       \
+    "%30, %31"
+#define FAISS_GMM_NAMES_48                                                                         \
+    FAISS_GMM_NAMES_32 ", "                                                                        \
+                       "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, "    \
+                       "%46, %47"
+#define FAISS_GMM_NAMES_64                                                                         \
+    FAISS_GMM_NAMES_48 ", "                                                                        \
+                       "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "    \
+                       "%62, %63"
+#define FAISS_GMM_NAMES_96                                                                         \
+    FAISS_GMM_NAMES_64 ", "                                                                        \
+                       "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, "    \
+                       "%78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, "    \
+                       "%92, %93, %94, %95"
+#define FAISS_GMM_SUMS_4(kind, x, i) kind(x[i]), kind(x[i + 1]), kind(x[i + 2]), kind(x[i + 3])
+#define FAISS_GMM_SUMS_16(kind, x, i)                                                              \
+    FAISS_GMM_SUMS_4(kind, x, i), FAISS_GMM_SUMS_4(kind, x, i + 4),                                \
+            FAISS_GMM_SUMS_4(kind, x, i + 8), FAISS_GMM_SUMS_4(kind, x, i + 12)
+
 /// acc [64, 128] += A [64, 16] B [128, 16]^T, fp16 operands in shared memory.
 __device__ inline void multiply_asynchronously(float (&acc)[64], uint64_t a, uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" FAISS_GMM_NAMES_64
                  "}, %64, %65, 1, 1, 1, 0, 0;"
-                 : "+f"(acc[0]),
-                   "+f"(acc[1]),
-                   "+f"(acc[2]),
-                   "+f"(acc[3]),
-                   "+f"(acc[4]),
-                   "+f"(acc[5]),
-                   "+f"(acc[6]),
-                   "+f"(acc[7]),
-                   "+f"(acc[8]),
-                   "+f"(acc[9]),
-                   "+f"(acc[10]),
-                   "+f"(acc[11]),
-                   "+f"(acc[12]),
-                   "+f"(acc[13]),
-                   "+f"(acc[14]),
-                   "+f"(acc[15]),
-                   "+f"(acc[16]),
-                   "+f"(acc[17]),
-                   "+f"(acc[18]),
-                   "+f"(acc[19]),
-                   "+f"(acc[20]),
-                   "+f"(acc[21]),
-                   "+f"(acc[22]),
-                   "+f"(acc[23]),
-                   "+f"(acc[24]),
-                   "+f"(acc[25]),
-                   "+f"(acc[26]),
-                   "+f"(acc[27]),
-                   "+f"(acc[28]),
-                   "+f"(acc[29]),
-                   "+f"(acc[30]),
-                   "+f"(acc[31]),
-                   "+f"(acc[32]),
-                   "+f"(acc[33]),
-                   "+f"(acc[34]),
-                   "+f"(acc[35]),
-                   "+f"(acc[36]),
-                   "+f"(acc[37]),
-                   "+f"(acc[38]),
-                   "+f"(acc[39]),
-                   "+f"(acc[40]),
-                   "+f"(acc[41]),
-                   "+f"(acc[42]),
-                   "+f"(acc[43]),
-                   "+f"(acc[44]),
-                   "+f"(acc[45]),
-                   "+f"(acc[46]),
-                   "+f"(acc[47]),
-                   "+f"(acc[48]),
-                   "+f"(acc[49]),
-                   "+f"(acc[50]),
-                   "+f"(acc[51]),
-                   "+f"(acc[52]),
-                   "+f"(acc[53]),
-                   "+f"(acc[54]),
-                   "+f"(acc[55]),
-                   "+f"(acc[56]),
-                   "+f"(acc[57]),
-                   "+f"(acc[58]),
-                   "+f"(acc[59]),
-                   "+f"(acc[60]),
-                   "+f"(acc[61]),
-                   "+f"(acc[62]),
-                   "+f"(acc[63])
+                 : FAISS_GMM_SUMS_16("+f", acc, 0),
+                   FAISS_GMM_SUMS_16("+f", acc, 16),
+                   FAISS_GMM_SUMS_16("+f", acc, 32),
+                   FAISS_GMM_SUMS_16("+f", acc, 48)
                  : "l"(a), "l"(b));
 }
 
 /// The same for a product that starts: acc = A B^T.
 __device__ inline void multiply_afresh(float (&acc)[64], uint64_t a, uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "
-                 "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, "
-                 "%47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-                 "%62, %63"
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" FAISS_GMM_NAMES_64
                  "}, %64, %65, 0, 1, 1, 0, 0;"
-                 : "=f"(acc[0]),
-                   "=f"(acc[1]),
-                   "=f"(acc[2]),
-                   "=f"(acc[3]),
-                   "=f"(acc[4]),
-                   "=f"(acc[5]),
-                   "=f"(acc[6]),
-                   "=f"(acc[7]),
-                   "=f"(acc[8]),
-                   "=f"(acc[9]),
-                   "=f"(acc[10]),
-                   "=f"(acc[11]),
-                   "=f"(acc[12]),
-                   "=f"(acc[13]),
-                   "=f"(acc[14]),
-                   "=f"(acc[15]),
-                   "=f"(acc[16]),
-                   "=f"(acc[17]),
-                   "=f"(acc[18]),
-                   "=f"(acc[19]),
-                   "=f"(acc[20]),
-                   "=f"(acc[21]),
-                   "=f"(acc[22]),
-                   "=f"(acc[23]),
-                   "=f"(acc[24]),
-                   "=f"(acc[25]),
-                   "=f"(acc[26]),
-                   "=f"(acc[27]),
-                   "=f"(acc[28]),
-                   "=f"(acc[29]),
-                   "=f"(acc[30]),
-                   "=f"(acc[31]),
-                   "=f"(acc[32]),
-                   "=f"(acc[33]),
-                   "=f"(acc[34]),
-                   "=f"(acc[35]),
-                   "=f"(acc[36]),
-                   "=f"(acc[37]),
-                   "=f"(acc[38]),
-                   "=f"(acc[39]),
-                   "=f"(acc[40]),
-                   "=f"(acc[41]),
-                   "=f"(acc[42]),
-                   "=f"(acc[43]),
-                   "=f"(acc[44]),
-                   "=f"(acc[45]),
-                   "=f"(acc[46]),
-                   "=f"(acc[47]),
-                   "=f"(acc[48]),
-                   "=f"(acc[49]),
-                   "=f"(acc[50]),
-                   "=f"(acc[51]),
-                   "=f"(acc[52]),
-                   "=f"(acc[53]),
-                   "=f"(acc[54]),
-                   "=f"(acc[55]),
-                   "=f"(acc[56]),
-                   "=f"(acc[57]),
-                   "=f"(acc[58]),
-                   "=f"(acc[59]),
-                   "=f"(acc[60]),
-                   "=f"(acc[61]),
-                   "=f"(acc[62]),
-                   "=f"(acc[63])
+                 : FAISS_GMM_SUMS_16("=f", acc, 0),
+                   FAISS_GMM_SUMS_16("=f", acc, 16),
+                   FAISS_GMM_SUMS_16("=f", acc, 32),
+                   FAISS_GMM_SUMS_16("=f", acc, 48)
                  : "l"(a), "l"(b));
 }
 
@@ -316,364 +210,62 @@ __device__ inline uint64_t advanced_rows(uint64_t descriptor, int step) {
 
 /// sums [64, 64] += A [64, 16] B [16, 64]: A in registers, B a tile of transposed_descriptor().
 __device__ inline void multiply_registers(float (&sums)[32], const uint32_t (&a)[4], uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "
-                 "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" FAISS_GMM_NAMES_32
                  "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
-                 : "+f"(sums[0]),
-                   "+f"(sums[1]),
-                   "+f"(sums[2]),
-                   "+f"(sums[3]),
-                   "+f"(sums[4]),
-                   "+f"(sums[5]),
-                   "+f"(sums[6]),
-                   "+f"(sums[7]),
-                   "+f"(sums[8]),
-                   "+f"(sums[9]),
-                   "+f"(sums[10]),
-                   "+f"(sums[11]),
-                   "+f"(sums[12]),
-                   "+f"(sums[13]),
-                   "+f"(sums[14]),
-                   "+f"(sums[15]),
-                   "+f"(sums[16]),
-                   "+f"(sums[17]),
-                   "+f"(sums[18]),
-                   "+f"(sums[19]),
-                   "+f"(sums[20]),
-                   "+f"(sums[21]),
-                   "+f"(sums[22]),
-                   "+f"(sums[23]),
-                   "+f"(sums[24]),
-                   "+f"(sums[25]),
-                   "+f"(sums[26]),
-                   "+f"(sums[27]),
-                   "+f"(sums[28]),
-                   "+f"(sums[29]),
-                   "+f"(sums[30]),
-                   "+f"(sums[31])
+                 : FAISS_GMM_SUMS_16("+f", sums, 0), FAISS_GMM_SUMS_16("+f", sums, 16)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 /// sums [64, 96] += A [64, 16] B [16, 96]: A in registers, B a tile of transposed_descriptor().
 __device__ inline void multiply_registers(float (&sums)[48], const uint32_t (&a)[4], uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32.f16.f16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "
-                 "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, "
-                 "%47"
+    asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32.f16.f16 {" FAISS_GMM_NAMES_48
                  "}, {%48, %49, %50, %51}, %52, 1, 1, 1, 1;"
-                 : "+f"(sums[0]),
-                   "+f"(sums[1]),
-                   "+f"(sums[2]),
-                   "+f"(sums[3]),
-                   "+f"(sums[4]),
-                   "+f"(sums[5]),
-                   "+f"(sums[6]),
-                   "+f"(sums[7]),
-                   "+f"(sums[8]),
-                   "+f"(sums[9]),
-                   "+f"(sums[10]),
-                   "+f"(sums[11]),
-                   "+f"(sums[12]),
-                   "+f"(sums[13]),
-                   "+f"(sums[14]),
-                   "+f"(sums[15]),
-                   "+f"(sums[16]),
-                   "+f"(sums[17]),
-                   "+f"(sums[18]),
-                   "+f"(sums[19]),
-                   "+f"(sums[20]),
-                   "+f"(sums[21]),
-                   "+f"(sums[22]),
-                   "+f"(sums[23]),
-                   "+f"(sums[24]),
-                   "+f"(sums[25]),
-                   "+f"(sums[26]),
-                   "+f"(sums[27]),
-                   "+f"(sums[28]),
-                   "+f"(sums[29]),
-                   "+f"(sums[30]),
-                   "+f"(sums[31]),
-                   "+f"(sums[32]),
-                   "+f"(sums[33]),
-                   "+f"(sums[34]),
-                   "+f"(sums[35]),
-                   "+f"(sums[36]),
-                   "+f"(sums[37]),
-                   "+f"(sums[38]),
-                   "+f"(sums[39]),
-                   "+f"(sums[40]),
-                   "+f"(sums[41]),
-                   "+f"(sums[42]),
-                   "+f"(sums[43]),
-                   "+f"(sums[44]),
-                   "+f"(sums[45]),
-                   "+f"(sums[46]),
-                   "+f"(sums[47])
+                 : FAISS_GMM_SUMS_16("+f", sums, 0),
+                   FAISS_GMM_SUMS_16("+f", sums, 16),
+                   FAISS_GMM_SUMS_16("+f", sums, 32)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 /// sums [64, 128] += A [64, 16] B [16, 128]: A in registers, B a tile of transposed_descriptor().
 __device__ inline void multiply_registers(float (&sums)[64], const uint32_t (&a)[4], uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "
-                 "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, "
-                 "%47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-                 "%62, %63"
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" FAISS_GMM_NAMES_64
                  "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
-                 : "+f"(sums[0]),
-                   "+f"(sums[1]),
-                   "+f"(sums[2]),
-                   "+f"(sums[3]),
-                   "+f"(sums[4]),
-                   "+f"(sums[5]),
-                   "+f"(sums[6]),
-                   "+f"(sums[7]),
-                   "+f"(sums[8]),
-                   "+f"(sums[9]),
-                   "+f"(sums[10]),
-                   "+f"(sums[11]),
-                   "+f"(sums[12]),
-                   "+f"(sums[13]),
-                   "+f"(sums[14]),
-                   "+f"(sums[15]),
-                   "+f"(sums[16]),
-                   "+f"(sums[17]),
-                   "+f"(sums[18]),
-                   "+f"(sums[19]),
-                   "+f"(sums[20]),
-                   "+f"(sums[21]),
-                   "+f"(sums[22]),
-                   "+f"(sums[23]),
-                   "+f"(sums[24]),
-                   "+f"(sums[25]),
-                   "+f"(sums[26]),
-                   "+f"(sums[27]),
-                   "+f"(sums[28]),
-                   "+f"(sums[29]),
-                   "+f"(sums[30]),
-                   "+f"(sums[31]),
-                   "+f"(sums[32]),
-                   "+f"(sums[33]),
-                   "+f"(sums[34]),
-                   "+f"(sums[35]),
-                   "+f"(sums[36]),
-                   "+f"(sums[37]),
-                   "+f"(sums[38]),
-                   "+f"(sums[39]),
-                   "+f"(sums[40]),
-                   "+f"(sums[41]),
-                   "+f"(sums[42]),
-                   "+f"(sums[43]),
-                   "+f"(sums[44]),
-                   "+f"(sums[45]),
-                   "+f"(sums[46]),
-                   "+f"(sums[47]),
-                   "+f"(sums[48]),
-                   "+f"(sums[49]),
-                   "+f"(sums[50]),
-                   "+f"(sums[51]),
-                   "+f"(sums[52]),
-                   "+f"(sums[53]),
-                   "+f"(sums[54]),
-                   "+f"(sums[55]),
-                   "+f"(sums[56]),
-                   "+f"(sums[57]),
-                   "+f"(sums[58]),
-                   "+f"(sums[59]),
-                   "+f"(sums[60]),
-                   "+f"(sums[61]),
-                   "+f"(sums[62]),
-                   "+f"(sums[63])
+                 : FAISS_GMM_SUMS_16("+f", sums, 0),
+                   FAISS_GMM_SUMS_16("+f", sums, 16),
+                   FAISS_GMM_SUMS_16("+f", sums, 32),
+                   FAISS_GMM_SUMS_16("+f", sums, 48)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 /// sums [64, 128] += A [16, 64]^T B [16, 128]: both of transposed_descriptor().
 __device__ inline void multiply_transposed(float (&sums)[64], uint64_t a, uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "
-                 "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, "
-                 "%47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-                 "%62, %63"
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" FAISS_GMM_NAMES_64
                  "}, %64, %65, 1, 1, 1, 1, 1;"
-                 : "+f"(sums[0]),
-                   "+f"(sums[1]),
-                   "+f"(sums[2]),
-                   "+f"(sums[3]),
-                   "+f"(sums[4]),
-                   "+f"(sums[5]),
-                   "+f"(sums[6]),
-                   "+f"(sums[7]),
-                   "+f"(sums[8]),
-                   "+f"(sums[9]),
-                   "+f"(sums[10]),
-                   "+f"(sums[11]),
-                   "+f"(sums[12]),
-                   "+f"(sums[13]),
-                   "+f"(sums[14]),
-                   "+f"(sums[15]),
-                   "+f"(sums[16]),
-                   "+f"(sums[17]),
-                   "+f"(sums[18]),
-                   "+f"(sums[19]),
-                   "+f"(sums[20]),
-                   "+f"(sums[21]),
-                   "+f"(sums[22]),
-                   "+f"(sums[23]),
-                   "+f"(sums[24]),
-                   "+f"(sums[25]),
-                   "+f"(sums[26]),
-                   "+f"(sums[27]),
-                   "+f"(sums[28]),
-                   "+f"(sums[29]),
-                   "+f"(sums[30]),
-                   "+f"(sums[31]),
-                   "+f"(sums[32]),
-                   "+f"(sums[33]),
-                   "+f"(sums[34]),
-                   "+f"(sums[35]),
-                   "+f"(sums[36]),
-                   "+f"(sums[37]),
-                   "+f"(sums[38]),
-                   "+f"(sums[39]),
-                   "+f"(sums[40]),
-                   "+f"(sums[41]),
-                   "+f"(sums[42]),
-                   "+f"(sums[43]),
-                   "+f"(sums[44]),
-                   "+f"(sums[45]),
-                   "+f"(sums[46]),
-                   "+f"(sums[47]),
-                   "+f"(sums[48]),
-                   "+f"(sums[49]),
-                   "+f"(sums[50]),
-                   "+f"(sums[51]),
-                   "+f"(sums[52]),
-                   "+f"(sums[53]),
-                   "+f"(sums[54]),
-                   "+f"(sums[55]),
-                   "+f"(sums[56]),
-                   "+f"(sums[57]),
-                   "+f"(sums[58]),
-                   "+f"(sums[59]),
-                   "+f"(sums[60]),
-                   "+f"(sums[61]),
-                   "+f"(sums[62]),
-                   "+f"(sums[63])
+                 : FAISS_GMM_SUMS_16("+f", sums, 0),
+                   FAISS_GMM_SUMS_16("+f", sums, 16),
+                   FAISS_GMM_SUMS_16("+f", sums, 32),
+                   FAISS_GMM_SUMS_16("+f", sums, 48)
                  : "l"(a), "l"(b));
 }
 
 /// sums [64, 192] += A [16, 64]^T B [16, 192]: both of transposed_descriptor().
 __device__ inline void multiply_transposed(float (&sums)[96], uint64_t a, uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n192k16.f32.f16.f16 {"
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, "
-                 "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, "
-                 "%47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-                 "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, "
-                 "%77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, "
-                 "%92, %93, %94, %95"
+    asm volatile("wgmma.mma_async.sync.aligned.m64n192k16.f32.f16.f16 {" FAISS_GMM_NAMES_96
                  "}, %96, %97, 1, 1, 1, 1, 1;"
-                 : "+f"(sums[0]),
-                   "+f"(sums[1]),
-                   "+f"(sums[2]),
-                   "+f"(sums[3]),
-                   "+f"(sums[4]),
-                   "+f"(sums[5]),
-                   "+f"(sums[6]),
-                   "+f"(sums[7]),
-                   "+f"(sums[8]),
-                   "+f"(sums[9]),
-                   "+f"(sums[10]),
-                   "+f"(sums[11]),
-                   "+f"(sums[12]),
-                   "+f"(sums[13]),
-                   "+f"(sums[14]),
-                   "+f"(sums[15]),
-                   "+f"(sums[16]),
-                   "+f"(sums[17]),
-                   "+f"(sums[18]),
-                   "+f"(sums[19]),
-                   "+f"(sums[20]),
-                   "+f"(sums[21]),
-                   "+f"(sums[22]),
-                   "+f"(sums[23]),
-                   "+f"(sums[24]),
-                   "+f"(sums[25]),
-                   "+f"(sums[26]),
-                   "+f"(sums[27]),
-                   "+f"(sums[28]),
-                   "+f"(sums[29]),
-                   "+f"(sums[30]),
-                   "+f"(sums[31]),
-                   "+f"(sums[32]),
-                   "+f"(sums[33]),
-                   "+f"(sums[34]),
-                   "+f"(sums[35]),
-                   "+f"(sums[36]),
-                   "+f"(sums[37]),
-                   "+f"(sums[38]),
-                   "+f"(sums[39]),
-                   "+f"(sums[40]),
-                   "+f"(sums[41]),
-                   "+f"(sums[42]),
-                   "+f"(sums[43]),
-                   "+f"(sums[44]),
-                   "+f"(sums[45]),
-                   "+f"(sums[46]),
-                   "+f"(sums[47]),
-                   "+f"(sums[48]),
-                   "+f"(sums[49]),
-                   "+f"(sums[50]),
-                   "+f"(sums[51]),
-                   "+f"(sums[52]),
-                   "+f"(sums[53]),
-                   "+f"(sums[54]),
-                   "+f"(sums[55]),
-                   "+f"(sums[56]),
-                   "+f"(sums[57]),
-                   "+f"(sums[58]),
-                   "+f"(sums[59]),
-                   "+f"(sums[60]),
-                   "+f"(sums[61]),
-                   "+f"(sums[62]),
-                   "+f"(sums[63]),
-                   "+f"(sums[64]),
-                   "+f"(sums[65]),
-                   "+f"(sums[66]),
-                   "+f"(sums[67]),
-                   "+f"(sums[68]),
-                   "+f"(sums[69]),
-                   "+f"(sums[70]),
-                   "+f"(sums[71]),
-                   "+f"(sums[72]),
-                   "+f"(sums[73]),
-                   "+f"(sums[74]),
-                   "+f"(sums[75]),
-                   "+f"(sums[76]),
-                   "+f"(sums[77]),
-                   "+f"(sums[78]),
-                   "+f"(sums[79]),
-                   "+f"(sums[80]),
-                   "+f"(sums[81]),
-                   "+f"(sums[82]),
-                   "+f"(sums[83]),
-                   "+f"(sums[84]),
-                   "+f"(sums[85]),
-                   "+f"(sums[86]),
-                   "+f"(sums[87]),
-                   "+f"(sums[88]),
-                   "+f"(sums[89]),
-                   "+f"(sums[90]),
-                   "+f"(sums[91]),
-                   "+f"(sums[92]),
-                   "+f"(sums[93]),
-                   "+f"(sums[94]),
-                   "+f"(sums[95])
+                 : FAISS_GMM_SUMS_16("+f", sums, 0),
+                   FAISS_GMM_SUMS_16("+f", sums, 16),
+                   FAISS_GMM_SUMS_16("+f", sums, 32),
+                   FAISS_GMM_SUMS_16("+f", sums, 48),
+                   FAISS_GMM_SUMS_16("+f", sums, 64),
+                   FAISS_GMM_SUMS_16("+f", sums, 80)
                  : "l"(a), "l"(b));
 }
+
+#undef FAISS_GMM_NAMES_32
+#undef FAISS_GMM_NAMES_48
+#undef FAISS_GMM_NAMES_64
+#undef FAISS_GMM_NAMES_96
+#undef FAISS_GMM_SUMS_4
+#undef FAISS_GMM_SUMS_16
 
 } // namespace faiss_gmm::cuda::hopper
