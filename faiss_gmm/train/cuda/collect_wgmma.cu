@@ -311,29 +311,19 @@ __global__ void __launch_bounds__(threads, 1) multiply_by_warpgroups(
     extern __shared__ __align__(1024) unsigned char memory[];
     using S = Shape<steps>;
     Shared<steps>& shared = *reinterpret_cast<Shared<steps>*>(memory);
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < S::stages; ++i) {
-            hopper::init_barrier(&shared.full[i], 1);
-            hopper::init_barrier(&shared.empty[i], consumer_warps);
-        }
-        for (int i = 0; i < S::row_slots; ++i) {
-            hopper::init_barrier(&shared.rows_full[i], 1);
-            hopper::init_barrier(&shared.rows_empty[i], consumer_warps);
-        }
-        hopper::fence_barrier_init();
-    }
-    __syncthreads();
-    if (threadIdx.x < 128) {
-        hopper::give_registers<producer_registers>();
-        if (threadIdx.x == 0) {
-            copy_operands<steps>(arguments, shared, &component_map, &row_map);
-        }
-    } else {
-        hopper::take_registers<consumer_registers>();
-        // The shuffle tells the compiler that a warp has one group: no divergence around the products.
-        const int group = __shfl_sync(whole_warp, static_cast<int>(threadIdx.x / 128) - 1, 0);
-        multiply_rows<form, step, steps>(arguments, shared, group);
-    }
+    hopper::divide_work<producer_registers, consumer_registers>(
+            [&] {
+                for (int i = 0; i < S::stages; ++i) {
+                    hopper::init_barrier(&shared.full[i], 1);
+                    hopper::init_barrier(&shared.empty[i], consumer_warps);
+                }
+                for (int i = 0; i < S::row_slots; ++i) {
+                    hopper::init_barrier(&shared.rows_full[i], 1);
+                    hopper::init_barrier(&shared.rows_empty[i], consumer_warps);
+                }
+            },
+            [&] { copy_operands<steps>(arguments, shared, &component_map, &row_map); },
+            [&](int group) { multiply_rows<form, step, steps>(arguments, shared, group); });
 }
 
 // ---- host

@@ -366,25 +366,15 @@ __global__ void __launch_bounds__(threads, 1)
         normalise_by_warpgroups(const __grid_constant__ Arguments arguments) {
     extern __shared__ __align__(1024) unsigned char memory[];
     auto& shared = *reinterpret_cast<NormaliseShared<width>*>(memory);
-    if (threadIdx.x == 0) {
-        shared.means_there.init(consuming_warps);
-        shared.rows_there[0].init(warps_a_group);
-        shared.rows_there[1].init(warps_a_group);
-        shared.columns_there.init(consuming_warps);
-        hopper::fence_barrier_init();
-    }
-    __syncthreads();
-    if (threadIdx.x < 128) {
-        hopper::give_registers<producer_registers>();
-        if (threadIdx.x == 0) {
-            bring_means(arguments, shared);
-        }
-    } else {
-        hopper::take_registers<consumer_registers>();
-        // The shuffle tells the compiler that a warp has one group: no divergence around the products.
-        const int group = __shfl_sync(whole_warp, static_cast<int>(threadIdx.x / 128) - 1, 0);
-        normalise_rows(arguments, shared, group);
-    }
+    hopper::divide_work<producer_registers, consumer_registers>(
+            [&] {
+                shared.means_there.init(consuming_warps);
+                shared.rows_there[0].init(warps_a_group);
+                shared.rows_there[1].init(warps_a_group);
+                shared.columns_there.init(consuming_warps);
+            },
+            [&] { bring_means(arguments, shared); },
+            [&](int group) { normalise_rows(arguments, shared, group); });
 }
 
 // ---- phase 3
@@ -608,23 +598,14 @@ __global__ void __launch_bounds__(threads, 1)
         sum_by_warpgroups(const __grid_constant__ Arguments arguments) {
     extern __shared__ __align__(1024) unsigned char memory[];
     auto& shared = *reinterpret_cast<SumShared<width>*>(memory);
-    if (threadIdx.x == 0) {
-        shared.means_there.init(consuming_warps);
-        shared.rows_there.init(consuming_warps);
-        shared.norms_there.init(consuming_warps);
-        hopper::fence_barrier_init();
-    }
-    __syncthreads();
-    if (threadIdx.x < 128) {
-        hopper::give_registers<producer_registers>();
-        if (threadIdx.x == 0) {
-            bring_rows(arguments, shared);
-        }
-    } else {
-        hopper::take_registers<consumer_registers>();
-        const int group = __shfl_sync(whole_warp, static_cast<int>(threadIdx.x / 128) - 1, 0);
-        sum_rows(arguments, shared, group);
-    }
+    hopper::divide_work<producer_registers, consumer_registers>(
+            [&] {
+                shared.means_there.init(consuming_warps);
+                shared.rows_there.init(consuming_warps);
+                shared.norms_there.init(consuming_warps);
+            },
+            [&] { bring_rows(arguments, shared); },
+            [&](int group) { sum_rows(arguments, shared, group); });
 }
 
 /// Phase 4; a block a component.

@@ -284,22 +284,10 @@ __global__ void __launch_bounds__(threads, 1)
         score_by_warpgroups(const __grid_constant__ Arguments arguments) {
     extern __shared__ __align__(1024) unsigned char memory[];
     ScoreShared& shared = *reinterpret_cast<ScoreShared*>(memory);
-    if (threadIdx.x == 0) {
-        shared.there.init(consuming_warps);
-        hopper::fence_barrier_init();
-    }
-    __syncthreads();
-    if (threadIdx.x < 128) {
-        hopper::give_registers<producer_registers>();
-        if (threadIdx.x == 0) {
-            bring_operands(arguments, shared);
-        }
-    } else {
-        hopper::take_registers<consumer_registers>();
-        // The shuffle tells the compiler that a warp has one group: no divergence around the products.
-        const int group = __shfl_sync(whole_warp, static_cast<int>(threadIdx.x / 128) - 1, 0);
-        score_rows(arguments, shared, group);
-    }
+    hopper::divide_work<producer_registers, consumer_registers>(
+            [&] { shared.there.init(consuming_warps); },
+            [&] { bring_operands(arguments, shared); },
+            [&](int group) { score_rows(arguments, shared, group); });
 }
 
 // ---- phases 3 and 4
@@ -625,21 +613,10 @@ __global__ void __launch_bounds__(threads, 1)
         sum_wide_by_warpgroups(const __grid_constant__ Arguments arguments) {
     extern __shared__ __align__(1024) unsigned char memory[];
     auto& shared = *reinterpret_cast<SumShared<dims>*>(memory);
-    if (threadIdx.x == 0) {
-        shared.there.init(consuming_warps);
-        hopper::fence_barrier_init();
-    }
-    __syncthreads();
-    if (threadIdx.x < 128) {
-        hopper::give_registers<producer_registers>();
-        if (threadIdx.x == 0) {
-            bring_shares(arguments, shared);
-        }
-    } else {
-        hopper::take_registers<consumer_registers>();
-        const int group = __shfl_sync(whole_warp, static_cast<int>(threadIdx.x / 128) - 1, 0);
-        sum_shares(arguments, shared, group);
-    }
+    hopper::divide_work<producer_registers, consumer_registers>(
+            [&] { shared.there.init(consuming_warps); },
+            [&] { bring_shares(arguments, shared); },
+            [&](int group) { sum_shares(arguments, shared, group); });
 }
 
 // ---- host

@@ -152,6 +152,28 @@ template <int registers> __device__ inline void give_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
 }
 
+/// The frame of a kernel whose first warpgroup copies, by one thread, while the others multiply: init() the barriers,
+/// by one thread; then copy(), and multiply(which of the others).
+template <int producer_registers, int consumer_registers, class Init, class Copy, class Multiply>
+__device__ __forceinline__ void
+divide_work(const Init& init, const Copy& copy, const Multiply& multiply) {
+    if (threadIdx.x == 0) {
+        init();
+        fence_barrier_init();
+    }
+    __syncthreads();
+    if (threadIdx.x < 128) {
+        give_registers<producer_registers>();
+        if (threadIdx.x == 0) {
+            copy();
+        }
+    } else {
+        take_registers<consumer_registers>();
+        // The shuffle tells the compiler that a warp has one group: no divergence around the products.
+        multiply(__shfl_sync(whole_warp, static_cast<int>(threadIdx.x / 128) - 1, 0));
+    }
+}
+
 // What the products below say of their sums: names in the instruction, and sixteen operands.
 #define FAISS_GMM_NAMES_32                                                                         \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
