@@ -182,34 +182,44 @@ void IndexIVFGMM::keep_memo() {
     kept()->ask_index(memo_);
 }
 
-void IndexIVFGMM::replace_lists(std::unique_ptr<faiss::InvertedLists> filled, int64_t vectors) {
-    faiss::IndexIVF& index = ivf();
-    const auto require = [](bool holds, const std::string& given, const std::string& allowed) {
+void IndexIVFGMM::require_room_for_lists(const char* what) const {
+    const faiss::IndexIVF& index = ivf();
+    const RunInvertedLists* lists = run_lists();
+    const auto require = [&](bool holds, const std::string& given, const char* allowed) {
         if (!holds) {
             throw_faiss(
-                    {"putting filled lists into an IVFGMM index",
+                    {what,
                      given,
                      allowed,
                      "train an index, or read one that was written before any vector was added"});
         }
     };
-    const RunInvertedLists* before = run_lists();
-    require(before != nullptr,
-            "an index of a FastScan codec, or over lists of another class",
+    require(lists != nullptr,
+            "an index whose codes stand in blocks or in lists of another class",
             "a codec with a code a vector, over its own lists");
     require(index.is_trained, "an index that is not trained", "a trained index");
-    require(index.ntotal == 0 && before->compute_ntotal() == 0,
+    require(index.ntotal == 0 && lists->compute_ntotal() == 0,
             fmt::format("an index that holds {} vectors", index.ntotal),
             "an empty index");
     require(index.direct_map.no(), "an index with a direct map", "an index without one");
-    require(filled != nullptr && filled->nlist == index.nlist &&
-                    filled->code_size == index.code_size,
-            filled == nullptr
-                    ? "no lists"
-                    : fmt::format("{} lists of {} bytes a code", filled->nlist, filled->code_size),
-            fmt::format("{} lists of {}", index.nlist, index.code_size));
+}
+
+void IndexIVFGMM::replace_lists(std::unique_ptr<faiss::InvertedLists> filled, int64_t vectors) {
+    constexpr const char* doing = "putting filled lists into an IVFGMM index";
+    require_room_for_lists(doing);
+    faiss::IndexIVF& index = ivf();
+    if (filled == nullptr || filled->nlist != index.nlist || filled->code_size != index.code_size) {
+        throw_faiss(
+                {doing,
+                 filled == nullptr
+                         ? "no lists"
+                         : fmt::format(
+                                   "{} lists of {} bytes a code", filled->nlist, filled->code_size),
+                 fmt::format("{} lists of {}", index.nlist, index.code_size),
+                 "fill lists by the codec of this index, as many as it has"});
+    }
     auto runs = std::make_unique<RunInvertedLists>(std::move(filled));
-    runs->set_state(before->shared_state());
+    runs->set_state(run_lists()->shared_state());
     index.replace_invlists(runs.release(), true);
     index.ntotal = vectors;
     keep_memo();

@@ -91,6 +91,8 @@ public:
     /// many they hold, a vector's copies as one. Throws faiss::FaissException for an index that is not trained, or not
     /// empty, and for lists of another form; std::bad_alloc, and what the lists throw (they are then there, without runs).
     void replace_lists(std::unique_ptr<faiss::InvertedLists> filled, int64_t vectors);
+    /// Throws faiss::FaissException, as one that is doing `what`, where replace_lists() refuses this index.
+    void require_room_for_lists(const char* what) const;
     /// Verifies every invariant of lists and directory; throws faiss::FaissException naming the
     /// first that does not hold. O(n d).
     void check() const;

@@ -29,11 +29,13 @@ namespace {
 
 constexpr size_t entries_grain = 8;
 
+constexpr const char* doing = "merging indices to disk";
+
 using OnDisk = faiss::OnDiskInvertedLists;
 
 [[noreturn]] void
 refuse(const std::string& given, const std::string& allowed, const std::string& next) {
-    throw_faiss({"merging indices to disk", given, allowed, next});
+    throw_faiss({doing, given, allowed, next});
 }
 
 /// The index of this library, and the IndexPreTransforms around it; null where there is another inside.
@@ -168,23 +170,13 @@ void merge_ondisk(
         faiss::Index& index, const std::vector<std::string>& shards, const std::string& path) {
     std::vector<faiss::Index*> around;
     IndexIVFGMM* const target = bare(index, &around);
-    const auto require = [](bool holds, const std::string& given) {
-        if (!holds) {
-            refuse(given,
-                   "a trained and empty index of this library without a direct map, of a codec "
-                   "with "
-                   "a code a vector",
-                   "train an index, write it, and read it again for each merge");
-        }
-    };
-    require(target != nullptr, typeid(index).name());
-    const RunInvertedLists* const empty = target->run_lists();
+    if (target == nullptr) {
+        refuse(typeid(index).name(),
+               "an index of this library, or IndexPreTransform around one",
+               "make one by faiss_gmm::index_factory, and train it");
+    }
+    target->require_room_for_lists(doing);
     faiss::IndexIVF& ivf = target->ivf();
-    require(empty != nullptr, "an index whose codes stand in blocks or in lists of another class");
-    require(ivf.is_trained, "an index that is not trained");
-    require(ivf.ntotal == 0 && empty->compute_ntotal() == 0,
-            fmt::format("an index that holds {} vectors", ivf.ntotal));
-    require(ivf.direct_map.no(), "an index with a direct map");
 
     const std::vector<uint8_t> codec = codec_bytes(*target);
     std::vector<Shard> read;
