@@ -187,7 +187,8 @@ install_toolkit() {
     done
 }
 
-# build TARGET [CMAKE-OPTION...]
+# build TARGET [CMAKE-OPTION...]; --fresh where the preset chooses the compiler: a folder that was configured with another
+# path of it would lose the preset's flags without a word, and what is built is what was there.
 build() {
     local target=$1 progress=()
     shift
@@ -205,7 +206,7 @@ build() {
 fuzz() {
     local folder=build/fuzz/tests/fuzz log=build/logs/fuzz.log
     build_dir=build/fuzz preset=fuzz
-    build lists_fuzzer
+    build lists_fuzzer --fresh
     quietly build/logs/fuzz-seeds.log "$folder/lists_seeds" "$folder/seeds"
     mkdir -p "$folder/corpus" "$folder/findings"
     say "fuzzing for $1 s"
@@ -220,7 +221,7 @@ fuzz() {
 # sanitize PRESET
 sanitize() {
     build_dir=build/$1 preset=$1
-    build all
+    build all --fresh
     say "testing under $1"
     ctest --preset "$1"
 }
@@ -304,8 +305,16 @@ test_fully() {
     (chroot_test testing)
 }
 
+# misplaced ARGUMENT: it is none, or not behind the command that takes it.
+misplaced() {
+    fail "reading the command line" "'$1'" \
+        "demo, test [--full], cuda, sanitize [asan|tsan], fuzz [SECONDS], chroot trixie|testing,
+           --no-install, --help" \
+        "contrib/bootstrap.sh --help"
+}
+
 main() {
-    local command='' release='' sanitizers='asan tsan' full=no install=yes seconds=60 argument
+    local command='' operand='' install=yes argument
     for argument in "$@"; do
         case $argument in
         -h | --help)
@@ -313,12 +322,12 @@ main() {
             exit 0
             ;;
         --no-install) install=no ;;
-        --full) full=yes ;;
-        trixie | testing)
-            release=$argument
-            ;;
-        asan | tsan)
-            sanitizers=$argument
+        --full | trixie | testing | asan | tsan | [1-9]*)
+            case "$command $argument" in
+            'test --full' | 'chroot trixie' | 'chroot testing' | 'sanitize asan' | 'sanitize tsan') ;;
+            *) [[ $command == fuzz && $argument != *[!0-9]* ]] || misplaced "$argument" ;;
+            esac
+            operand=$argument
             ;;
         demo | test | cuda | sanitize | fuzz | chroot)
             if [[ -n $command ]]; then
@@ -327,18 +336,8 @@ main() {
             fi
             command=$argument
             ;;
-        [1-9]*)
-            if [[ $command != fuzz || $argument == *[!0-9]* ]]; then
-                fail "reading the command line" "'$argument'" "a number of seconds behind fuzz" \
-                    "contrib/bootstrap.sh --help"
-            fi
-            seconds=$argument
-            ;;
         *)
-            fail "reading the command line" "'$argument'" \
-                "demo, test [--full], cuda, sanitize [asan|tsan], fuzz [SECONDS], chroot trixie|testing,
-           --no-install, --help" \
-                "contrib/bootstrap.sh --help"
+            misplaced "$argument"
             ;;
         esac
     done
@@ -346,20 +345,20 @@ main() {
         fail "reading the command line" "no command" "demo, test, cuda, sanitize, fuzz, chroot" \
             "contrib/bootstrap.sh --help"
     fi
-    if [[ $command == chroot && -z $release ]]; then
+    if [[ $command == chroot && -z $operand ]]; then
         fail "reading the command line" "chroot without a release" "trixie, testing" \
             "contrib/bootstrap.sh chroot trixie"
     fi
     if [[ $command == chroot ]]; then
-        need_root "chroot $release"
-    elif [[ $full == yes ]]; then
+        need_root "chroot $operand"
+    elif [[ $operand == --full ]]; then
         need_root "test --full" # before an hour of the rest
     fi
 
     cd "$(dirname "${BASH_SOURCE[0]}")/.."
     if [[ $install == yes ]]; then
         install_missing "$command"
-        if [[ $full == yes ]]; then
+        if [[ $operand == --full ]]; then
             install_missing sanitize
             install_missing chroot
         fi
@@ -370,13 +369,13 @@ main() {
         "$build_dir/bench/faiss_gmm_demo"
         ;;
     test)
-        if [[ $full == yes ]]; then
+        if [[ $operand == --full ]]; then
             test_fully
         else
             test_all
         fi
         ;;
-    chroot) chroot_test "$release" ;;
+    chroot) chroot_test "$operand" ;;
     cuda)
         build_dir=build/cuda preset=cuda
         find_nvcc
@@ -385,11 +384,11 @@ main() {
         ctest --test-dir "$build_dir" -L gpu --output-on-failure
         ;;
     sanitize)
-        for argument in $sanitizers; do
+        for argument in ${operand:-asan tsan}; do
             sanitize "$argument"
         done
         ;;
-    fuzz) fuzz "$seconds" ;;
+    fuzz) fuzz "${operand:-60}" ;;
     esac
 }
 
