@@ -5,8 +5,8 @@
 //   (1) f = (d_1 / mean of d_1 .. d_P)^2, d the squared distances to the means of the P lists probed:
 //       1 where no list is nearer than another, small where the nearest one stands out
 //   (2) share = clamp(f / m_P, .3, 3.3), m_P such that its mean over the rows learnt from is 1
-// Rows that trained the means lie nearer to their own than other queries do: of N rows a mean took one
-// N-th from each, so d_1 grows by (N / (N - 1))^2.
+// Rows that trained the means lie nearer to their own than other queries do: the mean of N rows is 1 - 1 / N of
+// their variance away from each of them, 1 + 1 / N from others, so d_1 grows by (N + 1) / (N - 1).
 // Phases: 1 distances of some rows to their nearest means, by one product; 2 m_P for each P by
 // m <- m * mean share: the mean share falls with m, no faster than 1 / m.
 // Cost of learning: 2 * 2,048 K d flops and 2,048 K log 512 comparisons; of a query: a pass over P distances.
@@ -107,10 +107,10 @@ void QueryDifficulty::learn(const RunCodec& codec, size_t n, const float* x, dou
     }
     const std::vector<float> distances =
             nearest_distances(codec, some_queries(codec, rows, n, x), m);
-    const double pull = rows_a_list > 1 ? rows_a_list / (rows_a_list - 1) : 1;
+    const double pull = rows_a_list > 1 ? (rows_a_list + 1) / (rows_a_list - 1) : 1;
     std::vector<double> least(rows), sums(rows), f(rows);
     for (size_t i = 0; i < rows; i++) {
-        least[i] = sums[i] = double{distances[i * m]} * pull * pull;
+        least[i] = sums[i] = double{distances[i * m]} * pull;
     }
     for (size_t lists = 1; lists <= m; lists++) {
         for (size_t i = 0; i < rows; i++) {

@@ -60,25 +60,28 @@ TEST(QueryDifficulty, SharesAreOneOnAverageOverQueriesLikeTheRows) {
 }
 
 TEST(QueryDifficulty, AllowsForRowsThatTrainedTheMeans) {
-    // Means of six rows each: the rows themselves lie nearer to them than other queries do.
-    const size_t d = 12, K = 100, a_list = 6, n = K * a_list, queries = 3000;
-    const auto centres = mixed_rows(K, d, 5), noise = mixed_rows(n + queries, d, 6);
-    std::vector<float> rows(n * d), means(K * d, 0.0f), asked(queries * d);
-    for (size_t i = 0; i < n + queries; i++) {
-        for (size_t t = 0; t < d; t++) {
-            const float value = 4 * centres[i % K * d + t] + noise[i * d + t];
-            (i < n ? rows[i * d + t] : asked[(i - n) * d + t]) = value;
-            means[i % K * d + t] += i < n ? value / float(a_list) : 0;
-        }
-    }
-    const size_t P = 20;
+    // Means of six rows each: the rows themselves lie nearer to them than other queries do. On average over sets:
+    // of one, the mean share is from .9 to 1.05 where it is allowed for, from 1.4 to 1.7 where it is not.
+    const size_t d = 12, K = 100, a_list = 6, n = K * a_list, queries = 1000, P = 20, sets = 12;
     double mean[2] = {0, 0};
-    for (const bool allowing : {false, true}) {
-        QueryDifficulty difficulty;
-        difficulty.learn(codec_of(K, d, means), n, rows.data(), allowing ? double(a_list) : 0);
-        for (size_t i = 0; i < queries; i++) {
-            mean[allowing] += share_of(difficulty, distances_to(&asked[i * d], means, d), P) /
-                              double(queries);
+    for (uint64_t set = 0; set < sets; set++) {
+        const auto centres = mixed_rows(K, d, 2 * set),
+                   noise = mixed_rows(n + queries, d, 2 * set + 1);
+        std::vector<float> rows(n * d), means(K * d, 0.0f), asked(queries * d);
+        for (size_t i = 0; i < n + queries; i++) {
+            for (size_t t = 0; t < d; t++) {
+                const float value = 4 * centres[i % K * d + t] + noise[i * d + t];
+                (i < n ? rows[i * d + t] : asked[(i - n) * d + t]) = value;
+                means[i % K * d + t] += i < n ? value / float(a_list) : 0;
+            }
+        }
+        for (const bool allowing : {false, true}) {
+            QueryDifficulty difficulty;
+            difficulty.learn(codec_of(K, d, means), n, rows.data(), allowing ? double(a_list) : 0);
+            for (size_t i = 0; i < queries; i++) {
+                mean[allowing] += share_of(difficulty, distances_to(&asked[i * d], means, d), P) /
+                                  double(queries * sets);
+            }
         }
     }
     EXPECT_GT(mean[0], 1.15);
