@@ -18,6 +18,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -56,7 +57,7 @@ std::vector<float> some_rows(size_t n, size_t d) {
     return float_rows(n, d, 7);
 }
 
-Lists read_lists(const uint8_t* bytes, size_t size) {
+Lists read_lists(ListsInput& input, const uint8_t* bytes, size_t size) {
     const uint32_t kinds[] = {faiss::fourcc("ilgm"), faiss::fourcc("ilgb")};
     uint32_t kind = 0;
     if (size >= sizeof kind) {
@@ -65,10 +66,13 @@ Lists read_lists(const uint8_t* bytes, size_t size) {
     if (kind != kinds[0] && kind != kinds[1]) {
         return nullptr;
     }
-    ListsInput input(bytes, size);
     Lists lists;
     refusal([&] { lists.reset(faiss::read_InvertedLists(&input)); });
     return lists;
+}
+Lists read_lists(const uint8_t* bytes, size_t size) {
+    ListsInput input(bytes, size);
+    return read_lists(input, bytes, size);
 }
 
 Bytes written(const faiss::InvertedLists& lists) {
@@ -242,6 +246,40 @@ Reached fuzz_lists(const uint8_t* bytes, size_t size) {
         change(*index);
     }
     return Reached::index;
+}
+
+void change_a_number(uint8_t* bytes, size_t size, unsigned seed) {
+    std::mt19937 random(seed);
+    ListsInput input(bytes, size);
+    read_lists(input, bytes, size);
+    if (input.numbers().empty()) {
+        return;
+    }
+    const ListsInput::Number place = input.numbers()[random() % input.numbers().size()];
+    const size_t there = std::min(place.size, size - place.at);
+    uint64_t number = 0;
+    std::memcpy(&number, bytes + place.at, there);
+    const uint64_t powers = uint64_t{1} << random() % 64;
+    switch (random() % 6) {
+    case 0:
+        number = powers;
+        break;
+    case 1:
+        number = powers - 1;
+        break;
+    case 2:
+        number += powers;
+        break;
+    case 3:
+        number -= powers;
+        break;
+    case 4:
+        number = random() % 64;
+        break;
+    default: // NaN, in either size
+        number = place.size == sizeof(float) ? 0x7fc00000 : 0x7ff8000000000000;
+    }
+    std::memcpy(bytes + place.at, &number, there);
 }
 
 } // namespace faiss_gmm

@@ -19,4 +19,7 @@ void prepare_fuzzing();
 /// Ends the process where there is a finding.
 Reached fuzz_lists(const uint8_t* bytes, size_t size);
 
+/// Replaces one of the numbers that a reader would meet in bytes [size] by another that it may believe.
+void change_a_number(uint8_t* bytes, size_t size, unsigned seed);
+
 } // namespace faiss_gmm

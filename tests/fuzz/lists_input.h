@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include <faiss/impl/io.h>
 
@@ -29,10 +30,21 @@ public:
         if (size == 0) {
             return 0;
         }
+        if (size * n <= sizeof(uint64_t)) {
+            numbers_.push_back({at_, size * n});
+        }
         const size_t whole = std::min(n, (size_ - at_) / size);
         std::memcpy(to, bytes_ + at_, whole * size);
         at_ += whole * size;
         return whole;
+    }
+
+    /// A read of at most 8 bytes: one number, as a size is.
+    struct Number {
+        size_t at, size;
+    };
+    const std::vector<Number>& numbers() const {
+        return numbers_;
     }
 
     /// The one that lives; null: none.
@@ -67,6 +79,7 @@ private:
     static inline ListsInput* current_ = nullptr;
     const uint8_t* bytes_;
     size_t size_, at_ = 0, checksums_ = 0;
+    std::vector<Number> numbers_;
 };
 
 } // namespace faiss_gmm
