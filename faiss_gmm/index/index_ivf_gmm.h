@@ -61,6 +61,12 @@ struct MemoryUse {
 
 /// The face that every IndexIVFGMMOf<Codec> shows beside its stock class: dynamic_cast to it to
 /// reach the mixture, the policy and the directory.
+///
+/// Threads, as FAISS has it of its CPU indices: any number may call const functions of one index at once, its
+/// stock class's too (all searches, reconstruct, writing, cloning), and get what one alone would. Whatever
+/// changes it (train, add, remove_ids, compact, tune(), a field such as nprobe) wants it for itself: the caller locks.
+/// Parameters of one search go through its arguments. Indices of their own need no lock; clones count as such, for
+/// what they share is never written to. contrib/docs/faiss.md says it call by call.
 class IndexIVFGMM {
 public:
     IndexIVFGMM() = default;

@@ -16,9 +16,11 @@
 
 #include "faiss_gmm/compat/wrappers.h"
 #include "faiss_gmm/factory/index_factory.h"
+#include "faiss_gmm/index/describe.h"
 #include "faiss_gmm/index/wrappers.h"
 #include "faiss_gmm/io/clone.h"
 #include "faiss_gmm/io/export_faiss.h"
+#include "faiss_gmm/io/merge_ondisk.h"
 #include "index_fixture.h"
 #include "stock_twin.h"
 #include "tests/io/io_fixture.h"
@@ -89,6 +91,7 @@ struct Setup {
     faiss::MetricType metric = l2;
     int parallel_mode = 0;
     bool mapped = true; ///< has a direct map, where its lists allow one
+    bool on_disk = false;
 };
 void PrintTo(const Setup& setup, std::ostream* out) {
     *out << setup.name;
@@ -103,15 +106,20 @@ protected:
         ASSERT_NE(ivf_, nullptr);
         hurry_codec(*ivf_);
         index_->train(rows, base_.data());
-        if (GetParam().mapped) {
-            ivf_->set_direct_map_type(faiss::DirectMap::Array);
-        }
-        if (dynamic_cast<const faiss::IndexIDMap*>(index_.get()) != nullptr) {
+        if (GetParam().on_disk) {
+            const std::unique_ptr<faiss::Index> shard(clone_index(*index_));
+            shard->add(rows, base_.data());
+            write_index(*shard, folder_.file("shard"));
+            merge_ondisk(*index_, {folder_.file("shard")}, folder_.file("lists"));
+        } else if (dynamic_cast<const faiss::IndexIDMap*>(index_.get()) != nullptr) {
             std::vector<int64_t> ids(rows);
             std::iota(ids.rbegin(), ids.rend(), 0);
             index_->add_with_ids(rows, base_.data(), ids.data());
         } else {
             index_->add(rows, base_.data());
+        }
+        if (GetParam().mapped) {
+            ivf_->set_direct_map_type(faiss::DirectMap::Array);
         }
         ivf_->nprobe = 3;
         ivf_->parallel_mode = GetParam().parallel_mode;
@@ -338,6 +346,11 @@ protected:
                              ours.has_own_distances(),
                              static_cast<int64_t>(ours.training_history().size())};
                  }},
+                {"describe",
+                 [this](Answer& a) {
+                     const std::string text = describe(*index_);
+                     a.labels.assign(text.begin(), text.end());
+                 }},
                 {"write_index",
                  [this](Answer& a) {
                      const Bytes bytes = stock_bytes(*index_);
@@ -358,6 +371,7 @@ protected:
     const uint64_t seed_ = test_seed();
     std::vector<float> base_ = float_rows(rows, d, seed_);
     std::vector<float> queries_ = float_rows(queries, d, seed_ + 1), inner_queries_;
+    const Folder folder_;
     std::unique_ptr<faiss::Index> index_;
     faiss::IndexIVF* ivf_ = nullptr;
     std::vector<int64_t> keys_;
@@ -390,7 +404,9 @@ TEST_P(Concurrent, EachCallAnswersAsAlone) {
     }
     const RunInvertedLists* lists = as_gmm(*ivf_).run_lists();
     if (index_.get() == ivf_ && lists != nullptr && lists->has_runs()) {
-        EXPECT_EQ(answered.size(), calls.size()) << "with runs nothing is refused";
+        const size_t refused = GetParam().on_disk ? 1 : 0;
+        EXPECT_EQ(answered.size(), calls.size() - refused) << "with runs nothing is refused";
+        EXPECT_EQ(answered.count("clone_index"), 1 - refused) << "but lists on disk, to be copied";
     }
 }
 
@@ -445,6 +461,7 @@ std::vector<Setup> setups() {
             {"numbered", "IDMap,IVFGMM16,Flat"},
             {"numbered_both_ways", "IDMap2,IVFGMM16,Flat"},
             {"refined", "IVFGMM16,SQ4,RFlat"},
+            {"on_disk", "IVFGMM16(spill=always),Flat", l2, 0, true, true},
     };
     for (const int mode : {1, 2, 3}) {
         all.push_back({"parallel_mode_" + std::to_string(mode), "IVFGMM16,Flat", l2, mode});

@@ -127,7 +127,8 @@ TEST_F(GpuClone, ComesBackAsAStockIndex) {
     const auto index = filled("IVFGMM16,Flat", faiss::METRIC_L2);
     const auto clone = on_gpu(*index);
     const std::unique_ptr<faiss::Index> back(faiss::gpu::index_gpu_to_cpu(clone.get()));
-    ASSERT_EQ(typeid(*back), typeid(faiss::IndexIVFFlat));
+    const faiss::Index& found = *back;
+    ASSERT_EQ(typeid(found), typeid(faiss::IndexIVFFlat));
     const std::unique_ptr<faiss::Index> exported(export_faiss(*index));
     for (const auto& stock : {back.get(), exported.get()}) {
         dynamic_cast<faiss::IndexIVF&>(*stock).nprobe = 4;

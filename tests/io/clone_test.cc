@@ -20,8 +20,9 @@ TEST_P(Clone, IsTheSameIndexAndLivesAlone) {
     const Bytes before = stock_bytes(*original);
     std::unique_ptr<faiss::Index> first(clone_index(*original));
     const std::unique_ptr<faiss::Index> second(clone_index(*first));
-    ASSERT_EQ(typeid(*second), typeid(IndexIVFGMMFlat));
-    EXPECT_EQ(stock_bytes(*second), before);
+    const faiss::Index& clone = *second;
+    ASSERT_EQ(typeid(clone), typeid(IndexIVFGMMFlat));
+    EXPECT_EQ(stock_bytes(clone), before);
     EXPECT_EQ(as_gmm(*second).training.device, 3) << "a clone stays in the process";
     EXPECT_EQ(as_gmm(*second).ivf().max_codes, 12345u);
     original->max_codes = as_gmm(*second).ivf().max_codes = 0;

@@ -42,8 +42,8 @@ class Export : public testing::TestWithParam<IndexSetup> {};
 TEST_P(Export, FindsWhatStockFindsOverTheSameLists) {
     const auto index = filled(GetParam());
     const std::unique_ptr<faiss::Index> exported(export_faiss(*index));
-    ASSERT_EQ(typeid(*exported), typeid(faiss::IndexIVFFlat));
     auto& ivf = dynamic_cast<faiss::IndexIVFFlat&>(*exported);
+    ASSERT_EQ(typeid(ivf), typeid(faiss::IndexIVFFlat));
     ASSERT_EQ(typeid(*ivf.invlists), typeid(faiss::ArrayInvertedLists));
     EXPECT_EQ(exported->ntotal, index->ntotal);
     const auto stock = stock_over_the_same_lists(*index);

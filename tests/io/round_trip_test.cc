@@ -36,17 +36,18 @@ TEST_P(RoundTrip, ThroughAFile) {
 TEST_P(RoundTrip, ThroughStockCode) {
     const auto original = filled(GetParam());
     std::unique_ptr<faiss::Index> stock = from_stock_bytes(stock_bytes(*original));
-    EXPECT_EQ(typeid(*stock), typeid(faiss::IndexIVFFlat));
+    auto& ivf = dynamic_cast<faiss::IndexIVF&>(*stock);
+    EXPECT_EQ(typeid(ivf), typeid(faiss::IndexIVFFlat));
     EXPECT_EQ(stock->ntotal, original->ntotal);
     EXPECT_EQ(stock_bytes(*original), stock_bytes(*stock)) << "written by stock code in between";
     // Exact over its lists, whoever searches.
     if (GetParam().storage == SpillStorage::shared) {
         const std::vector<float> queries = float_rows(20, original->d, 9);
-        dynamic_cast<faiss::IndexIVF&>(*stock).nprobe = GetParam().nlist;
+        ivf.nprobe = GetParam().nlist;
         IVFGMMSearchParameters all;
         all.nprobe = GetParam().nlist;
         EXPECT_EQ(search(*stock, queries, 5).labels, search(*original, queries, 5, &all).labels);
-        dynamic_cast<faiss::IndexIVF&>(*stock).nprobe = original->nprobe;
+        ivf.nprobe = original->nprobe;
     }
     const std::unique_ptr<faiss::Index> read = promoted(std::move(stock));
     expect_same_life(*original, *read);
