@@ -271,6 +271,10 @@ private:
         io.state(*state);
         if (state->mixture.K > 0) {
             directory.take_shape(state->spill, state->sketched);
+            section.require(
+                    state->spill.max_lists <= begin.nlist,
+                    fmt::format("max_lists = {} of {} lists", state->spill.max_lists, begin.nlist),
+                    "at most all lists");
         }
         section.require(
                 directory.max_lists <= std::min<size_t>(begin.nlist, most_lists_a_run),

@@ -23,13 +23,14 @@ constexpr size_t far_above = size_t{1} << 60;
 constexpr size_t most_at_once = size_t{48}
                                 << 20; ///< a piece of 16 MiB, and room to grow for the next
 
-/// A few lists with runs, sketches and guests, in a few thousand bytes.
-std::unique_ptr<IndexIVFGMMFlat> small_index() {
+/// A few lists with runs, sketches and guests (or with copies), in a few thousand bytes.
+std::unique_ptr<IndexIVFGMMFlat> small_index(SpillStorage storage = SpillStorage::shared) {
     omp_set_num_threads(1); // thousands of searches of next to nothing
     IndexSetup setup;
     setup.d = 4;
     setup.nlist = 4;
     setup.max_lists = 3;
+    setup.storage = storage;
     setup.sketch = SketchParameters::Mode::fixed;
     return filled(setup, 1000, 90);
 }
@@ -165,8 +166,10 @@ TEST(Damage, EveryLength) {
     EXPECT_NE(read_file(path, longer).error.find("more bytes follow"), std::string::npos);
 }
 
-TEST(Damage, HugeNumbersWithTheirChecksumsMadeRight) {
-    const Section sound(stock_bytes(*small_index()));
+class DamageOfStorage : public testing::TestWithParam<SpillStorage> {};
+
+TEST_P(DamageOfStorage, HugeNumbersWithTheirChecksumsMadeRight) {
+    const Section sound(stock_bytes(*small_index(GetParam())));
     const Folder folder;
     size_t refused = 0;
     for (size_t at = sound.begin; at + 8 <= sound.bytes.size() - 8; at++) {
@@ -190,6 +193,12 @@ TEST(Damage, HugeNumbersWithTheirChecksumsMadeRight) {
     }
     EXPECT_GT(refused, 1000u);
 }
+
+INSTANTIATE_TEST_SUITE_P(
+        All,
+        DamageOfStorage,
+        testing::Values(SpillStorage::shared, SpillStorage::copies),
+        [](const auto& info) { return info.param == SpillStorage::shared ? "shared" : "copies"; });
 
 TEST(Damage, EveryByteWithItsChecksumsMadeRight) {
     const Section sound(stock_bytes(*small_index()));
