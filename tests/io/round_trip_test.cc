@@ -79,6 +79,17 @@ TEST_P(RoundTrip, KeepsTheStateOfTheIndex) {
     EXPECT_NE(dynamic_cast<const GMMQuantizer*>(ours.ivf().quantizer), nullptr);
 }
 
+// Where it was trained is of the machine: the same file wherever.
+TEST_P(RoundTrip, StoresNothingOfTheEngine) {
+    auto original = filled(GetParam());
+    const Bytes before = stock_bytes(*original);
+    original->training.engine = EngineKind::cpu;
+    original->training.device = 3;
+    original->training.gpu_memory = 512;
+    original->training.gpu_cache = 7;
+    EXPECT_EQ(stock_bytes(*original), before);
+}
+
 INSTANTIATE_TEST_SUITE_P(All, RoundTrip, testing::ValuesIn(all_setups()), setup_name);
 
 void expect_same_through_file(const faiss::Index& original) {
