@@ -19,9 +19,10 @@
 // the wave before is worked on; what fits stays for the next pass over the same source. Pinned rows are
 // copied from where they lie, and waited for once a chunk; others through four pinned buffers that all
 // threads fill, and between two of them the host launches phases 4 and 5 if their numbers have come.
-// Memory: plan.cc. One workspace serves phase 1, the segments of 3 and 4, and both tiers of 5 in turn. Of
-// size n are only 2 bytes a row of a source, up to 2^26 rows: its provisional home, from which the next
-// pass over that source starts; where there is no room for them it starts without.
+// Memory: plan.cc. One workspace serves phase 1, the segments of 3 and 4, and both tiers of 5 in turn; more
+// pairs than there is room for go through phase 4 in parts of whole groups. Of size n are only 2 bytes a row
+// of a source, up to 2^26 rows: its provisional home, from which the next pass over that source starts; where
+// there is no room for them it starts without.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc.
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
 
@@ -150,7 +151,9 @@ constexpr unsigned long long no_row = ~0ull;
 /// Numbers on the device that are counted over a pass.
 struct PassCounters {
     unsigned long long bad_row, shared_rows;
-    double of_rows[2]; ///< log-likelihood of rows without a list, and the dense tier's moment
+    unsigned long long
+            bad_ranked_row; ///< of one top_responsibilities(), which is no part of the pass
+    double of_rows[2];      ///< log-likelihood of rows without a list, and the dense tier's moment
 };
 
 [[noreturn]] void refuse_row(unsigned long long row) {
@@ -265,10 +268,22 @@ private:
     void start_pass(Assignment assignment);
     PairRule rule_for(Assignment assignment) const;
     void prepare_collecting();
-    void reserve_wave(bool from_host, size_t rows_to_come);
-    void reserve_for(size_t blocks, bool from_host);
+    /// Rows that come through the buffers `turns_`: so many at once, a wave of them at most.
+    struct Staging {
+        size_t rows = 0, row_bytes = 0;
+        bool both = true; ///< or the next one alone
+    };
+    Staging staging_of(const Chunk& chunk) const;
+    void reserve_wave(const Staging& staging, size_t rows_to_come);
+    void reserve_for(size_t blocks, const Staging& staging);
+    void release_wave();
+    [[noreturn]] void refuse_for_memory() const;
     size_t wave_rows() const {
         return wave_blocks_ * block_rows_;
+    }
+    /// Waves end at multiples of their size, whatever chunks they come of.
+    size_t rows_to_end_of_wave() const {
+        return wave_rows() - processed_ % wave_rows();
     }
     void accumulate_pieces(const Chunk& chunk);
     void take_element(const Chunk& chunk);
@@ -278,6 +293,9 @@ private:
     Rows rows_at(const void* data) const {
         return Rows(data, element_of(element_), d_);
     }
+    void require_in_order(const Chunk& chunk) const;
+    bool keeps(const Chunk& chunk) const;
+    bool keep_a_wave_more(size_t bytes);
     void choose_row_buffer(const Chunk& chunk);
     void stage(const Chunk& chunk, size_t from, size_t count);
     void copy_from_host(void* to, const void* from, size_t bytes, cudaStream_t stream);
@@ -286,15 +304,18 @@ private:
     void tell_counts();
     void end_wave();
     bool reserve_homes(size_t rows);
+    uint16_t* homes_of_next_rows() const;
     void choose_hints(const Chunk& chunk);
     Rows whiten(const Rows& x, size_t rows);
     void sum_scatter(const Rows& x, size_t rows);
     RowLists row_lists(const Rows& x, size_t rows, uint16_t* home) const;
     RowLists
     collect(const Rows& x, size_t rows, float margin, int rank, uint16_t* home, bool home_is_hint);
-    size_t reserve_pairs(size_t pairs);
-    void sum_other_pairs(
-            const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs);
+    size_t planned_pairs_of_wave() const {
+        return planned_pairs * wave_rows();
+    }
+    void sum_other_pairs(int pairs, int listed);
+    void sum_pairs_of(const KeptPairs& kept, const GroupRange& range, int pairs);
     void sum_left_rows(const int* left);
     bool dense_applies() const;
     DenseShape shape_of_dense_tier() const;
@@ -308,12 +329,11 @@ private:
             const PassSums& into,
             const Sum& sum);
     ExactBuffers exact_buffers() const;
-    void reserve_scratch(size_t rows, size_t groups, size_t pairs);
     void combine();
     PassSummary summarize();
     void fetch(std::vector<double>& to, const double* from, size_t count);
     void step(double reg_covar, PassSummary* summary);
-    void check_counters(PassCounters& counters);
+    PassCounters read_counters();
     std::vector<double> fetch_scatter();
     void rank(const Rows& given, size_t rows, size_t first_row, size_t m, const TopOutput& out);
     Scratch scratch() const {
@@ -340,17 +360,20 @@ private:
     /// What works on a wave one after the other, in the stream's order: collecting, the segments' sums, the
     /// dense and the exact tier. Nothing stays in it.
     DeviceBytes workspace_;
-    size_t workspace_bytes_ = 0, planned_blocks_ = 0; ///< what it is to hold, for waves of these
+    size_t workspace_bytes_ = 0, scratch_bytes_ = 0; ///< what is to be held
+    size_t planned_blocks_ = 0;                      ///< for waves of these
 
     // Of a wave.
     size_t block_rows_ = 0, wave_blocks_ = 0;
     DeviceArray<uint16_t> component_, home_;
-    /// Provisional homes of the first rows of source hinted_source_: the next pass's hints.
-    DeviceArray<uint16_t> homes_;
+    /// Provisional homes of the first rows of source hinted_source_, most_wave_rows in each array: the next
+    /// pass's hints.
+    std::vector<DeviceArray<uint16_t>> homes_;
     uint64_t hinted_source_ = 0;
-    size_t homes_room_ = 0;  ///< rows
-    size_t homes_known_ = 0; ///< of them, from passes before
-    size_t homes_seen_ = 0;  ///< of them, in this pass
+    size_t first_chunk_rows_ = 0; ///< of the pass: what is planned for them is taken
+    size_t homes_allowed_ = 0;    ///< rows, by gpu_memory, where more chunks follow
+    size_t homes_known_ = 0;      ///< rows whose homes are known from passes before
+    size_t homes_seen_ = 0;       ///< in this pass
     DeviceArray<uint8_t> count_, kept_;
     DeviceArray<float> share_, weight_;
     DeviceArray<uint16_t> error_;
@@ -359,7 +382,6 @@ private:
     DeviceArray<RowShare> pairs_;
     DeviceArray<int> first_pair_, group_offset_, group_first_, left_count_;
     DeviceArray<char> scratch_;
-    size_t scratch_items_ = 0;
     DeviceArray<double> row_values_, row_tiles_; ///< of rows without a list: likelihoods, moments
     DeviceArray<float> white_high_, white_low_;
     DeviceArray<float> dense_scale_;
@@ -393,6 +415,8 @@ private:
     RowBuffer* filling_ = nullptr;
     RowBuffer* in_use_ = nullptr; ///< by the wave under way
     bool filling_stays_ = false;  ///< *filling_ is of cache_
+    size_t filling_room_ = 0;     ///< rows that *filling_ takes
+    size_t filling_first_ = 0;    ///< number of its first row in its source
     size_t staged_ = 0;           ///< rows in *filling_
     struct Bounce {
         PinnedBytes memory;
@@ -433,6 +457,7 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
     const bool same_shape = K_ == mixture.K && d_ == mixture.d && covariance_ == mixture.covariance;
     if (!same_shape) {
         wave_blocks_ = planned_blocks_ = 0; // what fitted says nothing of this shape
+        release_wave();                     // its parameters may need the room
     }
     if (!same_shape || !before_is_current_ || !follows(before_, mixture)) {
         homes_seen_ = 0; // homes under another mixture are no hints
@@ -443,8 +468,28 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
     before_ = mixture;
     before_is_current_ = true;
     block_rows_ = block_rows_for(d_);
-    mixture_.upload(mixture, stream_.get());
-    start_pass(assignment);
+    try {
+        mixture_.upload(mixture, stream_.get());
+        start_pass(assignment);
+    } catch (const OutOfMemory&) {
+        refuse_for_memory();
+    }
+}
+
+/// Too little memory for the least wave.
+void Engine::refuse_for_memory() const {
+    const CudaPlan least = plan_for(options_, covariance_, 0, K_, d_, 1);
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "asking for free memory");
+    throw OutOfMemory(
+            {fmt::format(
+                     "running the E-step for K = {}, d = {} on device {}", K_, d_, options_.device),
+             fmt::format(
+                     "{} of {} MiB of its memory free, beside what the engine has of it already",
+                     free >> 20,
+                     total >> 20),
+             fmt::format("{} MiB for the engine ({})", (least.total() >> 20) + 1, least.text()),
+             "free device memory, ask for fewer components, or choose engine=cpu"});
 }
 
 void Engine::begin_again(Assignment assignment) {
@@ -535,46 +580,64 @@ void Engine::prepare_collecting() {
     prepare_collect_model(source, collect_model_, stream_.get());
 }
 
+/// Of a chunk that is accumulated. Of rows on the device only what does not fill a block waits for more.
+Engine::Staging Engine::staging_of(const Chunk& chunk) const {
+    Staging staging;
+    staging.row_bytes = row_bytes();
+    if (chunk.memory == Chunk::Memory::host) {
+        staging.rows = most_wave_rows;
+    } else if (!chunk.last && (staged_ + chunk.n) % block_rows_ != 0) {
+        staging.rows = block_rows_;
+    }
+    return staging;
+}
+
 /// Buffers for a wave: as many blocks as memory allows, any number of them gives the same bits.
-void Engine::reserve_wave(bool from_host, size_t rows_to_come) {
+void Engine::reserve_wave(const Staging& staging, size_t rows_to_come) {
     const size_t source_rows = rows_ + rows_to_come;
+    first_chunk_rows_ = rows_ == 0 ? rows_to_come : first_chunk_rows_;
     size_t blocks = wave_blocks_ == 0 ? wave_blocks_for(options_, covariance_, source_rows, K_, d_)
                                       : wave_blocks_;
     while (true) {
         // A wave that has begun keeps its size.
         const bool may_shrink = blocks > 1 && staged_ == 0 && !wave_.open;
         try {
-            reserve_for(blocks, from_host);
+            reserve_for(blocks, staging);
             if (reserve_homes(source_rows) || !may_shrink) { // without hints all rows are surveyed
                 wave_blocks_ = blocks;
                 return;
             }
         } catch (const OutOfMemory&) {
             if (!may_shrink) {
-                throw;
+                refuse_for_memory();
             }
         }
-        turns_[0].rows.release();
-        turns_[1].rows.release();
-        pair_keys_.release();
-        pairs_.release();
-        component_.release();
-        share_.release();
-        error_.release();
-        against_.release();
-        weight_.release();
-        white_high_.release();
-        white_low_.release();
-        cache_.clear();
-        cached_rows_ = 0;
-        workspace_.release();
+        release_wave();
         blocks /= 2;
     }
 }
 
-/// All that a wave needs but for more pairs than planned.
-void Engine::reserve_for(size_t blocks, bool from_host) {
-    const size_t rows = blocks * block_rows_, groups = blocks * K_;
+/// What grows with a wave, and the rows that stay.
+void Engine::release_wave() {
+    turns_[0].rows.release();
+    turns_[1].rows.release();
+    pair_keys_.release();
+    pairs_.release();
+    component_.release();
+    share_.release();
+    error_.release();
+    against_.release();
+    weight_.release();
+    white_high_.release();
+    white_low_.release();
+    cache_.clear();
+    cached_rows_ = 0;
+    workspace_.release();
+}
+
+/// All that a wave needs.
+void Engine::reserve_for(size_t blocks, const Staging& staging) {
+    const size_t rows = blocks * block_rows_, groups = blocks * K_, pairs = planned_pairs * rows;
     const bool diagonal = covariance_ == Covariance::diagonal;
     component_.reserve(rows * pass_capacity);
     share_.reserve(rows * pass_capacity);
@@ -587,21 +650,23 @@ void Engine::reserve_for(size_t blocks, bool from_host) {
     row_keys_.reserve(2 * rows);
     row_numbers_.reserve(2 * rows);
     first_pair_.reserve(rows + 1);
-    if (from_host) {
-        turns_[0].rows.reserve(rows * row_bytes());
-        turns_[1].rows.reserve(rows * row_bytes());
+    for (RowBuffer& turn : turns_) {
+        const bool is_wanted = staging.both || &turn != &turns_[turn_];
+        if (is_wanted && (staged_ == 0 || &turn != filling_)) { // what is being filled stays
+            turn.rows.reserve(std::min(staging.rows, rows) * staging.row_bytes);
+        }
     }
     if (covariance_ == Covariance::tied) {
         white_high_.reserve(rows * d_);
         white_low_.reserve(rows * d_);
     }
-    reserve_pairs(planned_pairs * rows);
+    pair_keys_.reserve(2 * pairs);
+    pairs_.reserve(2 * pairs);
     group_offset_.reserve(groups + blocks + 2);
     group_first_.reserve(groups + 1);
     row_values_.reserve(2 * rows);
     row_tiles_.reserve(2 * (rows / 1024 + 1));
     host_counts_.reserve(sizeof(WaveCounts));
-    reserve_scratch(rows, groups, planned_pairs * rows);
     if (dense_applies()) {
         dense_operand_.reserve(dense_bytes(shape_of_dense_tier()).pass);
         dense_sums_.reserve(K_, d_, diagonal);
@@ -609,18 +674,17 @@ void Engine::reserve_for(size_t blocks, bool from_host) {
     exact_sums_.reserve(K_, d_, diagonal);
     total_.reserve(K_, d_, diagonal);
     if (planned_blocks_ != blocks) {
-        workspace_bytes_ = plan_for(options_, covariance_, 0, K_, d_, blocks).workspace();
+        const CudaPlan plan = plan_for(options_, covariance_, 0, K_, d_, blocks);
+        workspace_bytes_ = plan.workspace();
+        scratch_bytes_ = sorting_bytes(rows, groups, pairs).scratch;
+        const size_t room = std::max(options_.gpu_memory, plan.total()) - plan.total();
+        homes_allowed_ = options_.gpu_memory == 0
+                                 ? most_hints
+                                 : room / sizeof(uint16_t) / most_wave_rows * most_wave_rows;
         planned_blocks_ = blocks;
     }
     workspace_.reserve(workspace_bytes_);
-}
-
-void Engine::reserve_scratch(size_t rows, size_t groups, size_t pairs) {
-    const size_t items = std::max({rows, groups + 2, pairs});
-    if (scratch_items_ < items) {
-        scratch_.reserve(sorting_bytes(rows, groups, pairs).scratch);
-        scratch_items_ = items;
-    }
+    scratch_.reserve(scratch_bytes_);
 }
 
 /// Segments whose sums the workspace holds; whole blocks of threads.
@@ -685,9 +749,32 @@ bool Engine::holds(const Chunk& chunk) {
         return false;
     }
     const DeviceGuard guard(options_.device);
-    reserve_wave(true, chunk.n); // here: it may cost what was kept
-    return cached_wave_bytes_ == wave_rows() * d_ * bytes_of(cached_element_) &&
+    reserve_wave(staging_of(chunk), chunk.n); // here: it may cost what was kept
+    return keeps(chunk);
+}
+
+/// Whether the rows are in cache_ now, and the pass is about to take them from there: after rows of device
+/// memory it may have left it until the next wave.
+bool Engine::keeps(const Chunk& chunk) const {
+    const bool on_the_way = staged_ > 0 ? filling_stays_ : processed_ % wave_rows() == 0;
+    return on_the_way && chunk.source != 0 && chunk.source == cached_source_ &&
+           chunk.memory == Chunk::Memory::host &&
+           cached_wave_bytes_ == wave_rows() * d_ * bytes_of(cached_element_) &&
            chunk.first + chunk.n <= cached_rows_;
+}
+
+/// What is kept of a source, rows and homes, is kept by a row's place in the pass.
+void Engine::require_in_order(const Chunk& chunk) const {
+    if (chunk.source != 0 && chunk.first != rows_) {
+        throw Error(
+                {"running the E-step",
+                 fmt::format(
+                         "rows from {} on of a source, after {} rows of the pass",
+                         chunk.first,
+                         rows_),
+                 "a source's rows in their order, from the first one on",
+                 "begin() anew, or give Chunk::source = 0 for a part of the rows"});
+    }
 }
 
 void Engine::accumulate(const Chunk& chunk) {
@@ -695,25 +782,36 @@ void Engine::accumulate(const Chunk& chunk) {
     if (chunk.n == 0) {
         return;
     }
+    require_in_order(chunk);
     const DeviceGuard guard(options_.device);
     const bool on_device = chunk.memory == Chunk::Memory::device;
     take_element(chunk);
     choose_hints(chunk);
-    reserve_wave(!on_device, chunk.n);
+    reserve_wave(staging_of(chunk), chunk.n);
+    if (chunk.x == nullptr && !keeps(chunk)) {
+        throw Error(
+                {"running the E-step",
+                 fmt::format("{} rows without an address", chunk.n),
+                 "such rows only where holds() has just said so",
+                 "give the rows"});
+    }
     if (on_device) {
         consumed_.record(static_cast<cudaStream_t>(chunk.stream));
         consumed_.block(stream_.get());
     }
     try {
         accumulate_pieces(chunk);
+        if (on_device) {
+            end_wave(); // it may read the chunk
+        }
     } catch (...) {
         cudaStreamSynchronize(copy_stream_.get()); // the caller may give the chunk up
+        cudaStreamSynchronize(stream_.get());
         reads_chunk_ = false;
         throw;
     }
     rows_ += chunk.n;
     if (on_device) {
-        end_wave(); // it may read the chunk
         consumed_.record(stream_.get());
         consumed_.block(static_cast<cudaStream_t>(chunk.stream));
     } else if (reads_chunk_) {
@@ -729,19 +827,23 @@ void Engine::accumulate_pieces(const Chunk& chunk) {
         size_t take;
         if (on_device && staged_ == 0 && (left >= block_rows_ || chunk.last)) {
             // In place: whole blocks, and the rest too where nothing follows.
-            take = std::min(left, wave_rows());
+            take = std::min(left, rows_to_end_of_wave());
             if (!(chunk.last && take == left)) {
                 take = take / block_rows_ * block_rows_;
             }
             const char* rows = static_cast<const char*>(chunk.x) + from * row_bytes();
             start_wave(rows_at(rows), take, chunk.first + from);
         } else {
+            if (staged_ == 0) {
+                choose_row_buffer(chunk);
+                filling_first_ = chunk.first + from;
+            }
             // Rows of device memory only fill up a block, then go on in place.
             const size_t room =
-                    on_device ? block_rows_ - staged_ % block_rows_ : wave_rows() - staged_;
+                    on_device ? block_rows_ - staged_ % block_rows_ : filling_room_ - staged_;
             take = std::min(left, room);
             stage(chunk, from, take);
-            if (on_device ? staged_ % block_rows_ == 0 : staged_ == wave_rows()) {
+            if (on_device ? staged_ % block_rows_ == 0 : staged_ == filling_room_) {
                 flush();
             }
         }
@@ -770,12 +872,31 @@ void Engine::take_element(const Chunk& chunk) {
     }
 }
 
-/// Where the rows of the next wave go: to the cache if they are to stay, or else to the buffer whose
-/// turn it is.
+/// One buffer more for a wave that stays. False: there is no room for it.
+bool Engine::keep_a_wave_more(size_t bytes) {
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "asking for free memory");
+    // The two buffers that take turns must fit too.
+    if (free <= total / 8 + 3 * bytes || (cache_.size() + 1) * bytes > options_.gpu_cache) {
+        return false;
+    }
+    auto buffer = std::make_unique<RowBuffer>();
+    try {
+        buffer->rows.reserve(bytes);
+    } catch (const OutOfMemory&) { // what was free is somebody else's by now
+        return false;
+    }
+    cache_.push_back(std::move(buffer));
+    return true;
+}
+
+/// Where the next rows go: to the cache if they are to stay, or else to the buffer whose turn it is.
 void Engine::choose_row_buffer(const Chunk& chunk) {
-    const size_t wave = processed_ / wave_rows(), bytes = wave_rows() * row_bytes();
-    const bool may_stay = chunk.source != 0 && chunk.memory == Chunk::Memory::host &&
-                          options_.gpu_cache > 0 && processed_ % wave_rows() == 0;
+    const bool on_device = chunk.memory == Chunk::Memory::device;
+    const size_t wave = processed_ / wave_rows();
+    const size_t bytes = (on_device ? block_rows_ : wave_rows()) * row_bytes();
+    const bool may_stay = chunk.source != 0 && !on_device && options_.gpu_cache > 0 &&
+                          processed_ % wave_rows() == 0;
     const bool others = chunk.source != cached_source_ || cached_wave_bytes_ != bytes ||
                         cached_element_ != element_;
     if (may_stay && wave == 0 && others) {
@@ -786,32 +907,22 @@ void Engine::choose_row_buffer(const Chunk& chunk) {
         cached_element_ = element_;
     }
     const bool stays = may_stay && chunk.source == cached_source_;
-    if (stays && wave == cache_.size()) {
-        size_t free = 0, total = 0;
-        check(cudaMemGetInfo(&free, &total), "asking for free memory");
-        // The two buffers that take turns must fit too.
-        if (free > total / 8 + 3 * bytes && (wave + 1) * bytes <= options_.gpu_cache) {
-            cache_.push_back(std::make_unique<RowBuffer>());
-            cache_.back()->rows.reserve(bytes);
-        }
-    }
-    filling_stays_ = stays && wave < cache_.size();
+    filling_stays_ =
+            stays && (wave < cache_.size() || (wave == cache_.size() && keep_a_wave_more(bytes)));
     if (filling_stays_) {
         filling_ = cache_[wave].get();
-        return;
+    } else {
+        turn_ = 1 - turn_;
+        filling_ = &turns_[turn_];
+        filling_->rows.reserve(bytes);
     }
-    turn_ = 1 - turn_;
-    filling_ = &turns_[turn_];
-    filling_->rows.reserve(bytes);
+    filling_room_ = on_device ? block_rows_ : rows_to_end_of_wave();
+    filling_->used.block(copy_stream_.get());
 }
 
 /// Copies rows of the chunk behind those that wait for their block to fill.
 void Engine::stage(const Chunk& chunk, size_t from, size_t count) {
     const cudaStream_t copying = copy_stream_.get();
-    if (staged_ == 0) {
-        choose_row_buffer(chunk);
-        filling_->used.block(copying);
-    }
     if (filling_stays_) { // what the cache has need not come again
         const size_t first = processed_ + staged_;
         const size_t there = std::min(count, std::max(cached_rows_, first) - first);
@@ -882,10 +993,10 @@ void Engine::flush() {
     buffer.filled.record(copy_stream_.get());
     end_wave(); // before the working stream waits for these rows
     buffer.filled.block(stream_.get());
-    if (filling_stays_) {
+    if (filling_stays_ && processed_ <= cached_rows_) { // no gap before them
         cached_rows_ = std::max(cached_rows_, processed_ + rows);
     }
-    start_wave(rows_at(buffer.rows.data()), rows, processed_);
+    start_wave(rows_at(buffer.rows.data()), rows, filling_first_);
     in_use_ = &buffer;
 }
 
@@ -961,30 +1072,28 @@ RowLists Engine::collect(
     return lists;
 }
 
-/// Room for the homes of the source's first rows. False: too little memory for more than there was.
+/// Room for the homes of the source's first rows. False: too little memory for more than there is.
 bool Engine::reserve_homes(size_t rows) {
-    const size_t needed = hinted_source_ == 0 ? 0 : std::min(rows, most_hints);
-    if (needed <= homes_room_) {
-        return true;
+    const size_t allowed = std::min(most_hints, std::max(homes_allowed_, first_chunk_rows_));
+    const size_t needed = hinted_source_ == 0 ? 0 : std::min(rows, allowed);
+    while (homes_.size() * most_wave_rows < needed) {
+        DeviceArray<uint16_t> more;
+        try {
+            more.reserve(most_wave_rows);
+        } catch (const OutOfMemory&) {
+            return false;
+        }
+        homes_.push_back(std::move(more));
     }
-    DeviceArray<uint16_t> more;
-    const size_t room = std::min(most_hints, std::max(needed, 2 * homes_room_));
-    try {
-        more.reserve(room);
-    } catch (const OutOfMemory&) {
-        return false;
-    }
-    check(cudaMemcpyAsync(
-                  more.data(),
-                  homes_.data(),
-                  homes_room_ * sizeof(uint16_t),
-                  cudaMemcpyDeviceToDevice,
-                  stream_.get()),
-          "keeping homes");
-    stream_.synchronize(); // the old ones are freed
-    homes_ = std::move(more);
-    homes_room_ = room;
     return true;
+}
+
+/// Where those of the pass's next rows belong, up to the end of a wave; null: there is no room for them.
+uint16_t* Engine::homes_of_next_rows() const {
+    const size_t array = processed_ / most_wave_rows;
+    return hinted_source_ == 0 || array >= homes_.size()
+                   ? nullptr
+                   : homes_[array].data() + processed_ % most_wave_rows;
 }
 
 /// Hints are those of the pass before over the same source.
@@ -1015,13 +1124,14 @@ void Engine::start_wave(const Rows& given, size_t rows, size_t first_row) {
     grouping.K = static_cast<int>(K_);
     grouping.block_rows = static_cast<int>(block_rows_);
     grouping.blocks = static_cast<int>((rows + block_rows_ - 1) / block_rows_);
-    const bool homes_stay = hinted_source_ != 0 && processed_ + rows <= homes_room_;
+    uint16_t* homes = homes_of_next_rows();
+    const bool homes_stay = homes != nullptr;
     wave_.lists =
             collect(x,
                     rows,
                     rule_.margin,
                     1,
-                    homes_stay ? homes_.data() + processed_ : home_.data(),
+                    homes_stay ? homes : home_.data(),
                     homes_stay && processed_ + rows <= homes_known_);
     homes_seen_ = homes_stay ? processed_ + rows : homes_seen_;
     classify_left_rows(
@@ -1108,7 +1218,7 @@ void Engine::end_wave() {
         refuse_row(counts->bad_row); // of all rows so far; with rows left a lower one may follow
     }
     if (pairs > 0) {
-        sum_other_pairs(wave_.lists, wave_.grouping, wave_.order, pairs);
+        sum_other_pairs(pairs, listed);
         clock_.mark("sum pairs", stream);
     }
     if (listed < rows) {
@@ -1124,41 +1234,65 @@ void Engine::end_wave() {
     counts_.dense_rows += rows - listed - exact;
 }
 
-/// Two lists of so many pairs; returns where the second ones begin.
-size_t Engine::reserve_pairs(size_t pairs) {
-    const size_t half = (pairs + 1023) / 1024 * 1024;
-    pair_keys_.reserve(2 * half);
-    pairs_.reserve(2 * half);
-    return half;
+/// Phase 4. More pairs than planned take turns: as many groups at once as there is room for. A row has one
+/// pair at most with a component, so a group always fits.
+void Engine::sum_other_pairs(int pairs, int listed) {
+    const cudaStream_t stream = stream_.get();
+    KeptPairs kept;
+    kept.lists = wave_.lists;
+    kept.grouping = wave_.grouping;
+    kept.order = wave_.order;
+    kept.kept = kept_.data();
+    kept.sorted_rows = listed;
+    const int groups = kept.grouping.groups();
+    const size_t room = planned_pairs_of_wave();
+    if (static_cast<size_t>(pairs) <= room) {
+        sum_pairs_of(kept, {0, groups}, pairs); // place_pairs() has placed them
+        return;
+    }
+    std::vector<int> of_group(groups);
+    count_pairs(kept, group_first_.data(), stream);
+    check(cudaMemcpyAsync(
+                  of_group.data(),
+                  group_first_.data(),
+                  groups * sizeof(int),
+                  cudaMemcpyDeviceToHost,
+                  stream),
+          "reading counts");
+    stream_.synchronize();
+    for (GroupRange range; range.begin < groups; range.begin = range.end) {
+        size_t here = 0;
+        while (range.end < groups && here + of_group[range.end] <= room) {
+            here += of_group[range.end++];
+        }
+        if (here > 0) {
+            place_pairs_of(kept, range, first_pair_.data(), scratch(), stream);
+            sum_pairs_of(kept, range, static_cast<int>(here));
+        }
+    }
 }
 
-/// Phase 4.
-void Engine::sum_other_pairs(
-        const RowLists& lists, const Grouping& grouping, const uint32_t* order, int pairs) {
+/// Phase 4 for the pairs of some groups, which have their places.
+void Engine::sum_pairs_of(const KeptPairs& kept, const GroupRange& range, int pairs) {
     const cudaStream_t stream = stream_.get();
-    const size_t half = reserve_pairs(pairs);
-    reserve_scratch(lists.rows, grouping.groups(), pairs);
-    gather_pairs(
-            lists,
-            grouping,
-            order,
-            first_pair_.data(),
-            kept_.data(),
-            group_offset_.data() + grouping.groups(),
+    gather_pairs(kept, range, first_pair_.data(), pair_keys_.data(), pairs_.data(), stream);
+    const RowShare* sorted = order_pairs(
+            pairs,
+            kept.grouping,
+            planned_pairs_of_wave(),
             pair_keys_.data(),
             pairs_.data(),
+            {group_offset_.data(), group_first_.data()},
+            scratch(),
             stream);
-    const GroupArrays arrays{group_offset_.data(), group_first_.data()};
-    const RowShare* sorted = order_pairs(
-            pairs, grouping, half, pair_keys_.data(), pairs_.data(), arrays, scratch(), stream);
     clock_.mark("order pairs", stream);
     sum_segments(
-            grouping,
+            kept.grouping,
             pairs,
             false,
             pair_sums_.view(),
             [&](const SegmentTable& table, int segments, const SegmentSums& sums, bool) {
-                sum_pairs(mixture_.view(), lists.x, sorted, table, segments, sums, stream);
+                sum_pairs(mixture_.view(), kept.lists.x, sorted, table, segments, sums, stream);
             });
 }
 
@@ -1271,7 +1405,9 @@ void Engine::combine() {
             stream_.get());
 }
 
-void Engine::check_counters(PassCounters& counters) {
+/// Once the stream has come so far.
+PassCounters Engine::read_counters() {
+    PassCounters counters{};
     check(cudaMemcpyAsync(
                   &counters,
                   counters_.data(),
@@ -1280,15 +1416,15 @@ void Engine::check_counters(PassCounters& counters) {
                   stream_.get()),
           "reading counters");
     stream_.synchronize();
-    if (counters.bad_row != no_row) {
-        refuse_row(counters.bad_row);
-    }
+    return counters;
 }
 
 /// Of the sums that combine() made; refuses the pass's rows with NaN or Inf.
 PassSummary Engine::summarize() {
-    PassCounters counters;
-    check_counters(counters);
+    const PassCounters counters = read_counters();
+    if (counters.bad_row != no_row) {
+        refuse_row(counters.bad_row);
+    }
     const PassSums& sums = total_.view();
     PassSummary summary;
     summary.rows = rows_;
@@ -1454,7 +1590,7 @@ void Engine::rank(
             lists,
             static_cast<int>(m),
             first_row,
-            &counters_.data()->bad_row,
+            &counters_.data()->bad_ranked_row,
             left,
             out,
             stream);
@@ -1474,7 +1610,7 @@ void Engine::rank(
                 exact_buffers(),
                 static_cast<int>(m),
                 first_row,
-                &counters_.data()->bad_row,
+                &counters_.data()->bad_ranked_row,
                 out,
                 stream);
     }
@@ -1500,7 +1636,9 @@ void Engine::rank_on_device(
     const DeviceGuard guard(options_.device);
     require_aligned(chunk);
     end_wave(); // its lists are in the buffers that are used here
-    reserve_wave(false, 0);
+    reserve_wave(Staging(), 0);
+    consumed_.record(static_cast<cudaStream_t>(chunk.stream));
+    consumed_.block(stream_.get());
     const size_t bytes = d_ * bytes_of(chunk.element);
     for (size_t first = 0; first < chunk.n; first += wave_rows()) {
         const size_t rows = std::min(wave_rows(), chunk.n - first);
@@ -1512,6 +1650,8 @@ void Engine::rank_on_device(
                 static_cast<const char*>(chunk.x) + first * bytes, element_of(chunk.element), d_);
         rank(x, rows, chunk.first + first, m, out);
     }
+    consumed_.record(stream_.get());
+    consumed_.block(static_cast<cudaStream_t>(chunk.stream));
 }
 
 void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilities& out) {
@@ -1526,38 +1666,42 @@ void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilit
     const DeviceGuard guard(options_.device);
     end_wave(); // its lists are in the buffers that are used here
     const bool on_device = chunk.memory == Chunk::Memory::device;
-    reserve_wave(false, 0);
+    const size_t bytes = d_ * bytes_of(chunk.element), listed = std::min(m, K_);
+    Staging staging; // not in the buffer that is being filled
+    staging.rows = on_device ? 0 : chunk.n;
+    staging.row_bytes = bytes;
+    staging.both = false;
+    reserve_wave(staging, 0);
     // The best of so many rows lie where pairs of a pass would.
-    const size_t bytes = d_ * bytes_of(chunk.element), places = 2 * planned_pairs * wave_rows();
-    const size_t most = std::clamp<size_t>(places / m, 1, wave_rows());
-    reserve_pairs((most * m + 1) / 2);
+    const size_t most = std::min(2 * planned_pairs_of_wave() / listed, wave_rows());
     auto* component = reinterpret_cast<int32_t*>(pair_keys_.data());
     auto* log_responsibility = reinterpret_cast<float*>(pairs_.data());
-    float* squared_distance = log_responsibility + most * m;
-    DeviceBytes& staging = turns_[1 - turn_].rows; // not the one that is being filled
+    float* squared_distance = log_responsibility + most * listed;
+    void* staged_rows = turns_[1 - turn_].rows.data();
     if (on_device) {
         require_aligned(chunk);
         consumed_.record(static_cast<cudaStream_t>(chunk.stream));
         consumed_.block(stream_.get());
-    } else {
-        staging.reserve(std::min(most, chunk.n) * bytes);
     }
     const cudaStream_t stream = stream_.get();
-    const size_t listed = std::min(m, K_);
+    check(cudaMemsetAsync(&counters_.data()->bad_ranked_row, 0xff, sizeof(no_row), stream),
+          "clearing counters");
     for (size_t first = 0; first < chunk.n; first += most) {
         const size_t rows = std::min(most, chunk.n - first);
         const void* x = static_cast<const char*>(chunk.x) + first * bytes;
         if (!on_device) {
-            copy_from_host(staging.data(), x, rows * bytes, stream);
-            x = staging.data();
+            copy_from_host(staged_rows, x, rows * bytes, stream);
+            x = staged_rows;
         }
         rank(Rows(x, element_of(chunk.element), d_),
              rows,
              chunk.first + first,
              listed,
              {component, log_responsibility, squared_distance});
-        PassCounters counters;
-        check_counters(counters);
+        const PassCounters counters = read_counters();
+        if (counters.bad_ranked_row != no_row) {
+            refuse_row(counters.bad_ranked_row);
+        }
         const auto fetch = [&](auto* to, const auto* from) {
             check(cudaMemcpy2DAsync(
                           to + first * m,

@@ -53,10 +53,11 @@ struct CudaPlan {
     size_t block_rows = 0, wave_rows = 0; ///< rows summed together, and rows worked on at once
     /// The mixture, operands, 5 sets of fp64 sums, sums of outer products.
     size_t parameters = 0;
-    /// 2 waves of rows (on the device already: none), tied: and whitened ones.
+    /// 2 waves of rows (on the device already: 2 blocks at most), tied: and whitened ones.
     size_t row_buffers = 0;
-    size_t lists = 0; ///< candidates and pairs of a wave: 3 of a row, more take more
-    size_t homes = 0; ///< 2 bytes a row of a source: where its next pass looks first
+    size_t lists = 0; ///< candidates and pairs of a wave: 3 of a row, more take turns
+    /// 2 bytes a row of a source, 2^20 rows at a time: where its next pass looks first.
+    size_t homes = 0;
     /// Of working memory: these take turns in one workspace.
     size_t collecting = 0; ///< rows in the form of the product's operand, lists on their way
     size_t segments = 0;   ///< sums of rows and pairs on their way into fp64
@@ -92,8 +93,9 @@ public:
     virtual void maximize_in_place(double reg_covar) = 0;
     /// Of the pass since begin().
     virtual CudaPassCounts counts() const = 0;
-    /// top_responsibilities into device memory [chunk.n, m], for a chunk in device memory, without
-    /// waiting for it but where rows go to the exact tier. Of a hard pass log_responsibility means nothing.
+    /// top_responsibilities into device memory [chunk.n, m], for a chunk in device memory, in the order of
+    /// its stream. Waits for all but the last step. Of a hard pass log_responsibility means nothing; a row
+    /// with NaN or Inf has components of -1.
     virtual void rank_on_device(
             const Chunk& chunk,
             size_t m,

@@ -2,11 +2,17 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #include "faiss_gmm/train/cuda/detail/device.h"
 
+#include <string>
+
 #include <fmt/format.h>
 
 namespace faiss_gmm::cuda {
 
 namespace {
+
+size_t mib(size_t bytes) {
+    return (bytes >> 20) + ((bytes & ((size_t{1} << 20) - 1)) != 0);
+}
 
 /// ", 12 of 80,000 MiB free", or nothing where the device does not say.
 std::string free_memory() {
@@ -50,7 +56,8 @@ void DeviceBytes::reserve(size_t bytes) {
         return;
     }
     release();
-    check(cudaMalloc(&data_, bytes), "reserving device memory");
+    const std::string doing = fmt::format("reserving {} MiB of device memory", mib(bytes));
+    check(cudaMalloc(&data_, bytes), doing.c_str());
     size_ = bytes;
 }
 
@@ -77,7 +84,16 @@ void PinnedBytes::reserve(size_t bytes) {
         data_ = nullptr;
         size_ = 0;
     }
-    check(cudaHostAlloc(&data_, bytes, cudaHostAllocDefault), "reserving pinned host memory");
+    const cudaError_t status = cudaHostAlloc(&data_, bytes, cudaHostAllocDefault);
+    if (status == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        throw OutOfMemory(
+                {"reserving pinned host memory",
+                 fmt::format("{} MiB", mib(bytes)),
+                 "what the system lets a process pin of its free memory",
+                 "free host memory, raise the limit on locked memory, or choose engine=cpu"});
+    }
+    check(status, "reserving pinned host memory");
     size_ = bytes;
 }
 

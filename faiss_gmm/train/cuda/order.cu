@@ -6,6 +6,8 @@
 //   not depend on how many blocks a wave has, that is on chunks and memory.
 // Phases: 1 sort rows by (block, home), stable   2 after weighing: the kept pairs side by side, in
 //   that order   3 sort them by (block, component), stable   4 segments of each group -> fp64 sums.
+//   Where the pairs are more than there is room for, 2 to 4 take a run of whole groups at a time: each
+//   group's pairs and segments are the same, and so is the order in which a component's come.
 // Cost: a radix sort of 8 bits a round, 8 to 12 bytes an item and round read and written.
 // Determinism: gpu_to_gpu. Sorts are stable, positions come from prefix sums, (4) is one thread a sum.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc (same bits for any chunks and memory).
@@ -99,6 +101,38 @@ struct KeptOfPlace {
     }
 };
 
+/// Calls f(place in the lists, group) for the kept pairs of the i-th sorted row.
+template <class Function>
+__device__ void visit_pairs(const KeptPairs& pairs, int i, const Function& f) {
+    const int count = pairs.kept[i];
+    if (count == 0) {
+        return;
+    }
+    const uint32_t row = pairs.order[i];
+    const int first_group = static_cast<int>(row / pairs.grouping.block_rows) * pairs.grouping.K;
+    const size_t list = static_cast<size_t>(row) * pairs.lists.capacity;
+    for (size_t at = list; at < list + count; ++at) {
+        f(at, first_group + pairs.lists.component[at]);
+    }
+}
+
+__device__ bool holds(const GroupRange& range, int group) {
+    return group >= range.begin && group < range.end;
+}
+
+/// Of the i-th sorted row's pairs, those of the range's groups.
+struct KeptInRange {
+    KeptPairs pairs;
+    GroupRange range;
+    __device__ int operator()(int i) const {
+        int count = 0;
+        if (i < pairs.sorted_rows) {
+            visit_pairs(pairs, i, [&](size_t, int group) { count += holds(range, group); });
+        }
+        return count;
+    }
+};
+
 template <class Function>
 void exclusive_sums(Function function, int* out, int count, Scratch scratch, cudaStream_t stream) {
     const auto in = thrust::make_transform_iterator(thrust::counting_iterator<int>(0), function);
@@ -127,31 +161,31 @@ void find_groups(
             SegmentsOfGroup{arrays.offset, groups}, arrays.first, groups + 1, scratch, stream);
 }
 
-__global__ void gather_kernel(
-        RowLists lists,
-        Grouping grouping,
-        const uint32_t* __restrict__ order,
-        const int* __restrict__ first_pair,
-        const uint8_t* __restrict__ kept,
-        const int* sorted_rows,
-        uint32_t* keys,
-        RowShare* pairs) {
+__global__ void count_kernel(KeptPairs pairs, int* of_group) {
     const int i = blockIdx.x * threads + threadIdx.x;
-    if (i >= *sorted_rows) {
+    if (i < pairs.sorted_rows) {
+        visit_pairs(pairs, i, [&](size_t, int group) { atomicAdd(of_group + group, 1); });
+    }
+}
+
+__global__ void gather_kernel(
+        KeptPairs pairs,
+        GroupRange range,
+        const int* __restrict__ first_pair,
+        uint32_t* keys,
+        RowShare* out) {
+    const int i = blockIdx.x * threads + threadIdx.x;
+    if (i >= pairs.sorted_rows) {
         return;
     }
-    const int count = kept[i];
-    if (count == 0) {
-        return;
-    }
-    const uint32_t row = order[i];
-    const uint32_t block = row / grouping.block_rows;
-    const size_t list = static_cast<size_t>(row) * lists.capacity;
-    const int at = first_pair[i];
-    for (int s = 0; s < count; ++s) {
-        keys[at + s] = block * grouping.K + lists.component[list + s];
-        pairs[at + s] = {row, lists.share[list + s]};
-    }
+    int to = first_pair[i];
+    visit_pairs(pairs, i, [&](size_t at, int group) {
+        if (holds(range, group)) {
+            keys[to] = static_cast<uint32_t>(group);
+            out[to] = {pairs.order[i], pairs.lists.share[at]};
+            ++to;
+        }
+    });
 }
 
 /// sum + the values of component k's segments: blocks in order, segments in order.
@@ -221,7 +255,7 @@ __global__ void add_segments_kernel(
 } // namespace
 
 size_t order_scratch_bytes(int items, int scanned) {
-    size_t rows = 0, pairs = 0, segments = 0, places = 0;
+    size_t rows = 0, pairs = 0, segments = 0, places = 0, places_in_range = 0;
     cub::DoubleBuffer<uint32_t> keys, values;
     cub::DoubleBuffer<uint64_t> shares;
     check(cub::DeviceRadixSort::SortPairs(nullptr, rows, keys, values, items), "sizing a sort");
@@ -243,7 +277,14 @@ size_t order_scratch_bytes(int items, int scanned) {
                   out,
                   scanned),
           "sizing a scan");
-    return std::max(std::max(rows, pairs), std::max(segments, places));
+    check(cub::DeviceScan::ExclusiveSum(
+                  nullptr,
+                  places_in_range,
+                  thrust::make_transform_iterator(thrust::counting_iterator<int>(0), KeptInRange{}),
+                  out,
+                  scanned),
+          "sizing a scan");
+    return std::max({rows, pairs, segments, places, places_in_range});
 }
 
 const uint32_t* order_rows(
@@ -290,18 +331,31 @@ void place_pairs(
     exclusive_sums(KeptOfPlace{kept, sorted_rows}, first_pair, rows + 1, scratch, stream);
 }
 
-void gather_pairs(
-        const RowLists& lists,
-        const Grouping& grouping,
-        const uint32_t* order,
-        const int* first_pair,
-        const uint8_t* kept,
-        const int* sorted_rows,
-        uint32_t* keys,
-        RowShare* pairs,
+void count_pairs(const KeptPairs& pairs, int* of_group, cudaStream_t stream) {
+    check(cudaMemsetAsync(of_group, 0, pairs.grouping.groups() * sizeof(int), stream),
+          "clearing counts");
+    count_kernel<<<blocks_for(pairs.sorted_rows), threads, 0, stream>>>(pairs, of_group);
+    check_launch("counting pairs");
+}
+
+void place_pairs_of(
+        const KeptPairs& pairs,
+        const GroupRange& range,
+        int* first_pair,
+        Scratch scratch,
         cudaStream_t stream) {
-    gather_kernel<<<blocks_for(lists.rows), threads, 0, stream>>>(
-            lists, grouping, order, first_pair, kept, sorted_rows, keys, pairs);
+    exclusive_sums(KeptInRange{pairs, range}, first_pair, pairs.sorted_rows, scratch, stream);
+}
+
+void gather_pairs(
+        const KeptPairs& pairs,
+        const GroupRange& range,
+        const int* first_pair,
+        uint32_t* keys,
+        RowShare* out,
+        cudaStream_t stream) {
+    gather_kernel<<<blocks_for(pairs.sorted_rows), threads, 0, stream>>>(
+            pairs, range, first_pair, keys, out);
     check_launch("gathering pairs");
 }
 

@@ -3,7 +3,8 @@
 //
 // What the engine takes of the device's memory.
 //   parameters   grow with K d (full: K d^2): the mixture, operands, fp64 sums
-//   row buffers, lists   grow with the rows of a wave: a power of two of blocks, chosen by gpu_memory
+//   row buffers, lists   grow with the rows of a wave: a power of two of blocks, chosen by gpu_memory;
+//                pairs beyond those planned take turns
 //   working      at most 256 MiB for any K and d: a workspace that the collecting pass, the segments' sums,
 //                the dense and the exact tier use one after the other, and the scratch of sorting.
 //                Segments that do not fit come in pieces, in the same order.
@@ -29,7 +30,6 @@ namespace {
 
 constexpr size_t block_bytes = size_t{1} << 28; ///< rows of a block, at d above 256
 constexpr size_t most_block_rows = size_t{1} << 18;
-constexpr size_t most_wave_rows = size_t{1} << 20;
 constexpr size_t exact_bytes = size_t{64} << 20;
 constexpr size_t most_segment_bytes = size_t{160} << 20;
 
@@ -164,7 +164,8 @@ CudaPlan plan_for(
     plan.parameters = parameter_bytes(covariance, K, d, path);
     plan.row_buffers = rows * (2 * d * sizeof(float) + white_bytes(covariance, d));
     plan.lists = rows * (list_bytes + planned_pairs * pair_bytes);
-    plan.homes = std::min(n, most_hints) * sizeof(uint16_t);
+    const size_t hints = std::min(n, most_hints);
+    plan.homes = (hints + most_wave_rows - 1) / most_wave_rows * most_wave_rows * sizeof(uint16_t);
     const auto segments = [&](size_t items) {
         return items / segment_rows + std::min(groups, items) + 64;
     };

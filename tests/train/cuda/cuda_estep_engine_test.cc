@@ -9,14 +9,18 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <memory>
+#include <string>
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
+#include "faiss_gmm/train/cuda/detail/device.h"
 #include "faiss_gmm/train/gmm_trainer.h"
 #include "tests/train/engine_checks.h"
 #include "tests/train/random_data.h"
@@ -416,6 +420,46 @@ TEST_F(CudaEStepEngineTest, RowsThatStayOnTheDeviceAreTheSameRows) {
     cudaFreeHost(pinned);
 }
 
+/// Chunks of any size, each in host memory or on the device, with and without a source that may be kept.
+TEST_F(CudaEStepEngineTest, AnyMixOfChunksIsTheSameBits) {
+    const uint64_t seed = test_seed();
+    SCOPED_TRACE(::testing::Message() << "FAISS_GMM_TEST_SEED=" << seed);
+    Random random(seed);
+    const size_t n = 1400001, d = 12;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 60, d, 1.3, 0, 18);
+    const auto x = draw(mixture, n, 19);
+    const DeviceRows rows(x);
+    const SufficientStatistics expected = pass(*make_cuda_engine(), mixture, x);
+    CudaOptions options[3];
+    options[1].gpu_memory = 1;                 // one block at once
+    options[2].gpu_memory = size_t{192} << 20; // two
+    options[2].gpu_cache = size_t{40} << 20;
+    for (const CudaOptions& with : options) {
+        const auto engine = make_cuda_engine(with);
+        const uint64_t source = VectorSource::new_number();
+        for (int round = 0; round < 12; ++round) {
+            const size_t most = size_t{1} << (10 + random.below(12));
+            const bool of_source = random.below(2) == 0;
+            const size_t kinds = 1 + random.below(3); // host, either, device
+            engine->begin(mixture);
+            for (size_t first = 0; first < n && !HasFailure();) {
+                const size_t here = std::min(n - first, most / 2 + random.below(most));
+                const bool on_device = kinds == 3 || (kinds == 2 && random.below(2) == 0);
+                Chunk chunk = on_device ? rows.chunk(d, first, here, first + here == n)
+                                        : chunk_of(x, d, first, here);
+                chunk.source = of_source ? source : 0;
+                if (!on_device && of_source && engine->holds(chunk)) {
+                    chunk.x = nullptr;
+                }
+                engine->accumulate(chunk);
+                first += here;
+            }
+            SCOPED_TRACE(::testing::Message() << "round " << round << ", chunks to " << most);
+            expect_same_bits(expected, engine->finish());
+        }
+    }
+}
+
 /// Numbers of an element type, and the same values as f32.
 struct TypedRows {
     RowElement element;
@@ -586,6 +630,119 @@ TEST_F(CudaEStepEngineTest, LittleFreeMemoryIsTheSameBits) {
     }
 }
 
+/// What the work takes of the device's memory, as long as `engine` lives.
+size_t memory_of(
+        std::unique_ptr<CudaEStepEngine>& engine,
+        const std::function<void(CudaEStepEngine&)>& work) {
+    const size_t before = free_memory();
+    engine = make_cuda_engine();
+    work(*engine);
+    return before - free_memory();
+}
+
+/// Rows on the device whose chunks end within a block wait in buffers, for which there must be memory too.
+TEST_F(CudaEStepEngineTest, LittleFreeMemoryForRowsThatWaitIsTheSameBits) {
+    const size_t n = 600001, d = 128;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 90, d, 1.0, 0, 18);
+    const auto x = draw(mixture, n, 19);
+    const DeviceRows rows(x);
+    SufficientStatistics statistics;
+    const auto work = [&](CudaEStepEngine& engine) {
+        engine.begin(mixture);
+        engine.accumulate(rows.chunk(d, 0, 1234, false));
+        engine.accumulate(rows.chunk(d, 1234, n - 1234, false));
+        statistics = engine.finish();
+    };
+    std::unique_ptr<CudaEStepEngine> engine;
+    const size_t taken = memory_of(engine, work);
+    const SufficientStatistics expected = statistics;
+    engine.reset();
+    const CudaPlan plan = cuda_plan({}, Covariance::tied_spherical, n, 90, d);
+    // On the device already: two blocks at most wait.
+    EXPECT_LE(
+            taken,
+            plan.total() - plan.row_buffers + 2 * plan.block_rows * d * 4 + (size_t{64} << 20));
+    const Ballast ballast(taken * 2 / 3);
+    memory_of(engine, work);
+    expect_same_bits(expected, statistics);
+}
+
+TEST_F(CudaEStepEngineTest, LittleFreeMemoryRanksTheSame) {
+    const size_t n = 1048576, d = 128;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 90, d, 1.0, 0, 18);
+    const auto x = draw(mixture, n, 19);
+    TopResponsibilities top;
+    const auto work = [&](CudaEStepEngine& engine) {
+        engine.begin(mixture);
+        engine.top_responsibilities(chunk_of(x, d, 0, n), 2, top);
+    };
+    std::unique_ptr<CudaEStepEngine> engine;
+    const size_t taken = memory_of(engine, work);
+    const TopResponsibilities expected = top;
+    engine.reset();
+    const Ballast ballast(taken * 2 / 3);
+    memory_of(engine, work);
+    EXPECT_EQ(top.component, expected.component);
+    EXPECT_EQ(top.log_responsibility, expected.log_responsibility);
+    EXPECT_EQ(top.squared_distance, expected.squared_distance);
+}
+
+/// An engine goes on with another mixture in the memory that it has.
+TEST_F(CudaEStepEngineTest, AnotherShapeHasTheMemoryOfTheLast) {
+    const size_t n = 600001, d = 128, few = 20000;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 90, d, 1.0, 0, 18);
+    const auto other = random_mixture(Covariance::tied_spherical, few, 2 * d, 1.0, 0, 20);
+    const auto x = draw(mixture, n, 19), y = draw(other, few, 21);
+    const SufficientStatistics expected = pass(*make_cuda_engine(), other, y);
+    const auto engine = make_cuda_engine();
+    const SufficientStatistics first = pass(*engine, mixture, x);
+    const Ballast ballast(size_t{64} << 20);
+    expect_same_bits(expected, pass(*engine, other, y));
+    expect_same_bits(first, pass(*engine, mixture, x));
+}
+
+TEST_F(CudaEStepEngineTest, TooLittleMemoryIsSaidWithWhatIsNeeded) {
+    const size_t n = 100000, d = 64;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 90, d, 1.0, 0, 18);
+    const auto x = draw(mixture, n, 19);
+    CudaOptions least;
+    least.gpu_memory = 1;
+    const size_t needed = cuda_plan(least, Covariance::tied_spherical, 0, 90, d).total() >> 20;
+    const auto expect_said = [&](size_t left, const std::function<void()>& work) {
+        const Ballast ballast(left);
+        try {
+            work();
+            FAIL() << "expected an error";
+        } catch (const OutOfMemory& error) {
+            const std::string said = error.what();
+            EXPECT_NE(said.find(fmt::format("{} MiB for the engine", needed + 1)), said.npos)
+                    << said;
+            EXPECT_NE(said.find("MiB of its memory free"), said.npos) << said;
+        }
+    };
+    const auto engine = make_cuda_engine();
+    expect_said(size_t{8} << 20, [&] { pass(*engine, mixture, x); });
+    const auto many = random_mixture(Covariance::tied_spherical, 9000, d, 1.0, 0, 18);
+    const size_t of_many = cuda_plan(least, Covariance::tied_spherical, 0, 9000, d).total();
+    const Ballast ballast(size_t{4} << 20);
+    try {
+        engine->begin(many);
+        FAIL() << "expected an error";
+    } catch (const OutOfMemory& error) {
+        const std::string said = error.what();
+        EXPECT_NE(said.find(fmt::format("{} MiB for", (of_many >> 20) + 1)), said.npos) << said;
+    }
+    cuda::PinnedBytes pinned;
+    try {
+        pinned.reserve(size_t{1} << 50);
+        FAIL() << "expected an error";
+    } catch (const OutOfMemory& error) {
+        const std::string said = error.what();
+        EXPECT_NE(said.find("given 1073741824 MiB"), said.npos) << said;
+        EXPECT_NE(said.find("free host memory"), said.npos) << said;
+    }
+}
+
 TEST_F(CudaEStepEngineTest, WorkingMemoryIsBoundedForEverySize) {
     constexpr size_t n = 10000000, bound = size_t{256} << 20;
     for (const CudaPath path : {CudaPath::plain, CudaPath::portable, CudaPath::automatic}) {
@@ -616,6 +773,8 @@ TEST_F(CudaEStepEngineTest, LittleFreeMemoryIsNeededBeyondThePlan) {
     } cases[] = {
             {Covariance::tied_spherical, 600000, 300, 64, 1.0},
             {Covariance::tied_spherical, 300000, 300, 64, 0.05},
+            {Covariance::spherical, 600000, 31, 16, 0.1}, // 30 pairs a row
+            {Covariance::tied, 300000, 31, 16, 0.1},
             {Covariance::tied_spherical, 100000, 60000, 24, 3.0},
             {Covariance::diagonal, 300000, 100, 200, 1.0},
             {Covariance::diagonal, 20000, 300, 64, 0.05},
@@ -666,6 +825,110 @@ TEST_F(CudaEStepEngineTest, LittleFreeMemoryIsNeededBeyondThePlan) {
             first = statistics;
         }
     }
+}
+
+/// Components that lie together share their rows, the others have theirs alone.
+GaussianMixture partly_shared_mixture(Covariance covariance, size_t together, size_t apart) {
+    GaussianMixture mixture;
+    mixture.covariance = covariance;
+    mixture.K = together + apart;
+    mixture.d = apart;
+    mixture.means = random_mixture(Covariance::tied_spherical, mixture.K, apart, 0.1, 0, 18).means;
+    for (size_t k = 0; k < apart; ++k) {
+        mixture.means[(together + k) * apart + k] += 12;
+    }
+    mixture.log_weights.assign(mixture.K, -std::log(double(mixture.K)));
+    mixture.covariances.assign(GaussianMixture::covariance_size(covariance, mixture.K, apart), 1.0);
+    for (size_t i = 0; covariance == Covariance::tied && i < mixture.covariances.size(); ++i) {
+        mixture.covariances[i] = i / apart == i % apart ? 1.0 : 0.0;
+    }
+    return mixture;
+}
+
+/// Pairs for which a wave of one block has no room, and one of four blocks has: all are of the first block.
+TEST_P(CudaEStepEngineForms, PairsBeyondThePlanTakeTurns) {
+    const size_t together = 9, d = 31, block = size_t{1} << 18, n = 4 * block - 5;
+    const auto mixture = partly_shared_mixture(GetParam(), together, d);
+    auto noise = mixture;
+    std::fill(noise.means.begin(), noise.means.end(), 0.0f);
+    std::vector<float> x = draw(noise, block, 19); // and again in every block
+    x.resize(4 * x.size());
+    for (size_t i = n; i-- > 0;) {
+        const size_t k = i < block ? i % together : together + i % d;
+        for (size_t j = 0; j < d; ++j) {
+            x[i * d + j] = x[i % block * d + j] + mixture.means[k * d + j];
+        }
+    }
+    x.resize(n * d);
+    const DeviceRows rows(x);
+    CudaOptions small;
+    small.gpu_memory = 1;
+    SufficientStatistics first;
+    for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
+        for (const bool one_block : {false, true}) {
+            CudaOptions options = one_block ? small : CudaOptions();
+            options.path = path;
+            const CudaPlan plan = cuda_plan(options, GetParam(), n, mixture.K, d);
+            EXPECT_EQ(plan.wave_rows, one_block ? block : 4 * block);
+            const auto engine = make_cuda_engine(options);
+            engine->begin(mixture);
+            engine->accumulate(rows.chunk(d, 0, n, true));
+            const SufficientStatistics statistics = engine->finish();
+            const CudaPassCounts counts = engine->counts();
+            std::printf("  %s: %zu pairs\n", name_of(GetParam()), counts.pairs);
+            EXPECT_GT(counts.pairs, 5 * block);
+            EXPECT_LT(counts.pairs, 12 * block);
+            EXPECT_LT(counts.dense_rows + counts.exact_rows, n / 100);
+            if (one_block) {
+                expect_same_bits(first, statistics);
+            }
+            first = statistics;
+        }
+    }
+    CudaOptions exactly;
+    exactly.tier = CudaTier::exact;
+    const auto exact = make_cuda_engine(exactly);
+    exact->begin(mixture);
+    exact->accumulate(rows.chunk(d, 0, n, true));
+    const SufficientStatistics expected = exact->finish();
+    EXPECT_LT(relative_distance(first.N_k, expected.N_k), 1e-4);
+    EXPECT_LT(
+            relative_distance(
+                    exact->maximize(first, 1e-6).means, exact->maximize(expected, 1e-6).means),
+            1e-4);
+}
+
+/// A source's homes take what is planned also where its rows come in small chunks.
+TEST_F(CudaEStepEngineTest, HomesTakeWhatIsPlanned) {
+    const size_t n = 37000000, piece = 1000000, homes = 2 * n;
+    const std::vector<uint8_t> x(n, 7);
+    auto mixture = random_mixture(Covariance::tied_spherical, 2, 1, 1.0, 7, 18);
+    CudaOptions options;
+    options.gpu_cache = 0;
+    const auto engine = make_cuda_engine(options);
+    MemorySource few(piece, 1, x.data(), RowElement::u8), all(n, 1, x.data(), RowElement::u8);
+    pass_over(*engine, mixture, few, piece);
+    const size_t before = free_memory();
+    pass_over(*engine, mixture, all, piece);
+    const size_t taken = before - free_memory();
+    EXPECT_GT(taken, homes - (size_t{8} << 20));
+    EXPECT_LE(taken, homes + (size_t{8} << 20));
+    const auto planned = [&](size_t rows) {
+        return cuda_plan(options, Covariance::tied_spherical, rows, 2, 1).homes;
+    };
+    EXPECT_LE(taken, planned(n) - planned(piece) + (size_t{4} << 20));
+    // What was asked for holds for rows too that came later.
+    CudaOptions little = options;
+    little.gpu_memory = 1;
+    little.gpu_memory = cuda_plan(little, Covariance::tied_spherical, piece, 2, 1).total();
+    const auto bounded = make_cuda_engine(little);
+    pass_over(*bounded, mixture, few, piece);
+    const size_t then = free_memory();
+    for (int pass = 0; pass < 2; ++pass) {
+        expect_same_bits(
+                pass_over(*engine, mixture, all, piece), pass_over(*bounded, mixture, all, piece));
+    }
+    EXPECT_LE(then - free_memory(), size_t{4} << 20);
 }
 
 /// More segments than the workspace holds: every row lies between two means, each of which has two halves.
@@ -812,6 +1075,51 @@ TEST_F(CudaEStepEngineTest, RowsOfACallersStreamAreReadInItsOrder) {
     cudaFreeHost(pinned);
 }
 
+/// Ranking waits for the rows on the caller's stream, and what comes on it afterwards for the ranks.
+TEST_F(CudaEStepEngineTest, RanksOfACallersStreamAreMadeInItsOrder) {
+    const size_t n = 100000, d = 16, m = 2;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 50, d, 0.7, 0, 90);
+    const auto x = draw(mixture, n, 91);
+    const size_t bytes = x.size() * sizeof(float), delay = size_t{1} << 30;
+    const auto engine = make_cuda_engine();
+    engine->begin(mixture);
+    TopResponsibilities expected;
+    engine->top_responsibilities(chunk_of(x, d, 0, n), m, expected);
+    cudaStream_t stream = nullptr;
+    ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+    void *rows = nullptr, *ranks = nullptr, *pinned = nullptr, *idle = nullptr, *result = nullptr;
+    ASSERT_EQ(cudaMalloc(&rows, bytes), cudaSuccess);
+    ASSERT_EQ(cudaMalloc(&ranks, 3 * n * m * 4), cudaSuccess);
+    ASSERT_EQ(cudaMalloc(&idle, delay), cudaSuccess);
+    ASSERT_EQ(cudaMallocHost(&pinned, bytes), cudaSuccess);
+    ASSERT_EQ(cudaMallocHost(&result, n * m * 4), cudaSuccess);
+    std::memcpy(pinned, x.data(), bytes);
+    auto* component = static_cast<int32_t*>(ranks);
+    auto* numbers = static_cast<float*>(ranks) + n * m;
+    Chunk chunk;
+    chunk.x = rows;
+    chunk.n = n;
+    chunk.memory = Chunk::Memory::device;
+    chunk.stream = stream;
+    // NaN, and a while in which the rows are not there yet.
+    cudaMemsetAsync(rows, 0xff, bytes, stream);
+    for (int i = 0; i < 20; ++i) {
+        cudaMemsetAsync(idle, i, delay, stream);
+    }
+    cudaMemcpyAsync(rows, pinned, bytes, cudaMemcpyHostToDevice, stream);
+    engine->rank_on_device(chunk, m, component, numbers, numbers + n * m);
+    cudaMemcpyAsync(result, component, n * m * 4, cudaMemcpyDeviceToHost, stream);
+    cudaMemsetAsync(component, 0xff, n * m * 4, stream);
+    cudaStreamSynchronize(stream);
+    EXPECT_EQ(std::memcmp(result, expected.component.data(), n * m * 4), 0);
+    cudaStreamDestroy(stream);
+    cudaFree(rows);
+    cudaFree(ranks);
+    cudaFree(idle);
+    cudaFreeHost(pinned);
+    cudaFreeHost(result);
+}
+
 /// n d above 2^31: the same million rows 17 times.
 TEST_F(CudaEStepEngineTest, MoreNumbersThanAnIntCounts) {
     const size_t part = size_t{1} << 20, times = 17, d = 128;
@@ -910,6 +1218,69 @@ TEST_F(CudaEStepEngineTest, NamesABadRowOfALaterWave) {
             engine->accumulate(rows.chunk(d, 0, n, true));
             engine->finish();
         });
+    }
+}
+
+/// Ranks are no part of a pass: a row that cannot be ranked spoils neither it nor the next ranks.
+TEST_F(CudaEStepEngineTest, ABadRankedRowIsRefusedOnce) {
+    const size_t n = 5000, d = 8;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 12, d, 1.0, 0, 95);
+    const auto x = draw(mixture, n, 96);
+    auto bad = x;
+    bad[4321 * d] = std::numeric_limits<float>::quiet_NaN();
+    const DeviceRows bad_rows(bad);
+    const auto engine = make_cuda_engine();
+    const SufficientStatistics expected = pass(*engine, mixture, x);
+    engine->begin(mixture);
+    engine->accumulate(chunk_of(x, d, 0, n));
+    TopResponsibilities top, again;
+    engine->top_responsibilities(chunk_of(x, d, 0, n), 2, top);
+    EXPECT_THROW(engine->top_responsibilities(chunk_of(bad, d, 0, n), 2, again), Error);
+    engine->top_responsibilities(chunk_of(x, d, 0, n), 2, again);
+    EXPECT_EQ(again.component, top.component);
+    void* out = nullptr;
+    ASSERT_EQ(cudaMalloc(&out, 3 * n * 4), cudaSuccess);
+    auto* numbers = static_cast<float*>(out);
+    engine->rank_on_device(
+            bad_rows.chunk(d, 0, n, true),
+            1,
+            static_cast<int32_t*>(out),
+            numbers + n,
+            numbers + 2 * n);
+    std::vector<int32_t> component(n);
+    cudaStreamSynchronize(static_cast<cudaStream_t>(engine->stream()));
+    cudaMemcpy(component.data(), out, n * 4, cudaMemcpyDeviceToHost);
+    cudaFree(out);
+    EXPECT_EQ(component[4321], -1);
+    expect_same_bits(expected, engine->finish());
+}
+
+/// A part of a data set, whose rows have the numbers that they have in the whole.
+TEST_F(CudaEStepEngineTest, NamesRowsByTheirNumberInTheSource) {
+    const size_t n = 400000, d = 12, part = 50000, bad = 123456;
+    const auto mixture = random_mixture(Covariance::tied_spherical, 40, d, 1.0, 0, 95);
+    auto x = draw(mixture, n, 96);
+    x[bad * d + 7] = std::numeric_limits<float>::infinity();
+    const DeviceRows rows(x);
+    const auto engine = make_cuda_engine();
+    for (const bool on_device : {false, true}) {
+        for (const size_t piece : {n, size_t{30000}}) {
+            SCOPED_TRACE(::testing::Message() << on_device << " pieces of " << piece);
+            try {
+                engine->begin(mixture);
+                for (size_t first = part; first < n; first += piece) {
+                    const size_t here = std::min(piece, n - first);
+                    engine->accumulate(
+                            on_device ? rows.chunk(d, first, here, first + here == n)
+                                      : chunk_of(x, d, first, here));
+                }
+                engine->finish();
+                FAIL() << "expected an error";
+            } catch (const Error& error) {
+                EXPECT_NE(std::string(error.what()).find("row 123456 "), std::string::npos)
+                        << error.what();
+            }
+        }
     }
 }
 
@@ -1069,6 +1440,24 @@ TEST_F(CudaEStepEngineTest, RefusesWhatItCannotRead) {
     engine->begin(mixture);
     engine->accumulate(Chunk()); // no rows
     EXPECT_EQ(engine->finish().rows, 0u);
+    // Rows that it was to keep, without their address.
+    Chunk nowhere;
+    nowhere.n = 10;
+    EXPECT_THROW(engine->accumulate(nowhere), Error);
+    nowhere.source = VectorSource::new_number();
+    EXPECT_THROW(engine->accumulate(nowhere), Error);
+    nowhere.memory = Chunk::Memory::device;
+    EXPECT_THROW(engine->accumulate(nowhere), Error);
+    // Rows of a source that begin elsewhere than those that it keeps of it.
+    const auto x = draw(mixture, 3000, 25);
+    MemorySource source(3000, 4, x.data());
+    const SufficientStatistics expected = pass(*engine, mixture, x);
+    engine->begin(mixture);
+    engine->accumulate(source.read(0, 1000));
+    EXPECT_THROW(engine->accumulate(source.read(2000, 1000)), Error);
+    engine->begin(mixture);
+    EXPECT_THROW(engine->accumulate(source.read(1000, 2000)), Error);
+    expect_same_bits(expected, pass_over(*engine, mixture, source, 1000));
 }
 
 TEST_F(CudaEStepEngineTest, MStepOnTheDeviceIsTheHosts) {

@@ -61,16 +61,38 @@ void place_pairs(
         Scratch scratch,
         cudaStream_t stream);
 
-/// The kept pairs of the lists, dense, in the order of `order`.
+/// Pairs that weighing has kept in the lists, in the order of their rows.
+struct KeptPairs {
+    RowLists lists;
+    Grouping grouping;
+    const uint32_t* order = nullptr; ///< [sorted_rows]
+    const uint8_t* kept = nullptr;   ///< [sorted_rows]
+    int sorted_rows = 0;             ///< with a list; at least 1
+};
+
+/// Groups begin .. end - 1.
+struct GroupRange {
+    int begin = 0, end = 0;
+};
+
+/// How many pairs each group has: of_group [groups].
+void count_pairs(const KeptPairs& pairs, int* of_group, cudaStream_t stream);
+
+/// first_pair [sorted_rows]: as place_pairs(), of the range's pairs alone.
+void place_pairs_of(
+        const KeptPairs& pairs,
+        const GroupRange& range,
+        int* first_pair,
+        Scratch scratch,
+        cudaStream_t stream);
+
+/// The range's pairs side by side, where first_pair says.
 void gather_pairs(
-        const RowLists& lists,
-        const Grouping& grouping,
-        const uint32_t* order,
+        const KeptPairs& pairs,
+        const GroupRange& range,
         const int* first_pair,
-        const uint8_t* kept,
-        const int* sorted_rows,
         uint32_t* keys,
-        RowShare* pairs,
+        RowShare* out,
         cudaStream_t stream);
 
 /// Pairs sorted by group, stable. `keys` and `pairs`: [2, count]; returns the sorted ones.

@@ -12,8 +12,9 @@ namespace faiss_gmm::cuda {
 
 // The sizes of everything that the engine takes of the device's memory; what is reserved follows them.
 
-constexpr int pass_capacity = 32;              ///< candidates that a row's list holds
-constexpr size_t planned_pairs = 3;            ///< of a row, beside its home
+constexpr int pass_capacity = 32;   ///< candidates that a row's list holds
+constexpr size_t planned_pairs = 3; ///< of a row, beside its home: what a wave has room for
+constexpr size_t most_wave_rows = size_t{1} << 20;
 constexpr size_t most_hints = size_t{1} << 26; ///< rows whose homes are kept for the next pass
 constexpr int most_wave_blocks = 32;           ///< at d = 2,048
 
