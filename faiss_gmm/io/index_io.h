@@ -29,7 +29,8 @@ void write_index(const faiss::Index& index, faiss::IOWriter& writer);
 /// before anything is made of the bytes. A stock index over lists of ours becomes an IndexIVFGMM again,
 /// inside its wrappers too; anything else comes as faiss::read_index gives it. The caller owns the index.
 ///
-/// io_flags: as FAISS's; with IO_FLAG_MMAP codes stay in the file, which must then outlive the index unchanged. Lists that
+/// io_flags: as FAISS's; with IO_FLAG_MMAP codes stay in the file, which must then outlive the index unchanged (write_index
+/// of this library leaves it so, and writes such an index with its codes). Lists that
 /// stand in a file of their own (merge_ondisk.h) are mapped from there: with IO_FLAG_MMAP or IO_FLAG_READ_ONLY for reading
 /// alone, with IO_FLAG_ONDISK_SAME_DIR from the folder of `path`. An index that is mapped read-only refuses to be changed.
 /// Throws faiss::FaissException naming file and place for whatever is no whole index; std::bad_alloc.

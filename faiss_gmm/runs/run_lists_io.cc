@@ -102,6 +102,32 @@ read_array_lists(SectionReader& section, const std::vector<uint64_t>& sizes, siz
     return lists;
 }
 
+/// Whether these stand in the file of an index (IO_FLAG_MMAP), which has no name to FAISS: its writer would refer to
+/// nothing.
+bool are_of_an_index_file(const faiss::InvertedLists& lists) {
+    const auto* on_disk = dynamic_cast<const faiss::OnDiskInvertedLists*>(&lists);
+    return on_disk != nullptr && on_disk->read_only && on_disk->filename.empty();
+}
+
+/// Any lists as FAISS writes those in memory.
+void write_array_lists(const faiss::InvertedLists& lists, SectionWriter& section) {
+    section.number(faiss::fourcc("ilar"), "kind");
+    section.number<uint64_t>(lists.nlist, "lists");
+    section.number<uint64_t>(lists.code_size, "bytes a code");
+    section.number(faiss::fourcc("full"), "form");
+    section.number<uint64_t>(lists.nlist, "sizes");
+    for (size_t l = 0; l < lists.nlist; l++) {
+        section.number<uint64_t>(lists.list_size(l), "size");
+    }
+    for (size_t l = 0; l < lists.nlist; l++) {
+        const size_t size = lists.list_size(l);
+        faiss::InvertedLists::ScopedCodes codes(&lists, l);
+        faiss::InvertedLists::ScopedIds ids(&lists, l);
+        section.bytes(codes.get(), size * lists.code_size);
+        section.bytes(reinterpret_cast<const uint8_t*>(ids.get()), size * sizeof(int64_t));
+    }
+}
+
 /// Whether bytes [offset, offset + n of `size` each) lie within the first `end`.
 bool lies_within(size_t offset, size_t n, size_t size, size_t end) {
     return offset <= end && (n == 0 || size <= (end - offset) / n);
@@ -255,7 +281,11 @@ private:
         io.state(lists.state());
         io.directory(lists.directory(), lists.state(), begin.sizes);
         section.checksum("checksum");
-        faiss::write_InvertedLists(&lists.inner(), &section);
+        if (are_of_an_index_file(lists.inner())) {
+            write_array_lists(lists.inner(), section);
+        } else {
+            faiss::write_InvertedLists(&lists.inner(), &section);
+        }
         section.checksum("checksum");
     }
 

@@ -205,6 +205,29 @@ TEST(RoundTripOf, MappedFiles) {
     as_gmm(*mapped).check();
 }
 
+/// With their lists: also in place of the file that these are mapped from.
+TEST(RoundTripOf, MappedFilesWrittenAgain) {
+    for (const SpillStorage storage : {SpillStorage::shared, SpillStorage::copies}) {
+        IndexSetup setup;
+        setup.storage = storage;
+        const auto original = filled(setup);
+        const Folder folder;
+        const std::string path = folder.file("index");
+        write_index(*original, path);
+        const Bytes written = contents(path);
+        for (const char* name : {"another", "index"}) {
+            const std::unique_ptr<faiss::Index> mapped(read_index(path, faiss::IO_FLAG_MMAP));
+            write_index(*mapped, folder.file(name));
+            EXPECT_EQ(contents(folder.file(name)), written);
+            expect_same_searches(*original, *mapped);
+        }
+        // By stock code too, of what stock code mapped.
+        const std::unique_ptr<faiss::Index> stock(
+                faiss::read_index(path.c_str(), faiss::IO_FLAG_MMAP));
+        EXPECT_EQ(stock_bytes(*stock), stock_bytes(*original));
+    }
+}
+
 TEST(Promote, LeavesOtherIndicesAlone) {
     auto flat = std::make_unique<faiss::IndexFlatL2>(4);
     EXPECT_EQ(promote(flat.get()), flat.get());
