@@ -780,11 +780,17 @@ void IndexIVFGMM::check_around_lists() const {
                  "do not change the quantizer after training"});
     }
     if (!index.direct_map.no()) {
+        // Of entries with one id (copies, or added so) the map names one.
+        const auto names = [&](uint64_t place, int64_t id) {
+            const size_t list = faiss::lo_listno(place), offset = faiss::lo_offset(place);
+            return list < lists->nlist && offset < lists->list_size(list) &&
+                   lists->get_single_id(list, offset) == id;
+        };
         for (size_t l = 0; l < lists->nlist; l++) {
             const faiss::InvertedLists::ScopedIds ids(lists, l);
             for (size_t i = 0; i < lists->list_size(l); i++) {
-                if (index.direct_map.get(ids.ids[i]) !=
-                    static_cast<int64_t>(faiss::lo_build(l, i))) {
+                const int64_t id = ids.ids[i];
+                if (!names(static_cast<uint64_t>(index.direct_map.get(id)), id)) {
                     throw_faiss(
                             {"checking an IVFGMM index",
                              fmt::format(

@@ -181,6 +181,28 @@ TEST(RoundTripOf, DirectMaps) {
     }
 }
 
+/// An id that several entries have: the map names one of them.
+TEST(RoundTripOf, DirectMapsOfIdsThatComeSeveralTimes) {
+    IndexSetup copies;
+    copies.storage = SpillStorage::copies;
+    const auto of_copies = filled(copies), of_twins = filled(IndexSetup());
+    const std::vector<float> more = float_rows(200, of_twins->d, 7);
+    const std::vector<int64_t> ids(200, 3);
+    of_twins->add_with_ids(200, more.data(), ids.data());
+    for (IndexIVFGMMFlat* original : {of_copies.get(), of_twins.get()}) {
+        original->set_direct_map_type(faiss::DirectMap::Hashtable);
+        original->check();
+        const Folder folder;
+        write_index(*original, folder.file("index"));
+        const std::unique_ptr<faiss::Index> read(read_index(folder.file("index")));
+        expect_same_searches(*original, *read);
+        std::vector<float> first(original->d), second(original->d);
+        original->reconstruct(3, first.data());
+        read->reconstruct(3, second.data());
+        EXPECT_EQ(first, second);
+    }
+}
+
 TEST(RoundTripOf, AQuantizerOfTheUser) {
     const auto x = float_rows(2000, 16, 5);
     faiss::IndexFlatL2 quantizer(16);
