@@ -877,7 +877,8 @@ void IndexIVFGMM::probe(
     const size_t nprobe = settings.nprobe, d = index.d;
     keys.resize(n * nprobe);
     coarse_dis.resize(n * nprobe);
-    if (nprobe < index.nlist || is_flat()) {
+    const bool is_filled = static_cast<size_t>(index.quantizer->ntotal) == index.nlist;
+    if (nprobe < index.nlist || is_flat() || !is_filled) {
         index.quantizer->search(
                 n,
                 x,

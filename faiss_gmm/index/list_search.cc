@@ -317,6 +317,9 @@ void search_given_lists(
                 }
                 int64_t list = -1;
                 for (const Piece& piece : pieces) {
+                    if (piece.from == piece.to) {
+                        continue; // its list's mean may be missing: an index that is not trained
+                    }
                     if (piece.list != list) {
                         list = piece.list;
                         scanner.set_list(list, piece.distance);

@@ -242,6 +242,47 @@ INSTANTIATE_TEST_SUITE_P(
                 BadString{"IVFGMM64(storage=copies),PQ4x4fs", "stay plain", "storage"},
                 BadString{"IVFGMM64(sketch=8),RQ4x4fs_Nlsq2x4", "stay plain", "sketch"}));
 
+/// As stock indices: nothing is found, whichever codec would have been asked.
+TEST(Factory, IndicesThatAreNotTrainedFindNothing) {
+    constexpr int n = 3, d = 16, k = 2;
+    const std::vector<float> x(n * d, 0.5f);
+    for (const char* text :
+         {"IVFGMM8,Flat",
+          "IVFGMM8(storage=copies),Flat",
+          "IVFGMM8_HNSW8,Flat",
+          "IVFGMM8_HNSW8,SQ8",
+          "IVFGMM8,SQ8",
+          "IVFGMM8,SQfp16",
+          "IVFGMM8,PQ4x4",
+          "IVFGMM8,RQ2x4",
+          "IVFGMM8,PRQ2x2x4",
+          "IVFGMM8,PQ4x4fs",
+          "IDMap,IVFGMM8,SQ8"}) {
+        for (const size_t nprobe : {1, 2, 8}) {
+            SCOPED_TRACE(testing::Message() << text << ", nprobe " << nprobe);
+            const auto index = made(text, d);
+            faiss::IndexIVF& ivf = *faiss::ivflib::extract_index_ivf(index.get());
+            ivf.nprobe = nprobe;
+            std::vector<float> distances(n * k);
+            std::vector<int64_t> labels(n * k, 7);
+            const std::vector<int64_t> none(n * k, -1);
+            index->search(n, x.data(), k, distances.data(), labels.data());
+            EXPECT_EQ(labels, none);
+            if (has_code_blocks(ivf)) {
+                continue;
+            }
+            std::vector<float> rows(n * k * d);
+            labels.assign(n * k, 7);
+            ivf.search_and_reconstruct(
+                    n, x.data(), k, distances.data(), labels.data(), rows.data());
+            EXPECT_EQ(labels, none);
+            faiss::RangeSearchResult found(n);
+            index->range_search(n, x.data(), 10, &found);
+            EXPECT_EQ(found.lims[n], 0u);
+        }
+    }
+}
+
 TEST(Factory, BuiltIndicesTrainAddAndSearch) {
     constexpr int n = 2000, d = 16;
     std::mt19937 random(1);
