@@ -410,6 +410,13 @@ void IndexIVFGMM::count_means(size_t means) const {
 
 void IndexIVFGMM::check_mergeable(const faiss::Index& other) const {
     const auto* theirs = dynamic_cast<const IndexIVFGMM*>(&other);
+    if (theirs == this) {
+        throw_faiss(
+                {"merging two indices",
+                 "an index and itself, which would be emptied",
+                 "two indices",
+                 "merge a clone (clone_index of io/clone.h)"});
+    }
     if (theirs != nullptr) {
         theirs->refuse_read_only("merging two indices"); // it is emptied
     }
@@ -502,6 +509,9 @@ void IndexIVFGMM::check_subset(
     const auto refuse = [&](const std::string& given, const std::string& allowed) {
         throw_faiss({"copying a subset", given, allowed, "see faiss::IndexIVF::copy_subset_to"});
     };
+    if (&into == &ivf()) {
+        refuse("an index to be copied into itself", "two indices");
+    }
     if (!into.direct_map.no()) {
         refuse("an index with a direct map to copy into", "an index without one");
     }
@@ -582,6 +592,7 @@ void IndexIVFGMM::add_spilled(
                  "a list a vector",
                  "call add() or add_with_ids(), or assign by the quantizer"});
     }
+    check_keys("adding vectors", index.nlist, static_cast<size_t>(n), assignment);
     if (!index.direct_map.no()) {
         refuse_with_copies("adding to an index with a direct map");
     }
@@ -977,6 +988,9 @@ void IndexIVFGMM::search_lists(
     const faiss::IndexIVF& index = ivf();
     const RunInvertedLists* runs = run_lists();
     results.keep_heap = keeps_heaps();
+    if (runs == nullptr || stores_copies()) { // stock code would end the process
+        check_given_lists(queries, params);
+    }
     if (runs == nullptr) {
         stock(results.k, results.distances, results.labels, params, stats);
     } else if (stores_copies()) {
@@ -985,6 +999,19 @@ void IndexIVFGMM::search_lists(
         search_given_lists(
                 index, *runs, resolve_settings(index, params, 0, 0), queries, results, stats);
     }
+}
+
+void IndexIVFGMM::check_given_lists(
+        const PreassignedQueries& queries, const faiss::IVFSearchParameters* params) const {
+    if (queries.keys == nullptr) {
+        return; // FastScan's own search has them found later
+    }
+    const SearchSettings settings = resolve_settings(ivf(), params, 0, 0);
+    check_keys(
+            "searching given lists",
+            ivf().nlist,
+            static_cast<size_t>(queries.n) * settings.nprobe,
+            queries.keys);
 }
 
 /// Stock search of plain lists; of a vector's copies the first stays.

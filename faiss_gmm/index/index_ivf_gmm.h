@@ -185,6 +185,9 @@ protected:
             const faiss::IVFSearchParameters* params,
             faiss::IndexIVFStats* stats,
             const StockSearchPreassigned& stock) const;
+    /// Throws for keys that name no list.
+    void check_given_lists(
+            const PreassignedQueries& queries, const faiss::IVFSearchParameters* params) const;
     void range_search_lists(
             const PreassignedQueries& queries,
             float radius,
@@ -450,6 +453,7 @@ public:
             refuse_with_blocks("range search of given lists");
         }
         if (run_lists() == nullptr) {
+            check_given_lists({n, x, keys, coarse_dis}, params);
             Codec::range_search_preassigned(
                     n, x, radius, keys, coarse_dis, result, store_pairs, params, stats);
         } else {

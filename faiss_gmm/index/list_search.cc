@@ -98,20 +98,6 @@ void scan_stretches(
     });
 }
 
-/// Throws for keys [n, nprobe] that name no list; -1 stands for none.
-void check_keys(size_t nlist, size_t count, const int64_t* keys) {
-    const auto lists = static_cast<int64_t>(nlist);
-    const int64_t* wrong = std::find_if(
-            keys, keys + count, [lists](int64_t key) { return key < -1 || key >= lists; });
-    if (wrong != keys + count) {
-        throw_faiss(
-                {"searching given lists",
-                 fmt::format("list {}", *wrong),
-                 fmt::format("lists 0 to {}, and -1 for none", lists - 1),
-                 "take the keys from this index's quantizer"});
-    }
-}
-
 /// A piece of a list to be scanned, and the distance of the query to the list's mean.
 struct Piece {
     int64_t list;
@@ -190,7 +176,7 @@ IVFGMMStats for_each_query(
         bool with_guests,
         Query query) {
     const auto n = static_cast<size_t>(queries.n);
-    check_keys(ivf.nlist, n * settings.nprobe, queries.keys);
+    check_keys("searching given lists", ivf.nlist, n * settings.nprobe, queries.keys);
     const RunCodec& codec = lists.state().codec;
     const size_t d = ivf.d;
     // Blocks, so that a scanner serves several queries.
@@ -267,6 +253,19 @@ void keep_distinct(
 }
 
 } // namespace
+
+void check_keys(const char* what, size_t nlist, size_t count, const int64_t* keys) {
+    const auto lists = static_cast<int64_t>(nlist);
+    const int64_t* wrong = std::find_if(
+            keys, keys + count, [lists](int64_t key) { return key < -1 || key >= lists; });
+    if (wrong != keys + count) {
+        throw_faiss(
+                {what,
+                 fmt::format("list {}", *wrong),
+                 fmt::format("lists 0 to {}, and -1 for none", lists - 1),
+                 "take the keys from this index's quantizer"});
+    }
+}
 
 ScanTotals scan_entries(
         const RunInvertedLists& lists,

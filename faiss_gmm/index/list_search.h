@@ -26,6 +26,9 @@ struct PreassignedQueries {
     const float* coarse_dis; ///< [n, nprobe] distances of the query to their means
 };
 
+/// Throws faiss::FaissException, as one that is doing `what`, for keys [count] that name no list; -1 stands for none.
+void check_keys(const char* what, size_t nlist, size_t count, const int64_t* keys);
+
 /// The codec's distances of entries [from, to) of a list into the heap. The scanner has its query
 /// and list, and no selector of its own.
 ScanTotals scan_entries(

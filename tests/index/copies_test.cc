@@ -143,6 +143,30 @@ TEST_F(Copies, RemoveIdsRefusesADirectMapThatCameLater) {
     EXPECT_EQ(index_->ntotal, static_cast<int64_t>(rows));
 }
 
+TEST_F(Copies, ADirectMapThatCameLaterReconstructs) {
+    for (const auto type : {faiss::DirectMap::Array, faiss::DirectMap::Hashtable}) {
+        index_->set_direct_map_type(type);
+        index_->check();
+        std::vector<float> row(d);
+        for (const int64_t id : {int64_t{0}, int64_t{17}, static_cast<int64_t>(rows) - 1}) {
+            index_->reconstruct(id, row.data());
+            EXPECT_TRUE(std::equal(row.begin(), row.end(), base_.begin() + id * d)) << id;
+        }
+    }
+}
+
+/// Stock code ends the process.
+TEST_F(Copies, KeysThatDoNotExistAreRefused) {
+    const std::vector<int64_t> keys = {0, static_cast<int64_t>(index_->nlist), 1};
+    const std::vector<float> coarse(3, 1.0f), asked = whole_rows(1, d, seed_ + 1);
+    faiss::SearchParametersIVF params;
+    params.nprobe = 3;
+    faiss::IndexIVFStats stats;
+    expect_four_parts(
+            refusal([&] { search_keys(*index_, asked, 5, keys, coarse, params, false, &stats); }),
+            "list " + std::to_string(index_->nlist));
+}
+
 TEST_F(Copies, RetrainingKeepsWhatCopiesMean) {
     const auto train = [&] { index_->train(rows, base_.data()); };
     index_->spill.storage = SpillStorage::shared;

@@ -134,6 +134,28 @@ TEST_P(Mutation, MergeFrom) {
     other->check();
 }
 
+/// Stock code empties it, or ends the process.
+TEST_P(Mutation, AnIndexAndItselfAreRefused) {
+    add(*index_);
+    expect_four_parts(refusal([&] { index_->merge_from(*index_, 10000); }), "itself");
+    const auto copy = [&] {
+        index_->copy_subset_to(*index_, static_cast<FAISS_GMM_SUBSET_TYPE>(0), 0, 100);
+    };
+    const bool copies = GetParam().storage == SpillStorage::copies;
+    expect_four_parts(refusal(copy), copies ? "storage=copies" : "itself");
+    expect_whole(*index_);
+}
+
+TEST_P(Mutation, ListsThatDoNotExistAreRefused) {
+    add(*index_);
+    for (const int64_t wrong : {static_cast<int64_t>(GetParam().nlist), int64_t{1} << 40}) {
+        const int64_t lists[] = {0, wrong, 1};
+        const auto add_there = [&] { index_->add_core(3, base_.data(), nullptr, lists); };
+        expect_four_parts(refusal(add_there), "list " + std::to_string(wrong));
+    }
+    expect_whole(*index_);
+}
+
 TEST_P(Mutation, RowsThatAreNotFiniteAreSkipped) {
     std::vector<float> broken = base_;
     const size_t d = GetParam().d;
