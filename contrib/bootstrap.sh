@@ -16,7 +16,8 @@ usage: contrib/bootstrap.sh demo|test|cuda [--no-install]
 
   demo   build and run the demo: IVF against IVFGMM on the embedded data set, a table and demo.svg
   test   build everything with -Wall -Wextra -Werror and run all tests; ends with ctest's summary
-         --full: then the sanitizers, the fuzzer for a minute, and `chroot` with both releases
+         --full: then reading what is exported by PyPI's FAISS, which comes into build/faiss-wheel, the
+         sanitizers, the fuzzer for a minute, and `chroot` with both releases
   cuda   build everything with the CUDA engine and run the tests that have label gpu (skipped without a
          GPU); where nvcc 12.4 or newer is missing, a toolkit 13.0 comes from PyPI into build/cuda-toolkit
   sanitize  the tests under the address and undefined behaviour sanitizers (asan), those of threads under
@@ -73,6 +74,10 @@ os_release() {
 needed_packages() {
     if [[ $1 == chroot ]]; then
         echo debootstrap
+        return
+    fi
+    if [[ $1 == wheel ]]; then
+        printf '%s\n' python3 python3-pip
         return
     fi
     printf '%s\n' g++ cmake ninja-build ccache libfaiss-dev libopenblas-openmp-dev libhwy-dev \
@@ -299,9 +304,19 @@ test_all() {
     ctest --test-dir "$build_dir" -j2 --output-on-failure
 }
 
+# That FAISS's own wheel reads what export_faiss() makes: a test that is skipped elsewhere.
+wheel_test() {
+    local wheel=$PWD/build/faiss-wheel
+    say "installing faiss-cpu from PyPI into ${wheel#"$PWD"/}, and reading what is exported"
+    rm -rf "$wheel"
+    quietly build/logs/faiss-wheel.log python3 -m pip install --target "$wheel" 'faiss-cpu==1.15.0'
+    FAISS_GMM_WHEEL=$wheel "$build_dir/tests/io/io_test" --gtest_filter=ExportOf.IsReadByTheWheel
+}
+
 # Each in a shell of its own: they set where they build.
 test_fully() {
     (test_all)
+    (wheel_test)
     (sanitize asan)
     (sanitize tsan)
     (fuzz 60)
@@ -365,6 +380,7 @@ main() {
         if [[ $operand == --full ]]; then
             install_missing sanitize
             install_missing chroot
+            install_missing wheel
         fi
     fi
     case $command in
