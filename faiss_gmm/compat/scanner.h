@@ -33,7 +33,5 @@ namespace faiss_gmm::compat {
 
 /// Whether parameters of a codec reach its scanner.
 constexpr bool scanners_take_parameters = FAISS_GMM_FAISS_AT_LEAST(1, 11);
-/// Whether that of IVFPQ heeds them: 1.11's does not, 1.15's does.
-constexpr bool pq_scanners_heed_parameters = FAISS_GMM_FAISS_AT_LEAST(1, 15);
 
 } // namespace faiss_gmm::compat

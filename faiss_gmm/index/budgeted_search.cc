@@ -541,11 +541,12 @@ size_t SearchSettings::exact_distances(size_t k, size_t ntotal, size_t nlist) co
     return std::max(k, static_cast<size_t>(std::min(wanted, static_cast<double>(ntotal))));
 }
 
-faiss::IVFSearchParameters SearchSettings::stock_parameters() const {
-    faiss::IVFSearchParameters parameters;
+IVFGMMSearchParameters SearchSettings::parameters_of_lists() const {
+    IVFGMMSearchParameters parameters;
     parameters.nprobe = nprobe;
     parameters.max_codes = max_codes;
     parameters.sel = const_cast<faiss::IDSelector*>(selector);
+    parameters.codec_params = const_cast<faiss::SearchParameters*>(codec_params);
     return parameters;
 }
 

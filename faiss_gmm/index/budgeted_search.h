@@ -36,8 +36,8 @@ struct SearchSettings {
     size_t budget(size_t ntotal, size_t nlist) const;
     /// Exact distances for k results, at most ntotal unless k is more.
     size_t exact_distances(size_t k, size_t ntotal, size_t nlist) const;
-    /// What stock code understands of them.
-    faiss::IVFSearchParameters stock_parameters() const;
+    /// What of them a search of given lists takes.
+    IVFGMMSearchParameters parameters_of_lists() const;
 };
 
 /// Settings from parameters that may be null, faiss::SearchParameters, SearchParametersIVF or ours,

@@ -922,7 +922,7 @@ void IndexIVFGMM::search_all_lists(
     constexpr int64_t at_once = 1024;
     std::vector<int64_t> keys;
     std::vector<float> coarse_dis;
-    const faiss::IVFSearchParameters resolved = settings.stock_parameters();
+    const IVFGMMSearchParameters resolved = settings.parameters_of_lists();
     for (int64_t first = 0; first < n; first += at_once) {
         const int64_t count = std::min(at_once, n - first);
         probe(count, x + first * index.d, settings, keys, coarse_dis);
@@ -1099,7 +1099,7 @@ void IndexIVFGMM::range_search_nprobe(
     std::vector<int64_t> keys;
     std::vector<float> coarse_dis;
     probe(n, x, settings, keys, coarse_dis);
-    const faiss::IVFSearchParameters resolved = settings.stock_parameters();
+    const IVFGMMSearchParameters resolved = settings.parameters_of_lists();
     range_search_lists(
             {n, x, keys.data(), coarse_dis.data()}, radius, result, false, &resolved, nullptr);
 }
