@@ -152,6 +152,14 @@ void IndexIVFGMM::attach() {
     std::unique_ptr<faiss::InvertedLists> stock(index.invlists);
     index.own_invlists = false;
     index.invlists = nullptr;
+    if (!stock) { // as FAISS allows since 1.12
+        throw_faiss(
+                {"constructing an IVFGMM index",
+                 "own_invlists = false",
+                 "lists of its own",
+                 "leave own_invlists out, and give filled lists to replace_lists() after "
+                 "training"});
+    }
     if (const auto* blocks = dynamic_cast<const faiss::BlockInvertedLists*>(stock.get())) {
         index.replace_invlists(new MixtureBlockLists(*blocks), true);
     } else {

@@ -4,6 +4,8 @@
 // Every codec: with all lists probed an index finds what the stock class finds over the same lists and
 // codes; with few, distances are the codec's own, with the true distance to the home's mean.
 #include <functional>
+#include <optional>
+#include <type_traits>
 
 #include <faiss/IndexIVFPQR.h>
 #include <gtest/gtest.h>
@@ -638,6 +640,22 @@ TEST(RaBitQ, HeedsItsOwnSearchParameters) {
     }
 }
 #endif
+
+/// Where FAISS makes indices without lists, since 1.12.
+template <class Codec> std::optional<std::string> refusal_without_lists() {
+    using faiss::MetricType;
+    if constexpr (std::is_constructible_v<Codec, faiss::Index*, size_t, size_t, MetricType, bool>) {
+        return refusal([] { IndexIVFGMMOf<Codec>(d, nlist, l2, false); });
+    }
+    return std::nullopt;
+}
+TEST(RefusedCodecs, WithoutLists) {
+    const std::optional<std::string> message = refusal_without_lists<faiss::IndexIVFFlat>();
+    if (!message) {
+        GTEST_SKIP() << "this FAISS makes no index without lists";
+    }
+    expect_four_parts(*message, "own_invlists");
+}
 
 /// With a leak checker: the quantizer made for it is gone.
 TEST(RefusedCodecs, ByTheStockConstructor) {
