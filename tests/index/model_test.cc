@@ -12,7 +12,7 @@
 namespace faiss_gmm {
 namespace {
 
-constexpr size_t operations = 4000, most_rows = 900;
+constexpr size_t operations = 10000, most_rows = 900;
 
 class Model : public testing::TestWithParam<IndexSetup> {
 protected:

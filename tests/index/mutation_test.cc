@@ -134,6 +134,20 @@ TEST_P(Mutation, MergeFrom) {
     other->check();
 }
 
+TEST_P(MutationOfRuns, CodesOfSaEncodeAreFound) {
+    add(*index_);
+    const size_t d = GetParam().d, n = 80;
+    const std::vector<float> more = whole_rows(n, d, seed_ + 4);
+    std::vector<uint8_t> codes(n * index_->sa_code_size());
+    index_->sa_encode(n, more.data(), codes.data());
+    index_->add_sa_codes(n, codes.data(), nullptr);
+    oracle_.add(n, more.data());
+    expect_whole(*index_);
+    index_->compact();
+    expect_in_split_form();
+    expect_whole(*index_);
+}
+
 /// Stock code empties it, or ends the process.
 TEST_P(Mutation, AnIndexAndItselfAreRefused) {
     add(*index_);
