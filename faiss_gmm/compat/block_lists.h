@@ -38,6 +38,12 @@ inline void copy_packer(
 #endif
 }
 
+/// Lists that were read have nothing that packs codes into them: FAISS's reader of an index gives it, since 1.8.
+template <class Index> auto give_packer(Index& index, int) -> decltype(index.init_code_packer()) {
+    index.init_code_packer();
+}
+template <class Index> void give_packer(Index&, long) {}
+
 /// An index over blocks points to the quantizer within it, since 1.8.
 template <class Index, class Quantizer>
 auto set_fine_quantizer(Index& index, Quantizer& quantizer, int)

@@ -19,6 +19,7 @@
 #include "faiss_gmm/index/written_bytes.h"
 #include "faiss_gmm/mixture/clock.h"
 #include "faiss_gmm/runs/component_ranking.h"
+#include "faiss_gmm/runs/mapped.h"
 #include "faiss_gmm/runs/parallel.h"
 #include "faiss_gmm/runs/vector_ops.h"
 #include "faiss_gmm/train/finite_rows.h"
@@ -560,8 +561,9 @@ size_t IndexIVFGMM::distinct_members(const faiss::IDSelector& selector) const {
     for (size_t l = 0; l < runs->nlist; l++) {
         const faiss::InvertedLists::ScopedIds ids(runs, l);
         for (size_t i = 0; i < runs->list_size(l); i++) {
-            if (selector.is_member(ids.ids[i])) {
-                members.insert(ids.ids[i]);
+            const int64_t id = number_at(ids.ids, i);
+            if (selector.is_member(id)) {
+                members.insert(id);
             }
         }
     }
@@ -808,13 +810,13 @@ void IndexIVFGMM::check_around_lists() const {
         for (size_t l = 0; l < lists->nlist; l++) {
             const faiss::InvertedLists::ScopedIds ids(lists, l);
             for (size_t i = 0; i < lists->list_size(l); i++) {
-                const int64_t id = ids.ids[i];
+                const int64_t id = number_at(ids.ids, i);
                 if (!names(static_cast<uint64_t>(index.direct_map.get(id)), id)) {
                     throw_faiss(
                             {"checking an IVFGMM index",
                              fmt::format(
                                      "id {} at list {} offset {}, elsewhere in the direct map",
-                                     ids.ids[i],
+                                     id,
                                      l,
                                      i),
                              "a direct map that names each entry's place",
@@ -836,9 +838,9 @@ void IndexIVFGMM::follow_in_direct_map(const std::vector<size_t>& moved) {
         for (size_t i = 0; i < runs->list_size(l); i++) {
             const auto place = static_cast<int64_t>(faiss::lo_build(l, i));
             if (map.type == faiss::DirectMap::Array) {
-                map.array[ids.ids[i]] = place;
+                map.array[number_at(ids.ids, i)] = place;
             } else {
-                map.hashtable[ids.ids[i]] = place;
+                map.hashtable[number_at(ids.ids, i)] = place;
             }
         }
     }

@@ -313,6 +313,7 @@ public:
         own_nothing();
         at_faiss_seam([&] {
             check_codec(stock);
+            compat::give_packer(stock, 0);
             adopt(stock);
         });
         take_parts<Codec>(*this, stock);

@@ -14,6 +14,7 @@
 #include "faiss_gmm/index/faiss_error.h"
 #include "faiss_gmm/index/interrupt.h"
 #include "faiss_gmm/runs/choose.h"
+#include "faiss_gmm/runs/mapped.h"
 #include "faiss_gmm/runs/parallel.h"
 
 namespace faiss_gmm {
@@ -58,13 +59,13 @@ size_t scan_selected(size_t n, const int64_t* ids, const faiss::IDSelector* sele
     }
     size_t refused = 0;
     for (size_t i = 0; i < n;) {
-        if (!selector->is_member(ids[i])) {
+        if (!selector->is_member(number_at(ids, i))) {
             refused++;
             i++;
             continue;
         }
         size_t end = i + 1;
-        while (end < n && selector->is_member(ids[end])) {
+        while (end < n && selector->is_member(number_at(ids, end))) {
             end++;
         }
         scan(i, end);

@@ -12,6 +12,7 @@
 // Test: tests/index/row_distances_test.cc, against fp64; tests/index/codecs_test.cc, against FAISS's scanners.
 #include "faiss_gmm/index/row_distances.h"
 
+#include "faiss_gmm/runs/mapped.h"
 #include "faiss_gmm/runs/prefetch.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -38,7 +39,7 @@ struct Fp32Row {
         return hn::LoadU(Floats(), numbers + t);
     }
     float get(size_t t) const {
-        return numbers[t];
+        return number_at(numbers, t);
     }
 };
 struct Fp16Row {

@@ -34,6 +34,7 @@
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/runs/component_ranking.h"
 #include "faiss_gmm/runs/large_array.h"
+#include "faiss_gmm/runs/mapped.h"
 #include "faiss_gmm/runs/parallel.h"
 #include "faiss_gmm/runs/run_lists_io.h"
 #include "faiss_gmm/runs/split.h"
@@ -529,8 +530,9 @@ std::vector<uint32_t> RunInvertedLists::order_by_id(size_t l, size_t first, size
     const ScopedIds ids(inner_.get(), l);
     const ScopedCodes codes(inner_.get(), l);
     std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
-        if (ids.ids[first + a] != ids.ids[first + b]) {
-            return ids.ids[first + a] < ids.ids[first + b];
+        const int64_t id_a = number_at(ids.ids, first + a), id_b = number_at(ids.ids, first + b);
+        if (id_a != id_b) {
+            return id_a < id_b;
         }
         return std::memcmp(
                        codes.codes + (first + a) * code_size,
@@ -557,7 +559,7 @@ void RunInvertedLists::reorder_entries(
         const ScopedCodes stored_codes(inner_.get(), l);
         for (size_t i = 0; i < n; i++) {
             const size_t from = first + by_id[order[i]];
-            ids[i] = stored_ids.ids[from];
+            ids[i] = number_at(stored_ids.ids, from);
             std::copy_n(
                     stored_codes.codes + from * code_size, code_size, codes.data() + i * code_size);
         }

@@ -210,6 +210,17 @@ inline void expect_exact(
     }
 }
 
+/// What a range search found for query i, ids and distances, in no order of its own.
+inline std::vector<std::pair<int64_t, float>>
+hits_of(const faiss::RangeSearchResult& result, size_t i) {
+    std::vector<std::pair<int64_t, float>> hits;
+    for (size_t j = result.lims[i]; j < result.lims[i + 1]; j++) {
+        hits.emplace_back(result.labels[j], result.distances[j]);
+    }
+    std::sort(hits.begin(), hits.end());
+    return hits;
+}
+
 /// Two results with the same distances, and the same ids but for ties with the last.
 inline void expect_equal_up_to_ties(const Results& a, const Results& b) {
     ASSERT_EQ(a.distances, b.distances);
