@@ -547,7 +547,7 @@ void Engine::start_pass(Assignment assignment) {
         prepare_collecting();
     }
     if (dense_applies()) {
-        dense_scale_.reserve(dense_scales);
+        dense_scale_.reserve(dense_scale_count(covariance_, static_cast<int>(d_)));
         find_dense_scales(
                 mixture_.view(),
                 mixture_.origin(),
@@ -1297,12 +1297,12 @@ void Engine::sum_pairs_of(const KeptPairs& kept, const GroupRange& range, int pa
 }
 
 bool Engine::dense_applies() const {
-    return (covariance_ == Covariance::tied_spherical || covariance_ == Covariance::tied) &&
-           assignment_ == Assignment::soft && options_.tier != CudaTier::exact;
+    return covariance_ != Covariance::full && assignment_ == Assignment::soft &&
+           options_.tier != CudaTier::exact;
 }
 
 DenseShape Engine::shape_of_dense_tier() const {
-    return dense_shape(path_, static_cast<int>(K_), static_cast<int>(d_));
+    return dense_shape(path_, covariance_, static_cast<int>(K_), static_cast<int>(d_));
 }
 
 /// Phase 5. left[b]: where in the order block b's rows of the dense tier begin; left[blocks]: where

@@ -34,25 +34,31 @@
 
 #include <algorithm>
 
+#include "faiss_gmm/train/cuda/detail/dense_forms.cuh"
 #include "faiss_gmm/train/cuda/detail/device.h"
 #include "faiss_gmm/train/cuda/detail/halves.cuh"
 #include "faiss_gmm/train/cuda/detail/rows.cuh"
 
 namespace faiss_gmm::cuda {
+
+using namespace dense_tiles;
+
 namespace {
 
-constexpr int tile = 128, depth = 32, gemm_threads = 256;
+constexpr int depth = 32, gemm_threads = 256;
 constexpr int dense_split = 256;       ///< rows of a piece
 constexpr int score_pitch = depth + 8; ///< halves; 80 bytes: eight rows meet all banks
 constexpr int sum_pitch = tile + 8;    ///< halves; 272 bytes
-constexpr float r_scale = 32768.0f;
 constexpr float infinity = __builtin_huge_valf();
 constexpr float tolerable_error = 1e-3f; ///< nats, were every rounding the worst
 /// What halves lose below their range, relative to the reach of rows or means: sqrt(2,048) columns of 2^-25,
 /// of which the reach is 1,024 or more.
 constexpr float below_halves = 0x1.0p-29f;
-constexpr int sum_columns = 16;  ///< of scores: in the tensor core's own sum
-constexpr int sums_together = 8; ///< of those, before they join the others
+constexpr float below_half = 0x1.0p-25f;    ///< the same of one number, as it lies in halves
+constexpr float most_columns_norm = 45.3f;  ///< sqrt(2,048)
+constexpr float of_deviations = 0x1.0p-19f; ///< more than the errors of deviation_j itself
+constexpr int sum_columns = 16;             ///< of scores: in the tensor core's own sum
+constexpr int sums_together = 8;            ///< of those, before they join the others
 
 __device__ float power_of_two_below(float value) {
     return exp2f(floorf(log2f(value)));
@@ -63,54 +69,156 @@ __device__ void raise(float* largest, float value) {
     atomicMax(reinterpret_cast<int*>(largest), __float_as_int(value));
 }
 
-/// A warp a component: the largest |c|^2 and |base|.
+__device__ void lower(float* least, float value) {
+    atomicMin(reinterpret_cast<int*>(least), __float_as_int(value));
+}
+
+constexpr int range_components = 64; ///< whose precisions a block looks at
+
+/// The largest precisions of components that live, behind the scales, and the smallest behind those.
+__global__ void find_precision_ranges(MixtureView mixture, int axes, float* scale) {
+    const int j = blockIdx.x * blockDim.x + threadIdx.x;
+    if (j >= axes) {
+        return;
+    }
+    float largest = 0, smallest = infinity;
+    const int end = min(mixture.K, (static_cast<int>(blockIdx.y) + 1) * range_components);
+    for (int k = blockIdx.y * range_components; k < end; ++k) {
+        if (isfinite(mixture.constant[k])) {
+            const float hp = mixture.half_precision32[static_cast<size_t>(k) * axes + j];
+            largest = fmaxf(largest, hp);
+            smallest = fminf(smallest, hp);
+        }
+    }
+    raise(scale + dense_scales + j, largest);
+    lower(scale + dense_scales + axes + j, smallest);
+}
+
+/// Ranges become a_j and deviation_j, or h and what it is off by.
+__global__ void set_axes(Covariance form, int axes, float* scale) {
+    const int j = blockIdx.x * blockDim.x + threadIdx.x;
+    if (j >= axes) {
+        return;
+    }
+    float* own = scale + dense_scales + j;
+    const float sum = own[0] + own[axes], range = own[0] - own[axes];
+    const bool diagonal = form == Covariance::diagonal;
+    own[0] = diagonal ? sqrtf(sum) : sum / 2;
+    own[axes] = range / (diagonal ? 2 * sum : 2.0f) + of_deviations * (diagonal ? 1 : sum);
+}
+
+/// A warp a component: the largest |c|^2, |w|^2 and |base|.
 __global__ void find_largest(MixtureView mixture, const float* origin, float* scale) {
     const int k = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (k >= mixture.K) {
         return;
     }
-    float square = 0;
+    float square = 0, weight = 0, product = 0;
     for (int j = lane; j < mixture.d; j += 32) {
-        const float c = mixture.means[static_cast<size_t>(k) * mixture.d + j] - origin[j];
+        const float a = axis_scale(mixture.covariance, scale, j);
+        const float mean = mixture.means[static_cast<size_t>(k) * mixture.d + j] - origin[j];
+        const float hp = static_cast<float>(precision_of(mixture, k, j)) / (a * a);
+        const float c = a * mean, w = 2 * hp * c;
         square = fmaf(c, c, square);
+        weight = fmaf(w, w, weight);
+        product = fmaf(hp * c, c, product);
     }
     square = warp_sum(square);
+    weight = warp_sum(weight);
+    product = warp_sum(product);
     const double constant = mixture.constant[k] - mixture.constant[0];
     if (lane == 0 && isfinite(constant)) {
         raise(scale + scale_largest_square, square);
-        raise(scale + scale_largest_base,
-              fabsf(static_cast<float>(constant)) + mixture.half_precision32[0] * square);
+        raise(scale + scale_largest_weight, weight);
+        raise(scale + scale_largest_base, fabsf(static_cast<float>(constant)) + product);
     }
 }
 
-__global__ void find_scales(MixtureView mixture, float rounding, float* scale) {
-    const int d = mixture.d;
-    const float hp = mixture.half_precision32[0], base = scale[scale_largest_base];
-    const float norm = sqrtf(scale[scale_largest_square]) * 1.001f;
-    const float reach = 4 * (norm + sqrtf(d * 0.5f / hp));
-    const bool usable = reach > 1e-15f && reach < 1e15f && isfinite(base) && hp < 1e25f;
-    scale[scale_rows] = usable ? 2048 * power_of_two_below(1 / reach) : 1;
-    scale[scale_means] = usable ? 2048 * power_of_two_below(1 / fmaxf(norm, 1e-15f)) : 1;
+/// A warp. See Numerics.
+__global__ void find_scales(MixtureView mixture, DenseShape shape, float* scale) {
+    const int d = mixture.d, lane = threadIdx.x;
+    const bool diagonal = mixture.covariance == Covariance::diagonal;
+    const bool spherical = mixture.covariance == Covariance::spherical;
+    const float* deviation = scale + dense_scales + (diagonal ? d : 1);
+    float variance = 0, deviations = 0; // |x - mu|^2 to be expected of the widest; of squares
+    for (int j = lane; j < d; j += 32) {
+        const float h = diagonal    ? 0.5f
+                        : spherical ? scale[dense_scales]
+                                    : mixture.half_precision32[0];
+        const float off = diagonal ? deviation[j] : spherical ? deviation[0] : 0;
+        variance += 0.5f / fmaxf(h - off, 1e-6f * h);
+        deviations += off;
+    }
+    variance = warp_sum(variance);
+    deviations = warp_sum(deviations);
+    if (lane != 0) {
+        return;
+    }
+    const float base = scale[scale_largest_base];
+    const float weight = sqrtf(scale[scale_largest_weight]) * 1.001f;
+    const float reach = 4 * (sqrtf(scale[scale_largest_square]) * 1.001f + sqrtf(variance));
+    const bool usable = reach > 1e-15f && reach < 1e15f && isfinite(base) && weight < 1e17f;
+    const float F = usable ? 2048 * power_of_two_below(1 / reach) : 1;
+    float E = usable ? 2048 * power_of_two_below(1 / fmaxf(weight, 1e-15f)) : 1;
+    // What is the same for all rows, and nearly so, is taken off what is tolerable.
+    float left = tolerable_error - base * 0x1.0p-22f - reach * weight * below_halves;
+    float of_norm = shape.rounding * weight, of_square = 0, of_axes = 0;
+    if (diagonal) {
+        const float F2 = usable ? 32768 * power_of_two_below(1 / (reach * reach)) : 1;
+        const float E2 = fminf(F * E / F2, 16384);
+        E = E2 * F2 / F;
+        scale[scale_squares] = F2;
+        scale[scale_mean_squares] = E2;
+        left -= deviations * below_half / F2;
+        of_norm += most_columns_norm * below_half / E;
+        of_square = below_half / E2;
+        of_axes = shape.rounding * 1.001f;
+    } else if (spherical) {
+        of_square = shape.square_rounding * deviation[0];
+    }
+    scale[scale_rows] = F;
+    scale[scale_means] = E;
     scale[scale_reach] = usable ? reach : -1;
-    // What |base| costs is the same for all rows, and what fp16 cannot hold of them nearly so: both are
-    // taken off what is tolerable.
-    const float left = tolerable_error - base * 0x1.0p-23f - reach * norm * 2 * hp * below_halves;
-    scale[scale_error] = left > 0 ? rounding * norm * 2 * hp / left : infinity;
+    scale[scale_error] = left > 0 ? of_norm / left : infinity;
+    scale[scale_square_error] = left > 0 ? of_square / left : infinity;
+    scale[scale_axis_error] = left > 0 ? of_axes / left : infinity;
 }
 
 /// A block a component, padding included.
-__global__ void __launch_bounds__(128)
-        split_means(MixtureView mixture, const float* origin, DenseShape shape, DenseBuffers out) {
+__global__ void __launch_bounds__(128) split_components(
+        MixtureView mixture, const float* origin, DenseShape shape, DenseBuffers out) {
     __shared__ double partial[128];
-    const int k = blockIdx.x, d = mixture.d;
-    const float scale = out.scale[scale_means];
-    double square = 0;
-    for (int j = threadIdx.x; j < shape.padded_width; j += 128) {
-        const bool inside = k < mixture.K && j < d;
-        const float c = inside ? mixture.means[static_cast<size_t>(k) * d + j] - origin[j] : 0.0f;
-        const size_t at = static_cast<size_t>(k) * shape.padded_width + j;
-        split(c * scale, out.means_high[at], out.means_low[at]);
-        square += static_cast<double>(c) * c;
+    const int k = blockIdx.x, d = mixture.d, width = shape.row_width;
+    const bool tiles = shape.path == CollectPath::hopper;
+    const bool lives = k < mixture.K && isfinite(mixture.constant[k]);
+    const auto write = [&](int j, double w) {
+        if (tiles) {
+            uint16_t* high = out.means_high + static_cast<size_t>(k) / tile * tile * 2 * width;
+            const int place = place_in_part(k % tile, j);
+            split(static_cast<float>(w),
+                  high[place],
+                  high[static_cast<size_t>(tile) * width + place]);
+        } else {
+            const size_t at = static_cast<size_t>(k) * width + j;
+            split(static_cast<float>(w), out.means_high[at], out.means_low[at]);
+        }
+    };
+    double square = 0; // sum hp c^2
+    for (int j = threadIdx.x; j < half_width(shape); j += 128) {
+        double w = 0, of_square = 0;
+        if (lives && j < d) {
+            const double a = axis_scale(shape.form, out.scale, j), hp = precision_of(mixture, k, j);
+            const float c = mixture.means[static_cast<size_t>(k) * d + j] - origin[j];
+            w = 2 * hp * c / a * out.scale[scale_means];
+            of_square = (0.5 - hp / (a * a)) * out.scale[scale_mean_squares];
+            square += hp * c * c;
+        }
+        if (shape.squares == 0 || j < shape.squares) {
+            write(j, w);
+        }
+        if (shape.squares > 0) {
+            write(shape.squares + j, of_square);
+        }
     }
     partial[threadIdx.x] = square;
     for (int step = 64; step > 0; step /= 2) {
@@ -120,10 +228,16 @@ __global__ void __launch_bounds__(128)
         }
     }
     if (threadIdx.x == 0) {
-        const double constant =
-                k < mixture.K ? mixture.constant[k] - mixture.constant[0] : -infinity;
-        out.constant[k] = static_cast<float>(constant);
-        out.base[k] = static_cast<float>(constant - mixture.half_precision[0] * partial[0]);
+        const double unit = tiles ? log2_e : 1;
+        const double constant = lives ? mixture.constant[k] - mixture.constant[0] : impossible;
+        const bool possible = constant > impossible;
+        out.constant[k] = possible ? static_cast<float>(constant * unit) : impossible;
+        out.base[k] = possible ? static_cast<float>((constant - partial[0]) * unit) : impossible;
+        if (shape.form == Covariance::spherical) {
+            const double h = common_precision(shape.form, mixture.half_precision, out.scale);
+            out.excess[k] =
+                    possible ? static_cast<float>((precision_of(mixture, k, 0) - h) * unit) : 0;
+        }
     }
 }
 
@@ -140,18 +254,26 @@ classify_kernel(MixtureView mixture, const float* origin, const float* scale, Ro
         const int l = __ffs(left) - 1;
         left &= left - 1;
         const size_t x = static_cast<size_t>(first + l) * mixture.d;
-        float square = 0, largest = 0;
+        float square = 0, of_axes = 0, largest = 0;
         for (int j = lane; usable && j < mixture.d; j += 32) {
-            const float y = high_number(lists.x, x + j) - origin[j];
+            const float a = axis_scale(mixture.covariance, scale, j);
+            const float y = a * (high_number(lists.x, x + j) - origin[j]);
             square = fmaf(y, y, square);
+            if (mixture.covariance == Covariance::diagonal) {
+                of_axes = fmaf(scale[dense_scales + mixture.d + j] * y, y, of_axes);
+            }
             largest = fmaxf(largest, fabsf(y));
         }
         square = warp_sum(square);
+        of_axes = warp_sum(of_axes);
         largest = warp_max(largest);
         if (lane == 0) {
             // False for NaN too, which fmaxf drops and the square keeps.
             const bool fits = usable && largest <= scale[scale_reach] &&
-                              sqrtf(square) * scale[scale_error] <= 1;
+                              sqrtf(square) * scale[scale_error] +
+                                              square * scale[scale_square_error] +
+                                              of_axes * scale[scale_axis_error] <=
+                                      1;
             lists.count[first + l] = fits ? dense_row : 0;
         }
     }
@@ -172,16 +294,27 @@ __global__ void split_rows(
     }
     const float scale = out.scale[scale_rows];
     const size_t from = i < count ? static_cast<size_t>(row[i]) * d : 0;
-    float square = 0;
-    for (int j = lane; j < shape.padded_width; j += 32) {
-        const float y = i < count && j < d ? high_number(x, from + j) - origin[j] : 0.0f;
+    double sum = 0;
+    for (int j = lane; j < half_width(shape); j += 32) {
+        float y = 0;
+        if (i < count && j < d) {
+            y = axis_scale(shape.form, out.scale, j) * (high_number(x, from + j) - origin[j]);
+        }
+        const float square = y * y;
         const size_t at = static_cast<size_t>(i) * shape.padded_width + j;
-        split(y * scale, out.rows_high[at], out.rows_low[at]);
-        square = fmaf(y, y, square);
+        if (shape.squares == 0 || j < shape.squares) {
+            split(y * scale, out.rows_high[at], out.rows_low[at]);
+        }
+        if (shape.squares > 0) {
+            split(square * out.scale[scale_squares],
+                  out.rows_high[at + shape.squares],
+                  out.rows_low[at + shape.squares]);
+        }
+        sum += square;
     }
-    square = warp_sum(square);
+    sum = warp_sum(sum);
     if (lane == 0) {
-        out.square[i] = square;
+        out.square[i] = static_cast<float>(sum);
     }
 }
 
@@ -245,7 +378,7 @@ struct WarpTile {
 
 /// Phase 2: scores [count, padded_K]; blockIdx.x: components, blockIdx.y: rows.
 __global__ void __launch_bounds__(gemm_threads, 1)
-        score_kernel(const float* hp, DenseShape shape, DenseBuffers buffers) {
+        score_kernel(DenseShape shape, DenseBuffers buffers) {
     __shared__ __align__(16) uint16_t a_tile[2][tile * score_pitch];
     __shared__ __align__(16) uint16_t b_tile[2][tile * score_pitch];
     const int width = shape.padded_width, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -325,19 +458,26 @@ __global__ void __launch_bounds__(gemm_threads, 1)
         }
         __syncthreads();
     }
-    const float factor = 2 * hp[0] / (buffers.scale[scale_rows] * buffers.scale[scale_means]);
+    const float factor = 1 / (buffers.scale[scale_rows] * buffers.scale[scale_means]);
+    const bool spherical = shape.form == Covariance::spherical;
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
             const size_t k = first_k + warp_column + 8 * n + lane % 4 * 2;
-            const float base0 = buffers.base[k], base1 = buffers.base[k + 1];
+            const float2 base = *reinterpret_cast<const float2*>(buffers.base + k);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const size_t i = first_row + warp_row + 16 * m + lane / 4 + 8 * half;
+                float2 rest = base;
+                if (spherical) {
+                    const float square = buffers.square[i];
+                    rest.x = fmaf(-buffers.excess[k], square, rest.x);
+                    rest.y = fmaf(-buffers.excess[k + 1], square, rest.y);
+                }
                 *reinterpret_cast<float2*>(buffers.score + i * shape.padded_K + k) =
-                        float2{fmaf(factor, sum.value[m][n][2 * half], base0),
-                               fmaf(factor, sum.value[m][n][2 * half + 1], base1)};
+                        float2{fmaf(factor, sum.value[m][n][2 * half], rest.x),
+                               fmaf(factor, sum.value[m][n][2 * half + 1], rest.y)};
             }
         }
     }
@@ -406,25 +546,38 @@ __global__ void responsibility_kernel(
         first = fmaxf(first, other_first);
     }
     if (lane == 0) {
-        const double hp = mixture.half_precision[0], square = buffers.square[i];
-        output.log_likelihood[row[i]] = mixture.constant[0] - hp * square + best + logf(sum);
-        output.moment[row[i]] = square + weighted / hp; // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k
+        const double h = common_precision(shape.form, mixture.half_precision, buffers.scale);
+        const double square = buffers.square[i];
+        output.log_likelihood[row[i]] = mixture.constant[0] - h * square + best + logf(sum);
+        if (shape.form == Covariance::tied_spherical) {
+            // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k
+            output.moment[row[i]] = square + weighted / h;
+        }
         if (second > 1.0f / mixture.K) {
             atomicAdd(output.shared_rows, 1ull);
         }
     }
 }
 
-/// mass [pieces, padded_K]: responsibilities of a piece's rows.
-__global__ void mass_kernel(DenseShape shape, DenseBuffers buffers) {
+/// mass [pieces, padded_K]: responsibilities of a piece's rows; square_sum.
+template <bool with_squares> __global__ void mass_kernel(DenseShape shape, DenseBuffers buffers) {
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     const float* r = buffers.score + static_cast<size_t>(blockIdx.y) * dense_split * shape.padded_K;
-    double sum = 0;
+    const float* square = buffers.square + static_cast<size_t>(blockIdx.y) * dense_split;
+    double sum = 0, squares = 0;
 #pragma unroll 16
     for (int i = 0; i < dense_split; ++i) {
-        sum += r[static_cast<size_t>(i) * shape.padded_K + k];
+        const double share = r[static_cast<size_t>(i) * shape.padded_K + k];
+        sum += share;
+        if (with_squares) {
+            squares += share * square[i];
+        }
     }
-    buffers.mass[static_cast<size_t>(blockIdx.y) * shape.padded_K + k] = sum;
+    const size_t at = static_cast<size_t>(blockIdx.y) * shape.padded_K + k;
+    buffers.mass[at] = sum;
+    if (with_squares) {
+        buffers.square_sum[at] = squares;
+    }
 }
 
 /// Phase 4: partial [pieces, padded_K, padded_width]; blockIdx: dimensions, components, piece.
@@ -511,32 +664,70 @@ __global__ void __launch_bounds__(gemm_threads, 1)
 }
 
 /// Phase 5; a block a component.
-__global__ void add_pieces(
+template <Covariance form>
+__global__ void __launch_bounds__(128) add_pieces_kernel(
         MixtureView mixture,
         const float* origin,
         DenseShape shape,
         DenseBuffers buffers,
         int pieces,
         PassSums sums) {
+    __shared__ double masses[most_pieces];
     const int k = blockIdx.x, d = mixture.d;
-    const double factor = 1.0 / (static_cast<double>(r_scale) * buffers.scale[scale_rows]);
+    const size_t stride = shape.padded_K;
+    if (threadIdx.x < pieces) {
+        masses[threadIdx.x] = buffers.mass[threadIdx.x * stride + k];
+    }
+    __syncthreads();
     double mass = 0;
     for (int p = 0; p < pieces; ++p) {
-        mass += buffers.mass[static_cast<size_t>(p) * shape.padded_K + k];
+        mass += masses[p];
     }
-    for (int j = threadIdx.x; j < d; j += blockDim.x) {
-        double sum = 0;
-#pragma unroll 8
-        for (int p = 0; p < pieces; ++p) {
-            sum += buffers.partial
-                           [(static_cast<size_t>(p) * shape.padded_K + k) * shape.padded_width + j];
-        }
+    const double factor = 1.0 / (static_cast<double>(r_scale) * buffers.scale[scale_rows]);
+    double cross = 0; // spherical: sum_j of what r |y - c|^2 lacks beside r |y|^2
+    for (int j = threadIdx.x; j < d; j += 128) {
         const size_t at = static_cast<size_t>(k) * d + j;
-        const float c = mixture.means[at] - origin[j];
-        sums.first_moment[at] += sum * factor - mass * c;
+        const double a = axis_scale(form, buffers.scale, j);
+        const float* partial = buffers.partial + static_cast<size_t>(k) * shape.padded_width + j;
+        const float mean = mixture.means[at] - origin[j];
+        const double c = a * mean;
+        double first = 0; // sum r (y - c)
+#pragma unroll 16
+        for (int p = 0; p < pieces; ++p) {
+            first += partial[p * stride * shape.padded_width] * factor - masses[p] * c;
+        }
+        sums.first_moment[at] += first / a;
+        if constexpr (form == Covariance::spherical) {
+            cross -= c * (2 * first + c * mass);
+        }
+        if constexpr (form == Covariance::diagonal) {
+            const double of_squares =
+                    1.0 / (static_cast<double>(r_scale) * buffers.scale[scale_squares]);
+            double second = -c * (2 * first + c * mass); // becomes sum r (y - c)^2
+#pragma unroll 16
+            for (int p = 0; p < pieces; ++p) {
+                second += partial[p * stride * shape.padded_width + shape.squares] * of_squares;
+            }
+            sums.second_moment[at] += second / (a * a);
+        }
+    }
+    if constexpr (form == Covariance::spherical) {
+        __shared__ double of_warps[4];
+        cross = warp_sum(cross);
+        if (threadIdx.x % 32 == 0) {
+            of_warps[threadIdx.x / 32] = cross;
+        }
+        __syncthreads();
+        cross = of_warps[0] + of_warps[1] + of_warps[2] + of_warps[3];
+        for (int p = 0; p < pieces; ++p) {
+            cross += buffers.square_sum[p * stride + k];
+        }
     }
     if (threadIdx.x == 0) {
         sums.mass[k] += mass;
+        if constexpr (form == Covariance::spherical) {
+            sums.moment[k] += cross;
+        }
     }
 }
 
@@ -559,20 +750,32 @@ float score_rounding(int width) {
 
 } // namespace
 
-DenseShape dense_shape(CollectPath path, int K, int d) {
-    if (path == CollectPath::hopper && d >= narrowest_row_of_warpgroups) {
-        return d <= widest_narrow_row ? warpgroup_dense_shape(K, d)
-                                      : wide_warpgroup_dense_shape(K, d);
-    }
-    constexpr int scores = 1 << 22; // of a chunk: 16 MiB, and as many in halves twice
+DenseShape dense_shape(CollectPath path, Covariance covariance, int K, int d) {
     DenseShape shape;
-    shape.padded_K = rounded_up(K, tile);
-    shape.padded_width = shape.row_width = rounded_up(d, depth);
-    shape.piece_rows = dense_split;
-    shape.chunk_rows =
-            std::clamp(scores / shape.padded_K / dense_split * dense_split, dense_split, 4096);
-    shape.rounding = score_rounding(shape.padded_width);
+    shape.form = covariance == Covariance::tied ? Covariance::tied_spherical : covariance;
+    const bool diagonal = covariance == Covariance::diagonal;
+    shape.squares = diagonal ? rounded_up(d, 8) : 0;
+    const int width = shape.squares + d;
+    if (path != CollectPath::hopper || d < narrowest_row_of_warpgroups) {
+        constexpr int scores = 1 << 22; // of a chunk: 16 MiB, and as many in halves twice
+        shape.padded_K = rounded_up(K, tile);
+        shape.padded_width = shape.row_width = rounded_up(width, depth);
+        shape.piece_rows = dense_split;
+        shape.chunk_rows =
+                std::clamp(scores / shape.padded_K / dense_split * dense_split, dense_split, 4096);
+        shape.rounding = score_rounding(shape.padded_width);
+    } else if (shape.form == Covariance::tied_spherical && d <= widest_narrow_row) {
+        shape_for_warpgroups(K, d, shape);
+    } else {
+        shape_for_wide_warpgroups(K, width, shape);
+    }
+    shape.rounding += diagonal ? 3 * 0x1.0p-24f : 0;
+    shape.square_rounding = covariance == Covariance::spherical ? 10 * 0x1.0p-24f : 0;
     return shape;
+}
+
+size_t dense_scale_count(Covariance covariance, int d) {
+    return dense_scales + 2 * static_cast<size_t>(covariance == Covariance::diagonal ? d : 1);
 }
 
 namespace {
@@ -604,6 +807,10 @@ DenseBytes place(const DenseShape& shape, void* of_pass, void* of_chunk, DenseBu
     pass.take(out.constant, K);
     pass.take(out.partial, pieces * K * shape.padded_width);
     pass.take(out.mass, pieces * K);
+    if (shape.form == Covariance::spherical) {
+        pass.take(out.excess, K);
+        pass.take(out.square_sum, pieces * K);
+    }
     chunk.take(out.rows_high, parts * rows * width);
     chunk.take(out.square, rows);
     if (portable) {
@@ -641,9 +848,20 @@ void find_dense_scales(
         const DenseShape& shape,
         float* scale,
         cudaStream_t stream) {
-    check(cudaMemsetAsync(scale, 0, dense_scales * sizeof(float), stream), "clearing scales");
+    const int axes = shape.form == Covariance::diagonal ? mixture.d : 1;
+    check(cudaMemsetAsync(scale, 0, (dense_scales + axes) * sizeof(float), stream),
+          "clearing scales");
+    if (shape.form != Covariance::tied_spherical) {
+        // Bytes of a number larger than all that are of use.
+        check(cudaMemsetAsync(scale + dense_scales + axes, 0x7f, axes * sizeof(float), stream),
+              "clearing scales");
+        const int across = (axes + 127) / 128;
+        const dim3 grid(across, (mixture.K + range_components - 1) / range_components);
+        find_precision_ranges<<<grid, 128, 0, stream>>>(mixture, axes, scale);
+        set_axes<<<across, 128, 0, stream>>>(shape.form, axes, scale);
+    }
     find_largest<<<(mixture.K + 7) / 8, 256, 0, stream>>>(mixture, origin, scale);
-    find_scales<<<1, 1, 0, stream>>>(mixture, shape.rounding, scale);
+    find_scales<<<1, 32, 0, stream>>>(mixture, shape, scale);
     check_launch("preparing the dense tier");
 }
 
@@ -653,12 +871,23 @@ void prepare_dense(
         const DenseShape& shape,
         const DenseBuffers& buffers,
         cudaStream_t stream) {
-    if (shape.path == CollectPath::hopper) {
-        split_means_into_tiles(mixture, origin, shape, buffers, stream);
-        return;
-    }
-    split_means<<<shape.padded_K, 128, 0, stream>>>(mixture, origin, shape, buffers);
+    split_components<<<shape.padded_K, 128, 0, stream>>>(mixture, origin, shape, buffers);
     check_launch("preparing the dense tier");
+}
+
+void add_pieces(
+        const MixtureView& mixture,
+        const float* origin,
+        const DenseShape& shape,
+        const DenseBuffers& buffers,
+        int pieces,
+        const PassSums& sums,
+        cudaStream_t stream) {
+    const auto add = shape.form == Covariance::diagonal ? add_pieces_kernel<Covariance::diagonal>
+                     : shape.form == Covariance::spherical
+                             ? add_pieces_kernel<Covariance::spherical>
+                             : add_pieces_kernel<Covariance::tied_spherical>;
+    add<<<mixture.K, 128, 0, stream>>>(mixture, origin, shape, buffers, pieces, sums);
 }
 
 void classify_left_rows(
@@ -692,13 +921,15 @@ void sum_block(
         split_rows<<<padded / 8, 256, 0, stream>>>(
                 x, row + first, here, mixture.d, origin, shape, buffers);
         score_kernel<<<dim3(shape.padded_K / tile, padded / tile), gemm_threads, 0, stream>>>(
-                mixture.half_precision32, shape, buffers);
+                shape, buffers);
         responsibility_kernel<<<padded / 8, 256, 0, stream>>>(
                 mixture, shape, buffers, row + first, here, output);
-        mass_kernel<<<dim3(shape.padded_K / tile, pieces), tile, 0, stream>>>(shape, buffers);
+        const auto add_masses =
+                shape.form == Covariance::spherical ? mass_kernel<true> : mass_kernel<false>;
+        add_masses<<<dim3(shape.padded_K / tile, pieces), tile, 0, stream>>>(shape, buffers);
         const dim3 grid((shape.padded_width + tile - 1) / tile, shape.padded_K / tile, pieces);
         moment_kernel<<<grid, gemm_threads, 0, stream>>>(shape, buffers);
-        add_pieces<<<mixture.K, 128, 0, stream>>>(mixture, origin, shape, buffers, pieces, sums);
+        add_pieces(mixture, origin, shape, buffers, pieces, sums, stream);
         check_launch("adding up rows densely");
     }
 }

@@ -119,37 +119,6 @@ __global__ void __launch_bounds__(256)
     }
 }
 
-/// A block a component, padding included.
-__global__ void __launch_bounds__(128)
-        tile_means(MixtureView mixture, const float* origin, DenseShape shape, DenseBuffers out) {
-    __shared__ double partial[warps_a_group];
-    const int k = blockIdx.x, d = mixture.d, width = shape.row_width;
-    uint16_t* high = out.means_high + static_cast<size_t>(k) / tile * tile * 2 * width;
-    double own = 0;
-    for (int j = threadIdx.x; j < width; j += 128) {
-        const bool inside = k < mixture.K && j < d;
-        const float c = inside ? mixture.means[static_cast<size_t>(k) * d + j] - origin[j] : 0.0f;
-        const int place = place_in_part(k % tile, j);
-        split(c * out.scale[scale_means], high[place], high[tile * width + place]);
-        own += static_cast<double>(c) * c;
-    }
-    const double sum = warp_sum(own);
-    if (threadIdx.x % 32 == 0) {
-        partial[threadIdx.x / 32] = sum;
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        const double square = partial[0] + partial[1] + partial[2] + partial[3];
-        const double constant =
-                k < mixture.K ? mixture.constant[k] - mixture.constant[0] : 2 * impossible;
-        const bool possible = constant > impossible;
-        out.constant[k] = possible ? static_cast<float>(constant * log2_e) : impossible;
-        out.base[k] = possible ? static_cast<float>(
-                                         (constant - mixture.half_precision[0] * square) * log2_e)
-                               : impossible;
-    }
-}
-
 // ---- phase 2
 
 template <int width> struct NormaliseShared {
@@ -222,9 +191,7 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
     const DenseBuffers& buffers = arguments.buffers;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % warps_a_group;
     const int tiles = shape.padded_K / tile;
-    const float factor = static_cast<float>(
-            2 * log2_e * arguments.half_precision[0] /
-            (static_cast<double>(buffers.scale[scale_rows]) * buffers.scale[scale_means]));
+    const float factor = score_factor(buffers);
     const uint64_t high = hopper::operand_descriptor(shared.rows[group][0]);
     const uint64_t low = hopper::operand_descriptor(shared.rows[group][1]);
     constexpr uint64_t strip = strip_bytes >> 4;
@@ -449,9 +416,7 @@ __device__ void sum_rows(const Arguments& arguments, SumShared<width>& shared, i
     const DenseBuffers& buffers = arguments.buffers;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % warps_a_group;
     const int own = 64 * group + 16 * warp + lane / 4; // and 8 behind: components of this thread
-    const float factor = static_cast<float>(
-            2 * log2_e * arguments.half_precision[0] /
-            (static_cast<double>(buffers.scale[scale_rows]) * buffers.scale[scale_means]));
+    const float factor = score_factor(buffers);
     const uint64_t c_high = hopper::operand_descriptor(shared.means[0] + group * strip_bytes);
     const uint64_t c_low = hopper::operand_descriptor(shared.means[1] + group * strip_bytes);
     hopper::Ring<1> means_ring;
@@ -608,42 +573,6 @@ __global__ void __launch_bounds__(threads, 1)
             [&](int group) { sum_rows(arguments, shared, group); });
 }
 
-/// Phase 4; a block a component.
-__global__ void __launch_bounds__(128) add_pieces(
-        MixtureView mixture,
-        const float* origin,
-        DenseShape shape,
-        DenseBuffers buffers,
-        int pieces,
-        PassSums sums) {
-    __shared__ double masses[most_pieces];
-    const int k = blockIdx.x, d = mixture.d;
-    const size_t stride = shape.padded_K;
-    if (threadIdx.x < pieces) {
-        masses[threadIdx.x] = buffers.mass[threadIdx.x * stride + k];
-    }
-    __syncthreads();
-    const double factor = 1.0 / (static_cast<double>(r_scale) * buffers.scale[scale_rows]);
-    for (int j = threadIdx.x; j < d; j += 128) {
-        const size_t at = static_cast<size_t>(k) * d + j;
-        const float* partial = buffers.partial + static_cast<size_t>(k) * shape.padded_width + j;
-        const double c = mixture.means[at] - origin[j];
-        double sum = sums.first_moment[at];
-#pragma unroll 16
-        for (int p = 0; p < pieces; ++p) {
-            sum += partial[p * stride * shape.padded_width] * factor - masses[p] * c;
-        }
-        sums.first_moment[at] = sum;
-    }
-    if (threadIdx.x == 0) {
-        double sum = sums.mass[k];
-        for (int p = 0; p < pieces; ++p) {
-            sum += masses[p];
-        }
-        sums.mass[k] = sum;
-    }
-}
-
 // ---- host
 
 template <int width> void multiply(const Arguments& arguments, cudaStream_t stream) {
@@ -659,20 +588,9 @@ template <int width> void multiply(const Arguments& arguments, cudaStream_t stre
 
 } // namespace
 
-void dense_tiles::add_pieces_of_tiles(
-        const MixtureView& mixture,
-        const float* origin,
-        const Arguments& arguments,
-        const PassSums& sums,
-        cudaStream_t stream) {
-    add_pieces<<<mixture.K, 128, 0, stream>>>(
-            mixture, origin, arguments.shape, arguments.buffers, arguments.pieces.count, sums);
-}
-
-DenseShape warpgroup_dense_shape(int K, int d) {
+void shape_for_warpgroups(int K, int d, DenseShape& shape) {
     constexpr int run = run_tiles * tile,
                   blocks_aimed_at = 512; // of phase 3: four a multiprocessor
-    DenseShape shape;
     shape.path = CollectPath::hopper;
     shape.padded_K = (K + tile - 1) / tile * tile;
     shape.padded_width = d <= 64 ? 64 : d <= 96 ? 96 : 128;
@@ -681,17 +599,6 @@ DenseShape warpgroup_dense_shape(int K, int d) {
     shape.piece_rows = most_chunk_rows / pieces / run * run;
     shape.chunk_rows = shape.piece_rows * pieces;
     shape.rounding = (5.25f * shape.padded_width / 16 + 8) * 0x1.0p-23f;
-    return shape;
-}
-
-void split_means_into_tiles(
-        const MixtureView& mixture,
-        const float* origin,
-        const DenseShape& shape,
-        const DenseBuffers& buffers,
-        cudaStream_t stream) {
-    tile_means<<<shape.padded_K, 128, 0, stream>>>(mixture, origin, shape, buffers);
-    check_launch("preparing the dense tier");
 }
 
 void sum_by_warpgroups(
@@ -717,7 +624,7 @@ void sum_by_warpgroups(
         default:
             multiply<128>(arguments, stream);
         }
-        add_pieces_of_tiles(mixture, origin, arguments, sums, stream);
+        add_pieces(mixture, origin, shape, buffers, arguments.pieces.count, sums, stream);
         check_launch("adding up rows densely");
     });
 }

@@ -43,7 +43,11 @@ namespace {
 
 constexpr int step_rows = 32;                    // of phase 5
 constexpr int box_bytes = step_rows * slice * 2; // of a slice
-constexpr int run_steps = 16;                    // between two additions in fp32
+
+/// Steps between two additions in fp32. Variances are what is left of sums about the origin: these take more.
+__device__ int run_steps(Covariance form) {
+    return form == Covariance::tied_spherical ? 16 : 4;
+}
 
 /// Scores of 128 rows and 64 components: two halves of [128, 32]; responsibilities: a slice of high halves,
 /// then of low ones. Row i has bytes 128 i to 128 i + 127 of either half, whatever it holds.
@@ -71,14 +75,25 @@ __global__ void __launch_bounds__(256) tile_wide_rows(
     const bool there = i < rows;
     const size_t from =
             there ? static_cast<size_t>(arguments.order[arguments.pieces.first[piece] + i]) * d : 0;
-    const int width = arguments.shape.row_width;
-    const float scale = arguments.buffers.scale[scale_rows];
+    const DenseShape& shape = arguments.shape;
+    const int width = shape.row_width, squares = shape.squares, columns = half_width(shape);
+    const float* scales = arguments.buffers.scale;
+    const float scale = scales[scale_rows], scale2 = scales[scale_squares];
+    const bool diagonal = shape.form == Covariance::diagonal;
     uint16_t* high =
             arguments.buffers.rows_high + row_tile_of(arguments, piece, i) * tile * 2 * width;
     uint16_t* low = high + static_cast<size_t>(tile) * width;
-    float square = 0;
+    double square = 0;
+    const auto write = [&](int at, const float(&values)[4]) {
+        uint2 h, l;
+        split(values[0], values[1], h.x, l.x);
+        split(values[2], values[3], h.y, l.y);
+        const int place = place_in_part(i % tile, at);
+        *reinterpret_cast<uint2*>(high + place) = h;
+        *reinterpret_cast<uint2*>(low + place) = l;
+    };
     visit(x, [&](const auto* numbers) {
-        for (int first = 4 * lane; first < width; first += together * 128) {
+        for (int first = 4 * lane; first < columns; first += together * 128) {
             float y[together][4] = {};
 #pragma unroll
             for (int t = 0; t < together; ++t) {
@@ -89,32 +104,39 @@ __global__ void __launch_bounds__(256) tile_wide_rows(
 #pragma unroll
             for (int t = 0; t < together; ++t) {
                 const int at = first + 128 * t;
-                if (at >= width) {
+                if (at >= columns) {
                     break;
                 }
-                uint2 h{0, 0}, l{0, 0};
+                float squared[4] = {};
                 if (there) {
-                    float o[4];
+                    float o[4], sum = 0;
                     load_four(origin, at, d, false, o);
 #pragma unroll
                     for (int j = 0; j < 4; ++j) {
                         y[t][j] -= o[j]; // zeros from d on
-                        square = fmaf(y[t][j], y[t][j], square);
+                        if (diagonal && at + j < d) {
+                            y[t][j] *= axis_scale(Covariance::diagonal, scales, at + j);
+                        }
+                        squared[j] = y[t][j] * y[t][j];
+                        sum = fmaf(y[t][j], y[t][j], sum);
+                        squared[j] *= scale2;
                         y[t][j] *= scale;
                     }
-                    split(y[t][0], y[t][1], h.x, l.x);
-                    split(y[t][2], y[t][3], h.y, l.y);
+                    square += sum;
                 }
-                const int place = place_in_part(i % tile, at);
-                *reinterpret_cast<uint2*>(high + place) = h;
-                *reinterpret_cast<uint2*>(low + place) = l;
+                if (!diagonal || at < squares) {
+                    write(at, y[t]);
+                }
+                if (diagonal) {
+                    write(squares + at, squared);
+                }
             }
         }
     });
     square = warp_sum(square);
     if (lane == 0) {
-        arguments.buffers.square[static_cast<size_t>(piece) * arguments.shape.piece_rows + i] =
-                square;
+        arguments.buffers.square[static_cast<size_t>(piece) * shape.piece_rows + i] =
+                static_cast<float>(square);
     }
 }
 
@@ -185,14 +207,13 @@ template <int first = 0> __device__ void multiply_slice(float (&acc)[64], uint64
     }
 }
 
+template <bool spherical>
 __device__ void score_rows(const Arguments& arguments, ScoreShared& shared, int group) {
     using Ring = hopper::Ring<ScoreShared::stages>;
     const DenseBuffers& buffers = arguments.buffers;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % warps_a_group;
     const int slices = arguments.shape.row_width / slice, count = ScorePlace::count(arguments);
-    const float factor = static_cast<float>(
-            2 * log2_e * arguments.half_precision[0] /
-            (static_cast<double>(buffers.scale[scale_rows]) * buffers.scale[scale_means]));
+    const float factor = score_factor(buffers);
     Ring ring, used; // the next step's stages, those of the step that is done next
     ScorePlace place(arguments);
     int slices_done = 0;
@@ -221,17 +242,29 @@ __device__ void score_rows(const Arguments& arguments, ScoreShared& shared, int 
     const auto write = [&] {
         const int k = place.component_tile();
         const float2* base = reinterpret_cast<const float2*>(buffers.base + k * tile) + lane % 4;
-        unsigned char* out = score_block(arguments, place.row_tile(arguments), k * (tile / slice)) +
-                             (64 * group + 16 * warp + lane / 4) * 128 + lane % 4 * 8;
+        const size_t row_tile = place.row_tile(arguments);
+        const int row = 64 * group + 16 * warp + lane / 4; // and 8 behind
+        unsigned char* out =
+                score_block(arguments, row_tile, k * (tile / slice)) + row * 128 + lane % 4 * 8;
+        const float2* excess = nullptr;
+        float square[2] = {0, 0};
+        if (spherical) {
+            excess = reinterpret_cast<const float2*>(buffers.excess + k * tile) + lane % 4;
+            square[0] = buffers.square[row_tile * tile + row];
+            square[1] = buffers.square[row_tile * tile + row + 8];
+        }
 #pragma unroll
         for (int n = 0; n < tile / 8; ++n) {
             const float2 b = base[4 * n];
+            const float2 e = spherical ? excess[4 * n] : float2{0, 0};
             unsigned char* at = out + n / 8 * block_bytes + n % 8 / 4 * slice_bytes + n % 4 * 32;
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
+                const float rest_x = spherical ? fmaf(-e.x, square[h], b.x) : b.x;
+                const float rest_y = spherical ? fmaf(-e.y, square[h], b.y) : b.y;
                 *reinterpret_cast<float2*>(at + 8 * 128 * h) =
-                        float2{fmaf(sum[4 * n + 2 * h], factor, b.x),
-                               fmaf(sum[4 * n + 2 * h + 1], factor, b.y)};
+                        float2{fmaf(sum[4 * n + 2 * h], factor, rest_x),
+                               fmaf(sum[4 * n + 2 * h + 1], factor, rest_y)};
             }
         }
     };
@@ -280,6 +313,7 @@ __device__ void score_rows(const Arguments& arguments, ScoreShared& shared, int 
     }
 }
 
+template <bool spherical>
 __global__ void __launch_bounds__(threads, 1)
         score_by_warpgroups(const __grid_constant__ Arguments arguments) {
     extern __shared__ __align__(1024) unsigned char memory[];
@@ -287,7 +321,7 @@ __global__ void __launch_bounds__(threads, 1)
     hopper::divide_work<producer_registers, consumer_registers>(
             [&] { shared.there.init(consuming_warps); },
             [&] { bring_operands(arguments, shared); },
-            [&](int group) { score_rows(arguments, shared, group); });
+            [&](int group) { score_rows<spherical>(arguments, shared, group); });
 }
 
 // ---- phases 3 and 4
@@ -391,12 +425,16 @@ __global__ void __launch_bounds__(256) share_rows(const __grid_constant__ Argume
     }
     if (lane == 0) {
         const uint32_t x = arguments.order[arguments.pieces.first[piece] + i];
-        const double hp = arguments.half_precision[0], square = arguments.buffers.square[at];
+        const Covariance form = arguments.shape.form;
+        const double h = common_precision(form, arguments.half_precision, arguments.buffers.scale);
+        const double square = arguments.buffers.square[at];
         arguments.output.log_likelihood[x] =
-                arguments.constant[0] - hp * square +
+                arguments.constant[0] - h * square +
                 (static_cast<double>(row.best) + log2f(row.sum)) / log2_e;
-        arguments.output.moment[x] = // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k
-                square + row.distance / row.sum / (hp * log2_e);
+        if (form == Covariance::tied_spherical) {
+            arguments.output.moment[x] = // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k
+                    square + row.distance / row.sum / (h * log2_e);
+        }
         if (power_of_two(row.second - row.best) * arguments.K > row.sum) {
             atomicAdd(arguments.output.shared_rows, 1ull);
         }
@@ -404,14 +442,16 @@ __global__ void __launch_bounds__(256) share_rows(const __grid_constant__ Argume
 }
 
 /// Phase 4: blockIdx: slice of components, piece. A thread takes eight components of every 32nd row.
+template <bool with_squares>
 __global__ void __launch_bounds__(256) add_masses(const __grid_constant__ Arguments arguments) {
-    __shared__ double partial[8][slice];
+    constexpr int kinds = with_squares ? 2 : 1; // r, r |y|^2
+    __shared__ double partial[kinds][8][slice];
     const int piece = blockIdx.y, eight = threadIdx.x % 8, lane = threadIdx.x % 32;
-    double sum[8] = {};
+    double sum[kinds][8] = {};
     for (int t = 0; t < arguments.pieces.tiles(piece); ++t) {
-        const unsigned char* block =
-                score_block(arguments, row_tile_of(arguments, piece, t * tile), blockIdx.x);
-        float of_tile[8] = {};
+        const size_t row_tile = row_tile_of(arguments, piece, t * tile);
+        const unsigned char* block = score_block(arguments, row_tile, blockIdx.x);
+        float of_tile[kinds][8] = {};
 #pragma unroll
         for (int i = threadIdx.x / 8; i < tile; i += 32) {
             const unsigned char* at = block + i * 128 + (eight ^ (i % 8)) * 16;
@@ -420,35 +460,49 @@ __global__ void __launch_bounds__(256) add_masses(const __grid_constant__ Argume
                     *reinterpret_cast<const uint4*>(at + slice_bytes)};
             const __half2* high = reinterpret_cast<const __half2*>(&both[0]);
             const __half2* low = reinterpret_cast<const __half2*>(&both[1]);
+            const float square = with_squares ? arguments.buffers.square[row_tile * tile + i] : 0;
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 const float2 h = __half22float2(high[e]), l = __half22float2(low[e]);
-                of_tile[2 * e] += h.x + l.x;
-                of_tile[2 * e + 1] += h.y + l.y;
+                const float r[2] = {h.x + l.x, h.y + l.y};
+#pragma unroll
+                for (int c = 0; c < 2; ++c) {
+                    of_tile[0][2 * e + c] += r[c];
+                    if constexpr (with_squares) {
+                        of_tile[1][2 * e + c] = fmaf(r[c], square, of_tile[1][2 * e + c]);
+                    }
+                }
             }
         }
 #pragma unroll
-        for (int e = 0; e < 8; ++e) {
-            sum[e] += of_tile[e];
+        for (int kind = 0; kind < kinds; ++kind) {
+#pragma unroll
+            for (int e = 0; e < 8; ++e) {
+                sum[kind][e] += of_tile[kind][e];
+            }
         }
     }
 #pragma unroll
-    for (int e = 0; e < 8; ++e) {
-        sum[e] += __shfl_xor_sync(whole_warp, sum[e], 8);
-        sum[e] += __shfl_xor_sync(whole_warp, sum[e], 16);
-        if (lane < 8) {
-            partial[threadIdx.x / 32][8 * eight + e] = sum[e];
+    for (int kind = 0; kind < kinds; ++kind) {
+#pragma unroll
+        for (int e = 0; e < 8; ++e) {
+            sum[kind][e] += __shfl_xor_sync(whole_warp, sum[kind][e], 8);
+            sum[kind][e] += __shfl_xor_sync(whole_warp, sum[kind][e], 16);
+            if (lane < 8) {
+                partial[kind][threadIdx.x / 32][8 * eight + e] = sum[kind][e];
+            }
         }
     }
     __syncthreads();
-    if (threadIdx.x < slice) {
-        double mass = 0;
+    if (threadIdx.x < kinds * slice) {
+        const int kind = threadIdx.x / slice, k = threadIdx.x % slice;
+        double all = 0;
         for (int warp = 0; warp < 8; ++warp) {
-            mass += partial[warp][threadIdx.x];
+            all += partial[kind][warp][k];
         }
-        arguments.buffers
-                .mass[static_cast<size_t>(piece) * arguments.shape.padded_K + blockIdx.x * slice +
-                      threadIdx.x] = mass / r_scale;
+        double* out = kind == 0 ? arguments.buffers.mass : arguments.buffers.square_sum;
+        out[static_cast<size_t>(piece) * arguments.shape.padded_K + blockIdx.x * slice + k] =
+                all / r_scale;
     }
 }
 
@@ -535,7 +589,7 @@ __device__ void sum_shares(const Arguments& arguments, SumShared<dims>& shared, 
     const DenseShape& shape = arguments.shape;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % warps_a_group;
     hopper::Ring<SumShared<dims>::stages> ring;
-    const int count = SumPlace<dims>::count(arguments);
+    const int count = SumPlace<dims>::count(arguments), run = run_steps(shape.form);
     float acc[dims / 2], sums[dims / 2];
     for (int item = blockIdx.x; item < count; item += gridDim.x) {
         const SumPlace<dims> place(arguments, item);
@@ -545,13 +599,13 @@ __device__ void sum_shares(const Arguments& arguments, SumShared<dims>& shared, 
             value = 0;
         }
 #pragma unroll 1
-        for (int first = 0; first < steps; first += run_steps) {
+        for (int first = 0; first < steps; first += run) {
 #pragma unroll
             for (float& value : acc) {
                 value = 0;
             }
             hopper::hold(acc);
-            const int last = min(first + run_steps, steps);
+            const int last = min(first + run, steps);
             int previous = ring.place;
 #pragma unroll 1
             for (int step = first; step < last; ++step) {
@@ -634,15 +688,16 @@ template <int dims> void sum_pieces(const Arguments& arguments, cudaStream_t str
 
 } // namespace
 
-DenseShape wide_warpgroup_dense_shape(int K, int d) {
-    constexpr int scores = 1 << 23; // of a chunk: 32 MiB
+void shape_for_wide_warpgroups(int K, int width, DenseShape& shape) {
+    constexpr int scores = 1 << 23;       // of a chunk: 32 MiB
+    constexpr int most_numbers = 5 << 22; // of its rows: 80 MiB
     constexpr int multiprocessors_aimed_at = 132;
     constexpr int piece_overhead = 160; // rows that writing and adding up a piece costs as much as
-    DenseShape shape;
     shape.path = CollectPath::hopper;
     shape.padded_K = (K + tile - 1) / tile * tile;
-    shape.padded_width = shape.row_width = (d + slice - 1) / slice * slice;
-    const int rows = std::clamp(scores / shape.padded_K / tile * tile, 512, 8192);
+    shape.padded_width = shape.row_width = (width + slice - 1) / slice * slice;
+    const int most_rows = std::min(8192, most_numbers / shape.row_width / tile * tile);
+    const int rows = std::clamp(scores / shape.padded_K / tile * tile, 512, most_rows);
     const int dims = sum_dims(shape.row_width);
     const int tiles = shape.padded_K / tile * ((shape.row_width + dims - 1) / dims);
     long long least = LLONG_MAX;
@@ -661,7 +716,6 @@ DenseShape wide_warpgroup_dense_shape(int K, int d) {
     const int steps = shape.row_width / slice;
     shape.rounding = (21 + 42 * 0x1.0p-10f) * cut + static_cast<float>(steps - 1 + 4) * rounded +
                      0x1.0p-21f + 0x1.0p-29f;
-    return shape;
 }
 
 void sum_wide_by_warpgroups(
@@ -679,19 +733,21 @@ void sum_wide_by_warpgroups(
         const dim3 grid(shape.piece_rows / 8, pieces.count);
         const int k_tiles = shape.padded_K / tile;
         tile_wide_rows<<<grid, 256, 0, stream>>>(rows.x, mixture.d, origin, arguments);
+        const bool spherical = shape.form == Covariance::spherical;
         launch<ScoreShared>(
-                score_by_warpgroups,
+                spherical ? score_by_warpgroups<true> : score_by_warpgroups<false>,
                 arguments,
                 pieces.units_before[pieces.count] * k_tiles,
                 stream);
         share_rows<<<grid, 256, 0, stream>>>(arguments);
-        add_masses<<<dim3(shape.padded_K / slice, pieces.count), 256, 0, stream>>>(arguments);
+        const auto add = spherical ? add_masses<true> : add_masses<false>;
+        add<<<dim3(shape.padded_K / slice, pieces.count), 256, 0, stream>>>(arguments);
         if (sum_dims(shape.row_width) == 192) {
             sum_pieces<192>(arguments, stream);
         } else {
             sum_pieces<128>(arguments, stream);
         }
-        add_pieces_of_tiles(mixture, origin, arguments, sums, stream);
+        add_pieces(mixture, origin, shape, buffers, pieces.count, sums, stream);
         check_launch("adding up rows densely");
     });
 }

@@ -60,9 +60,9 @@ size_t parameter_bytes(Covariance covariance, size_t K, size_t d, CollectPath pa
         const CollectModelBytes operands = collect_model_bytes(collect_model_shape(
                 form_of(covariance), static_cast<int64_t>(K), static_cast<int64_t>(d)));
         bytes += operands.operand + operands.columns + operands.scale;
-    }
-    if (tied || covariance == Covariance::tied_spherical) {
-        bytes += dense_bytes(dense_shape(path, static_cast<int>(K), static_cast<int>(d))).pass;
+        const DenseShape dense =
+                dense_shape(path, covariance, static_cast<int>(K), static_cast<int>(d));
+        bytes += dense_bytes(dense).pass;
     }
     return bytes;
 }
@@ -177,9 +177,9 @@ CudaPlan plan_for(
         const CollectModel shape = collect_model_shape(
                 form_of(covariance), static_cast<int64_t>(K), static_cast<int64_t>(d));
         plan.collecting = collect_workspace_bytes(shape, path);
-    }
-    if (covariance == Covariance::tied_spherical || covariance == Covariance::tied) {
-        plan.dense = dense_bytes(dense_shape(path, static_cast<int>(K), static_cast<int>(d))).chunk;
+        const DenseShape dense =
+                dense_shape(path, covariance, static_cast<int>(K), static_cast<int>(d));
+        plan.dense = dense_bytes(dense).chunk;
     }
     const SortingBytes sorting = sorting_bytes(rows, groups, pairs);
     plan.sorting = sorting.scratch + sorting.groups;

@@ -1558,20 +1558,36 @@ TEST_F(CudaEStepEngineTest, WideRowsThatOverlapStayOutOfFp64) {
     const struct {
         size_t d;
         double spread; ///< |y| max|c| 2 hp is some 135 and 180
-    } cases[] = {{384, 0.3}, {960, 0.17}};
+        double off;    ///< variances, where there are several: (hp - h) |y|^2 is some 40 and 10
+    } cases[] = {{384, 0.3, 0.1}, {960, 0.17, 0.01}};
     constexpr size_t n = 20000;
-    for (const auto& c : cases) {
-        SCOPED_TRACE(c.d);
-        auto mixture = random_mixture(Covariance::tied_spherical, 1024, c.d, c.spread, 0, 42);
-        mixture.covariances = {1.0};
-        const auto x = draw(mixture, n, 43);
-        for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
-            CudaOptions options;
-            options.path = path;
-            const auto engine = make_cuda_engine(options);
-            pass(*engine, mixture, x);
-            EXPECT_GT(engine->counts().dense_rows, n / 100);
-            EXPECT_EQ(engine->counts().exact_rows, 0u);
+    for (const Covariance covariance :
+         {Covariance::tied_spherical, Covariance::spherical, Covariance::diagonal}) {
+        for (const auto& c : cases) {
+            SCOPED_TRACE(name_of(covariance));
+            SCOPED_TRACE(c.d);
+            auto mixture = random_mixture(covariance, 1024, c.d, c.spread, 0, 42);
+            const double off = covariance == Covariance::tied_spherical ? 0 : c.off;
+            for (double& variance : mixture.covariances) { // of 0.5 to 1.5
+                variance = 1 + off * (2 * variance - 2);
+            }
+            const auto x = draw(mixture, n, 43);
+            for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
+                CudaOptions options;
+                options.path = path;
+                const auto engine = make_cuda_engine(options);
+                pass(*engine, mixture, x);
+                std::printf(
+                        "  %s, d %zu, path %d: %zu dense, %zu exact of %zu rows\n",
+                        name_of(covariance),
+                        c.d,
+                        static_cast<int>(path),
+                        engine->counts().dense_rows,
+                        engine->counts().exact_rows,
+                        n);
+                EXPECT_GT(engine->counts().dense_rows, n / 100);
+                EXPECT_EQ(engine->counts().exact_rows, 0u);
+            }
         }
     }
 }

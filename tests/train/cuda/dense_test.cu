@@ -49,8 +49,12 @@ bool on_hopper() {
     return major == 9;
 }
 
+constexpr Covariance dense_forms[] = {
+        Covariance::tied_spherical, Covariance::spherical, Covariance::diagonal};
+
 struct Outcome {
-    std::vector<double> first_moment, mass, log_likelihood, moment;
+    std::vector<double> first_moment, second_moment, mass, component_moment;
+    std::vector<double> log_likelihood, moment; ///< of rows
     unsigned long long shared_rows = 0;
 };
 
@@ -58,11 +62,13 @@ struct Outcome {
 struct Tier {
     Tier(const GaussianMixture& mixture, CollectPath path, float origin_number)
             : K(static_cast<int>(mixture.K)), d(static_cast<int>(mixture.d)),
-              half_precision(0.5 / mixture.covariances[0]), shape(dense_shape(path, K, d)),
+              half_precision(half_inverses(mixture)),
+              shape(dense_shape(path, mixture.covariance, K, d)),
               means({mixture.means.begin(), mixture.means.end()}),
               origin(std::vector<float>(d, origin_number)), constant(constants(mixture)),
-              precise({half_precision}), rounded({static_cast<float>(half_precision)}),
-              scale(std::vector<float>(dense_scales, 0.0f)) {
+              precise(half_precision), rounded({half_precision.begin(), half_precision.end()}),
+              scale(std::vector<float>(dense_scale_count(mixture.covariance, d), 0.0f)) {
+        view.covariance = mixture.covariance;
         view.K = K;
         view.d = d;
         view.means = means.data();
@@ -78,10 +84,24 @@ struct Tier {
         find_dense_scales(view, origin.data(), shape, scale.data(), nullptr);
         prepare_dense(view, origin.data(), shape, buffers, nullptr);
     }
+    static std::vector<double> half_inverses(const GaussianMixture& mixture) {
+        std::vector<double> values;
+        for (const double variance : mixture.covariances) {
+            values.push_back(0.5 / variance);
+        }
+        return values;
+    }
+    /// hp_kj.
+    double precision(int k, int j) const {
+        const bool diagonal = shape.form == Covariance::diagonal;
+        return half_precision[diagonal ? k * d + j : shape.form == Covariance::spherical ? k : 0];
+    }
     std::vector<double> constants(const GaussianMixture& mixture) const {
-        std::vector<double> values(K);
+        std::vector<double> values = mixture.log_weights;
         for (int k = 0; k < K; ++k) {
-            values[k] = mixture.log_weights[k] + 0.5 * d * std::log(half_precision / M_PI);
+            for (int j = 0; j < d; ++j) {
+                values[k] += 0.5 * std::log(precision(k, j) / M_PI);
+            }
         }
         return values;
     }
@@ -94,12 +114,14 @@ struct Tier {
         }
         const OnDevice<uint32_t> order_there(order);
         const OnDevice<float> rows_there(x);
-        const OnDevice<double> sums(std::vector<double>(moments + K, 0.0));
+        const OnDevice<double> sums(std::vector<double>(2 * moments + 2 * K, 0.0));
         const OnDevice<double> of_rows(std::vector<double>(2 * n, 0.0));
         const OnDevice<unsigned long long> shared_rows({0});
         PassSums pass;
         pass.first_moment = sums.data();
-        pass.mass = sums.data() + moments;
+        pass.second_moment = sums.data() + moments;
+        pass.mass = sums.data() + 2 * moments;
+        pass.moment = pass.mass + K;
         const DenseOutput output{of_rows.data(), of_rows.data() + n, shared_rows.data()};
         const int blocks = static_cast<int>(left.size()) - 1;
         for (int first = 0; first < blocks; first += (blocks + calls - 1) / calls) {
@@ -114,7 +136,9 @@ struct Tier {
         Outcome outcome;
         const std::vector<double> all = sums.read(), values = of_rows.read();
         outcome.first_moment.assign(all.begin(), all.begin() + moments);
-        outcome.mass.assign(all.begin() + moments, all.end());
+        outcome.second_moment.assign(all.begin() + moments, all.begin() + 2 * moments);
+        outcome.mass.assign(all.begin() + 2 * moments, all.end() - K);
+        outcome.component_moment.assign(all.end() - K, all.end());
         outcome.log_likelihood.assign(values.begin(), values.begin() + n);
         outcome.moment.assign(values.begin() + n, values.end());
         outcome.shared_rows = shared_rows.read()[0];
@@ -129,7 +153,7 @@ struct Tier {
     }
 
     int K, d;
-    double half_precision;
+    std::vector<double> half_precision;
     DenseShape shape;
     OnDevice<float> means, origin;
     OnDevice<double> constant, precise;
@@ -149,11 +173,66 @@ protected:
     }
 };
 
+double relative_error(const std::vector<double>& values, const std::vector<double>& exact) {
+    double error = 0, size = 0;
+    for (size_t i = 0; i < exact.size(); ++i) {
+        error += std::pow(values[i] - exact[i], 2);
+        size += std::pow(exact[i], 2);
+    }
+    return std::sqrt(error / size);
+}
+
+/// What the tier adds up, in fp64 about the old means; `shared`: rows with r > 1 / K in a second component.
+struct Expected {
+    Expected(const GaussianMixture& mixture, const std::vector<float>& x)
+            : oracle(naive::iterate(mixture, x.size() / mixture.d, x.data(), 0, false)),
+              first_moment(mixture.K * mixture.d), second_moment(first_moment),
+              component_moment(mixture.K), row_moment(x.size() / mixture.d) {
+        const size_t K = mixture.K, d = mixture.d;
+        for (size_t i = 0; i < row_moment.size(); ++i) {
+            std::vector<double> r(
+                    &oracle.responsibilities[i * K], &oracle.responsibilities[i * K] + K);
+            for (size_t k = 0; k < K; ++k) {
+                double square = 0;
+                for (size_t j = 0; j < d; ++j) {
+                    const double y = double(x[i * d + j]) - mixture.means[k * d + j];
+                    square += y * y;
+                    first_moment[k * d + j] += r[k] * y;
+                    second_moment[k * d + j] += r[k] * y * y;
+                }
+                component_moment[k] += r[k] * square;
+                row_moment[i] += r[k] * square;
+            }
+            std::sort(r.rbegin(), r.rend());
+            shared += K > 1 && r[1] > 1.0 / K;
+        }
+    }
+    /// Of what the form has: of rows the worst, of components in norm.
+    double second_error(const Outcome& outcome, Covariance form) const {
+        if (form == Covariance::diagonal) {
+            return relative_error(outcome.second_moment, second_moment);
+        }
+        if (form == Covariance::spherical) {
+            return relative_error(outcome.component_moment, component_moment);
+        }
+        double worst = 0;
+        for (size_t i = 0; i < row_moment.size(); ++i) {
+            worst = std::max(worst, std::abs(outcome.moment[i] / row_moment[i] - 1));
+        }
+        return worst;
+    }
+
+    naive::Iteration oracle;
+    std::vector<double> first_moment, second_moment, component_moment, row_moment;
+    double shared = 0;
+};
+
 TEST_F(DenseTest, AgreesWithTheOracleRowByRow) {
     const struct {
         size_t K, d;
         double spread;
     } cases[] = {
+            {5, 3, 0.3},
             {1, 16, 0.3},
             {5, 17, 0.3},
             {70, 64, 0.15},
@@ -167,91 +246,110 @@ TEST_F(DenseTest, AgreesWithTheOracleRowByRow) {
             {130, 960, 0.04},
             {40, 2048, 0.03}};
     const std::vector<int> left = {0, 100, 100, 2700, 2956, 3000};
-    for (const CollectPath path : {CollectPath::portable, CollectPath::hopper}) {
-        if (path == CollectPath::hopper && !on_hopper()) {
-            continue;
-        }
+    for (const Covariance form : dense_forms) {
         for (const auto& c : cases) {
-            SCOPED_TRACE(
-                    ::testing::Message() << "path " << int(path) << " K " << c.K << " d " << c.d);
-            const auto mixture =
-                    testing::random_mixture(Covariance::tied_spherical, c.K, c.d, c.spread, 0, 1);
-            const size_t n = left.back();
-            const auto x = testing::draw(mixture, n, 2);
-            const auto oracle = naive::iterate(mixture, n, x.data(), 0, false);
-            const Outcome outcome = Tier(mixture, path, 0.1f).sum(x, left, 1);
-            double worst_likelihood = 0, worst_moment = 0, shared = 0;
-            std::vector<double> first_moment(c.K * c.d);
-            for (size_t i = 0; i < n; ++i) {
-                std::vector<double> r(
-                        &oracle.responsibilities[i * c.K], &oracle.responsibilities[i * c.K] + c.K);
-                double moment = 0;
-                for (size_t k = 0; k < c.K; ++k) {
-                    double square = 0;
-                    for (size_t j = 0; j < c.d; ++j) {
-                        const double y = double(x[i * c.d + j]) - mixture.means[k * c.d + j];
-                        square += y * y;
-                        first_moment[k * c.d + j] += r[k] * y;
-                    }
-                    moment += r[k] * square;
+            const auto mixture = testing::random_mixture(form, c.K, c.d, c.spread, 0, 1);
+            const auto x = testing::draw(mixture, left.back(), 2);
+            const Expected expected(mixture, x);
+            for (const CollectPath path : {CollectPath::portable, CollectPath::hopper}) {
+                if (path == CollectPath::hopper && !on_hopper()) {
+                    continue;
                 }
-                std::sort(r.rbegin(), r.rend());
-                shared += c.K > 1 && r[1] > 1.0 / c.K;
-                worst_likelihood = std::max(
-                        worst_likelihood,
-                        std::abs(outcome.log_likelihood[i] - oracle.log_likelihood[i]));
-                worst_moment =
-                        std::max(worst_moment, std::abs(outcome.moment[i] - moment) / moment);
+                SCOPED_TRACE(
+                        ::testing::Message() << testing::name_of(form) << " path " << int(path)
+                                             << " K " << c.K << " d " << c.d);
+                const Outcome outcome = Tier(mixture, path, 0.1f).sum(x, left, 1);
+                double likelihood = 0, mass = 0;
+                for (size_t i = 0; i < expected.row_moment.size(); ++i) {
+                    likelihood = std::max(
+                            likelihood,
+                            std::abs(
+                                    outcome.log_likelihood[i] - expected.oracle.log_likelihood[i]));
+                }
+                for (size_t k = 0; k < c.K; ++k) {
+                    const double N = expected.oracle.N_k[k];
+                    mass = std::max(mass, std::abs(outcome.mass[k] - N) / (1 + N));
+                }
+                const double second = expected.second_error(outcome, form);
+                const double moments = relative_error(outcome.first_moment, expected.first_moment);
+                std::printf(
+                        "  %s, path %d, K %zu, d %zu: likelihood %.1e nats, |x - mu|^2 %.1e, N_k "
+                        "%.1e, moments %.1e\n",
+                        testing::name_of(form),
+                        int(path),
+                        c.K,
+                        c.d,
+                        likelihood,
+                        second,
+                        mass,
+                        moments);
+                EXPECT_LT(likelihood, 1e-6 * c.d);
+                EXPECT_LT(second, 1e-5);
+                EXPECT_LT(mass, 1e-5);
+                EXPECT_LT(moments, 1e-4); // about the old means: small beside the means
+                EXPECT_NEAR(double(outcome.shared_rows), expected.shared, 2);
             }
-            double mass = 0, moment_error = 0, moment_size = 0;
-            for (size_t k = 0; k < c.K; ++k) {
-                mass = std::max(
-                        mass, std::abs(outcome.mass[k] - oracle.N_k[k]) / (1 + oracle.N_k[k]));
+        }
+    }
+}
+
+/// Two groups, each far from the origin between them: variances are the differences of sums about it.
+TEST_F(DenseTest, VariancesSurviveADistantOrigin) {
+    constexpr size_t K = 64, n = 8192;
+    for (const Covariance form : {Covariance::spherical, Covariance::diagonal}) {
+        for (const size_t d : {2, 16, 48, 128}) {
+            auto mixture = testing::random_mixture(form, K, d, 0.3 / std::sqrt(d), 0, 1);
+            for (size_t k = 0; k < K; ++k) {
+                mixture.means[k * d] += k % 2 == 0 ? 10.0f : -10.0f;
             }
-            for (size_t i = 0; i < first_moment.size(); ++i) {
-                moment_error += std::pow(outcome.first_moment[i] - first_moment[i], 2);
-                moment_size += std::pow(first_moment[i], 2);
+            const auto x = testing::draw(mixture, n, 2);
+            const Expected expected(mixture, x);
+            for (const CollectPath path : {CollectPath::portable, CollectPath::hopper}) {
+                if (path == CollectPath::hopper && !on_hopper()) {
+                    continue;
+                }
+                SCOPED_TRACE(
+                        ::testing::Message()
+                        << testing::name_of(form) << " path " << int(path) << " d " << d);
+                const Outcome outcome = Tier(mixture, path, 0.0f).sum(x, {0, int(n)}, 1);
+                const double error = expected.second_error(outcome, form);
+                std::printf(
+                        "  %s, path %d, d %zu: %.1e\n",
+                        testing::name_of(form),
+                        int(path),
+                        d,
+                        error);
+                EXPECT_LT(error, 1e-4);
             }
-            const double moments = std::sqrt(moment_error / moment_size);
-            std::printf(
-                    "  path %d, K %zu, d %zu: likelihood %.1e nats, |x - mu|^2 %.1e, N_k %.1e, "
-                    "moments %.1e\n",
-                    int(path),
-                    c.K,
-                    c.d,
-                    worst_likelihood,
-                    worst_moment,
-                    mass,
-                    moments);
-            EXPECT_LT(worst_likelihood, 1e-6 * c.d);
-            EXPECT_LT(worst_moment, 1e-5);
-            EXPECT_LT(mass, 1e-5);
-            EXPECT_LT(moments, 1e-4); // about the old means: small beside the means
-            EXPECT_NEAR(double(outcome.shared_rows), shared, 2);
         }
     }
 }
 
 TEST_F(DenseTest, SameBitsInAnyNumberOfCalls) {
-    for (const CollectPath path : {CollectPath::portable, CollectPath::hopper}) {
-        if (path == CollectPath::hopper && !on_hopper()) {
-            continue;
-        }
-        for (const size_t d : {100, 300}) {
-            SCOPED_TRACE(::testing::Message() << "path " << int(path) << " d " << d);
-            const auto mixture =
-                    testing::random_mixture(Covariance::tied_spherical, 200, d, 0.1, 0, 1);
-            const std::vector<int> left = {0, 5000, 5001, 40000, 90000};
-            const auto x = testing::draw(mixture, left.back(), 2);
-            const Tier tier(mixture, path, 0.1f);
-            const Outcome once = tier.sum(x, left, 1);
-            for (const int calls : {1, 2, 4}) {
-                const Outcome again = tier.sum(x, left, calls);
-                EXPECT_EQ(again.first_moment, once.first_moment);
-                EXPECT_EQ(again.mass, once.mass);
-                EXPECT_EQ(again.log_likelihood, once.log_likelihood);
-                EXPECT_EQ(again.moment, once.moment);
-                EXPECT_EQ(again.shared_rows, once.shared_rows);
+    for (const Covariance form : dense_forms) {
+        for (const CollectPath path : {CollectPath::portable, CollectPath::hopper}) {
+            if (path == CollectPath::hopper && !on_hopper()) {
+                continue;
+            }
+            for (const size_t d : {100, 300}) {
+                SCOPED_TRACE(
+                        ::testing::Message()
+                        << testing::name_of(form) << " path " << int(path) << " d " << d);
+                const auto mixture = testing::random_mixture(form, 200, d, 0.1, 0, 1);
+                const std::vector<int> left = {0, 5000, 5001, 40000, 90000};
+                const auto x = testing::draw(mixture, left.back(), 2);
+                const Tier tier(mixture, path, 0.1f);
+                const Outcome once = tier.sum(x, left, 1);
+                for (const int calls : {1, 2, 4}) {
+                    const Outcome again = tier.sum(x, left, calls);
+                    EXPECT_EQ(again.first_moment, once.first_moment);
+                    EXPECT_EQ(again.second_moment, once.second_moment);
+                    EXPECT_EQ(again.mass, once.mass);
+                    EXPECT_EQ(again.component_moment, once.component_moment);
+                    EXPECT_EQ(again.log_likelihood, once.log_likelihood);
+                    EXPECT_EQ(again.moment, once.moment);
+                    EXPECT_EQ(again.shared_rows, once.shared_rows);
+                }
             }
         }
     }
@@ -284,71 +382,105 @@ std::vector<float> hard_numbers(int kind, int d, Random& random) {
     return numbers;
 }
 
-/// One component: the score is what log-likelihood and |y|^2 leave.
+/// The score of a component that has all of every row is what log-likelihood and |y|^2 leave. The others'
+/// precisions, where there are any, make its own differ from what is common to all.
 TEST_F(DenseTest, ScoresKeepTheirBound) {
     constexpr int kinds = 5, rows_a_kind = 25, n = kinds * rows_a_kind;
     const uint64_t seed = testing::test_seed();
-    for (const CollectPath path : {CollectPath::portable, CollectPath::hopper}) {
-        if (path == CollectPath::hopper && !on_hopper()) {
-            continue;
-        }
-        for (const int d : {16, 100, 128, 130, 384, 960, 1536, 2048}) {
-            Random random(seed);
-            double largest = 0;
-            for (int mean_kind = 0; mean_kind < kinds; ++mean_kind) {
-                SCOPED_TRACE(
-                        ::testing::Message() << "path " << int(path) << " d " << d << " kind "
-                                             << mean_kind << " seed " << seed);
-                GaussianMixture mixture;
-                mixture.K = 1;
-                mixture.d = d;
-                mixture.covariance = Covariance::tied_spherical;
-                mixture.log_weights = {0.0};
-                mixture.covariances = {1.3};
-                mixture.means = hard_numbers(mean_kind, d, random);
-                std::vector<float> x;
-                for (int i = 0; i < n; ++i) {
-                    const std::vector<float> row = hard_numbers(i / rows_a_kind, d, random);
-                    x.insert(x.end(), row.begin(), row.end());
-                }
-                const Tier tier(mixture, path, 0.0f);
-                const Outcome outcome = tier.sum(x, {0, n}, 1);
-                const std::vector<float> squares = tier.squares(n), scale = tier.scale.read();
-                const double hp = tier.half_precision, constant = tier.constants(mixture)[0];
-                double mean_square = 0;
-                for (const float c : mixture.means) {
-                    mean_square += double(c) * c;
-                }
-                // The same for all rows.
-                const double others =
-                        hp * mean_square * 0x1.0p-23 +
-                        scale[scale_reach] * std::sqrt(mean_square) * 2 * hp * 0x1.0p-29;
-                EXPECT_GE(
-                        scale[scale_error] * (1e-3 - others),
-                        tier.shape.rounding * std::sqrt(mean_square) * 2 * hp);
-                for (int i = 0; i < n; ++i) {
-                    double square = 0, product = 0;
-                    for (int j = 0; j < d; ++j) {
-                        const double y = x[static_cast<size_t>(i) * d + j];
-                        square += y * y;
-                        product += y * mixture.means[j];
-                    }
-                    const double exact = 2 * hp * product - hp * mean_square;
-                    const double score =
-                            outcome.log_likelihood[i] - constant + hp * squares[n - 1 - i];
-                    const double bound =
-                            tier.shape.rounding * std::sqrt(square * mean_square) * 2 * hp + others;
-                    const double share = std::abs(score - exact) / bound;
-                    largest = std::max(largest, share);
-                    ASSERT_LE(share, 1) << "row " << i;
-                }
+    for (const Covariance form : dense_forms) {
+        for (const CollectPath path : {CollectPath::portable, CollectPath::hopper}) {
+            if (path == CollectPath::hopper && !on_hopper()) {
+                continue;
             }
-            std::printf(
-                    "  path %d, d %d: rounding %.2e, largest error %.2f of the bound\n",
-                    int(path),
-                    d,
-                    dense_shape(path, 1, d).rounding,
-                    largest);
+            for (const int d : {16, 100, 128, 130, 384, 960, 1536, 2048}) {
+                Random random(seed);
+                double largest = 0;
+                for (int mean_kind = 0; mean_kind < kinds; ++mean_kind) {
+                    SCOPED_TRACE(
+                            ::testing::Message()
+                            << testing::name_of(form) << " path " << int(path) << " d " << d
+                            << " kind " << mean_kind << " seed " << seed);
+                    const bool tied = form == Covariance::tied_spherical;
+                    GaussianMixture mixture;
+                    mixture.K = tied ? 1 : 2;
+                    mixture.d = d;
+                    mixture.covariance = form;
+                    mixture.log_weights = {0.0, -200.0 - 2 * d};
+                    mixture.log_weights.resize(mixture.K);
+                    const size_t precisions =
+                            GaussianMixture::covariance_size(form, mixture.K, mixture.d);
+                    for (size_t i = 0; i < precisions; ++i) {
+                        mixture.covariances.push_back(tied ? 1.3 : 0.6 + 1.2 * random.uniform());
+                    }
+                    mixture.means = hard_numbers(mean_kind, d, random);
+                    mixture.means.resize(mixture.K * d);
+                    std::vector<float> x;
+                    for (int i = 0; i < n; ++i) {
+                        const std::vector<float> row = hard_numbers(i / rows_a_kind, d, random);
+                        x.insert(x.end(), row.begin(), row.end());
+                    }
+                    const Tier tier(mixture, path, 0.0f);
+                    const Outcome outcome = tier.sum(x, {0, n}, 1);
+                    const std::vector<float> squares = tier.squares(n), scale = tier.scale.read();
+                    const double constant = tier.constants(mixture)[0];
+                    const bool diagonal = form == Covariance::diagonal;
+                    const double common = tied       ? tier.half_precision[0]
+                                          : diagonal ? 0.5
+                                                     : scale[dense_scales];
+                    const auto axis = [&](int j) {
+                        return diagonal ? double(scale[dense_scales + j]) : 1.0;
+                    };
+                    double base = 0, weight = 0, deviations = 0;
+                    for (int j = 0; j < d; ++j) {
+                        const double hp = tier.precision(0, j), c = mixture.means[j];
+                        base += hp * c * c;
+                        weight += std::pow(2 * hp * c / axis(j), 2);
+                        deviations += diagonal ? scale[dense_scales + d + j] : 0;
+                        EXPECT_LE(
+                                std::abs(hp / std::pow(axis(j), 2) - common),
+                                tied ? 0.0 : scale[dense_scales + (diagonal ? d + j : 1)]);
+                    }
+                    weight = std::sqrt(weight);
+                    // The same for all rows.
+                    double others = base * 0x1.0p-23 + scale[scale_reach] * weight * 0x1.0p-29;
+                    if (diagonal) {
+                        others += deviations * 0x1.0p-25 / scale[scale_squares];
+                    }
+                    EXPECT_GE(scale[scale_error] * (1e-3 - others), tier.shape.rounding * weight);
+                    for (int i = 0; i < n; ++i) {
+                        double square = 0, exact = 0, deviation = 0;
+                        for (int j = 0; j < d; ++j) {
+                            const double y = axis(j) * x[static_cast<size_t>(i) * d + j];
+                            const double hp = tier.precision(0, j), a = axis(j);
+                            const double c = mixture.means[j];
+                            const double off = hp / (a * a) - common;
+                            square += y * y;
+                            exact += 2 * hp * c * y / a - hp * c * c - off * y * y;
+                            deviation += std::abs(off) * y * y;
+                        }
+                        const double score =
+                                outcome.log_likelihood[i] - constant + common * squares[n - 1 - i];
+                        double bound = tier.shape.rounding * std::sqrt(square) * weight + others;
+                        if (diagonal) {
+                            bound += tier.shape.rounding * deviation +
+                                     45.3 * 0x1.0p-25 / scale[scale_means] * std::sqrt(square) +
+                                     0x1.0p-25 / scale[scale_mean_squares] * square;
+                        } else {
+                            bound += tier.shape.square_rounding * deviation;
+                        }
+                        const double share = std::abs(score - exact) / bound;
+                        largest = std::max(largest, share);
+                        ASSERT_LE(share, 1) << "row " << i;
+                    }
+                }
+                std::printf(
+                        "  %s, path %d, d %d: rounding %.2e, largest error %.2f of the bound\n",
+                        testing::name_of(form),
+                        int(path),
+                        d,
+                        dense_shape(path, form, 1, d).rounding,
+                        largest);
+            }
         }
     }
 }
@@ -356,23 +488,32 @@ TEST_F(DenseTest, ScoresKeepTheirBound) {
 /// Rows of `overlap` need this to stay out of fp64: |y| max|c| 2 hp is 134 and 203 there.
 TEST(DenseShapeTest, WideRowsHaveRoomForTheirRounding) {
     for (const CollectPath path : {CollectPath::portable, CollectPath::hopper}) {
-        EXPECT_LE(dense_shape(path, 1024, 384).rounding, 4.2e-6f);
-        EXPECT_LE(dense_shape(path, 1024, 960).rounding, 4.5e-6f);
+        for (const Covariance form : {Covariance::tied_spherical, Covariance::spherical}) {
+            EXPECT_LE(dense_shape(path, form, 1024, 384).rounding, 4.2e-6f);
+            EXPECT_LE(dense_shape(path, form, 1024, 960).rounding, 4.5e-6f);
+        }
+        EXPECT_LE(dense_shape(path, Covariance::diagonal, 1024, 384).rounding, 4.6e-6f);
+        EXPECT_LE(dense_shape(path, Covariance::diagonal, 1024, 960).rounding, 5.2e-6f);
     }
 }
 
 TEST(DenseShapeTest, ChunksAreWholePiecesWithinTheirMemory) {
-    for (const CollectPath path : {CollectPath::portable, CollectPath::hopper}) {
-        for (const int K : {1, 129, 1000, 1024, 4096, 8193, 16384, 30000, 65536}) {
-            for (const int d : {1, 16, 64, 96, 128, 129, 256, 300, 384, 960, 1025, 1536, 2048}) {
-                SCOPED_TRACE(
-                        ::testing::Message() << "path " << int(path) << " K " << K << " d " << d);
-                const DenseShape shape = dense_shape(path, K, d);
-                EXPECT_GE(shape.padded_K, K);
-                EXPECT_GE(shape.row_width, d);
-                ASSERT_GT(shape.piece_rows, 0);
-                EXPECT_EQ(shape.chunk_rows, shape.pieces() * shape.piece_rows);
-                EXPECT_LE(dense_bytes(shape).chunk, size_t{160} << 20);
+    for (const Covariance form : dense_forms) {
+        for (const CollectPath path : {CollectPath::portable, CollectPath::hopper}) {
+            for (const int K : {1, 129, 1000, 1024, 4096, 8193, 16384, 30000, 65536}) {
+                for (const int d :
+                     {1, 16, 64, 96, 128, 129, 256, 300, 384, 960, 1025, 1536, 2048}) {
+                    SCOPED_TRACE(
+                            ::testing::Message() << testing::name_of(form) << " path " << int(path)
+                                                 << " K " << K << " d " << d);
+                    const DenseShape shape = dense_shape(path, form, K, d);
+                    EXPECT_GE(shape.padded_K, K);
+                    EXPECT_GE(shape.row_width, shape.squares + d);
+                    EXPECT_EQ(shape.squares > 0, form == Covariance::diagonal);
+                    ASSERT_GT(shape.piece_rows, 0);
+                    EXPECT_EQ(shape.chunk_rows, shape.pieces() * shape.piece_rows);
+                    EXPECT_LE(dense_bytes(shape).chunk, size_t{160} << 20);
+                }
             }
         }
     }

@@ -18,38 +18,46 @@ namespace faiss_gmm::cuda {
 // dense_wide_wgmma.cu.
 constexpr int narrowest_row_of_warpgroups = 16, widest_narrow_row = 128;
 
-/// Shapes of the dense tier, functions of K, d and the path alone. A block's rows are cut into pieces,
-/// and a chunk is as many pieces as are worked on at once.
+/// Shapes of the dense tier, functions of the form, K, d and the path alone. A block's rows are cut into
+/// pieces, and a chunk is as many pieces as are worked on at once.
 struct DenseShape {
     /// hopper: dense_wgmma.cu, or dense_wide_wgmma.cu where wide(); else dense.cu.
     CollectPath path = CollectPath::portable;
-    int padded_K = 0;     ///< a multiple of 128
+    Covariance form = Covariance::tied_spherical; ///< or spherical, or diagonal
+    int padded_K = 0;                             ///< a multiple of 128
     int padded_width = 0; ///< portable: of 32; hopper: 64, 96 or 128, wide: a multiple of 64
     int row_width = 0;    ///< numbers that a row takes in memory
+    int squares = 0;      ///< diagonal: the column in which y^2 begins
     int piece_rows = 0;
     int chunk_rows = 0; ///< of piece_rows
     bool wide() const {
-        return path == CollectPath::hopper && row_width > widest_narrow_row;
+        return path == CollectPath::hopper &&
+               (form != Covariance::tied_spherical || row_width > widest_narrow_row);
     }
     int pieces() const {
         return chunk_rows / piece_rows;
     }
-    /// Of |y| max|c| 2 hp: what a score may be off by.
+    /// Of |y| max|w|, diagonal: and of sum_j max|w_j'| y_j^2: what a score may be off by.
     float rounding = 0;
+    /// Of (hp_k - h) |y|^2: the same; spherical.
+    float square_rounding = 0;
 };
-DenseShape dense_shape(CollectPath path, int K, int d);
+/// `covariance`: not full; tied is as tied_spherical.
+DenseShape dense_shape(CollectPath path, Covariance covariance, int K, int d);
 
 /// Device memory of the dense tier. hopper: halves lie as tiles, [tiles of 128, high and low,
 /// row_width / 64, 128, 64].
 struct DenseBuffers {
-    float* scale = nullptr; ///< [dense_scales], see dense.cu
+    float* scale = nullptr; ///< [dense_scale_count()], see dense.cu
     // Of a pass, in memory that it keeps; halves as bits.
     uint16_t* means_high = nullptr; ///< [padded_K, row_width]; hopper: tiles
     uint16_t* means_low = nullptr;  ///< hopper: none
     float* base = nullptr; ///< [padded_K] s of y = 0; in the padding so low that no share is left
-    float* constant = nullptr; ///< [padded_K] constant_k - constant_0
-    float* partial = nullptr;  ///< [pieces, padded_K, padded_width], of a chunk
-    double* mass = nullptr;    ///< [pieces, padded_K], of a chunk
+    float* constant = nullptr;    ///< [padded_K] constant_k - constant_0
+    float* excess = nullptr;      ///< [padded_K] hp_k - h; zeros but for spherical
+    float* partial = nullptr;     ///< [pieces, padded_K, padded_width], of a chunk
+    double* mass = nullptr;       ///< [pieces, padded_K], of a chunk
+    double* square_sum = nullptr; ///< [pieces, padded_K] sums of r |y|^2; spherical
     // Of a chunk.
     uint16_t* rows_high = nullptr; ///< [chunk, row_width]; hopper: tiles
     uint16_t* rows_low = nullptr;  ///< hopper: none
@@ -70,16 +78,25 @@ place_dense_buffers(const DenseShape& shape, void* of_pass, void* of_chunk, floa
 
 /// Places in DenseBuffers::scale.
 enum DenseScale : int {
-    scale_rows,  ///< F
-    scale_means, ///< E
-    scale_reach, ///< largest |y_j| that fits
-    scale_error, ///< |y|'s factor in the bound of s
+    scale_rows,         ///< F
+    scale_means,        ///< E
+    scale_squares,      ///< F'
+    scale_mean_squares, ///< E'
+    scale_reach,        ///< largest |y_j| that fits
+    // Factors in the bound of s, as shares of what is tolerable:
+    scale_error,        ///< of |y|
+    scale_square_error, ///< of |y|^2
+    scale_axis_error,   ///< of sum_j (deviation_j y_j^2), diagonal
     scale_largest_square,
+    scale_largest_weight,
     scale_largest_base,
     dense_scales
 };
+/// Behind them, while they are being found the largest and the smallest precisions; diagonal: a_j [d] and
+/// deviation_j [d], at least |hp_kj / a_j^2 - 1/2|; spherical: h and at least |hp_k - h|.
+size_t dense_scale_count(Covariance covariance, int d);
 
-/// What classify_left_rows() and the rest need of a tied_spherical model: `scale` [dense_scales].
+/// What classify_left_rows() and the rest need of a model: `scale` [dense_scale_count()].
 void find_dense_scales(
         const MixtureView& mixture,
         const float* origin,
@@ -116,12 +133,11 @@ struct DenseRows {
 /// What is known of single rows, [wave rows].
 struct DenseOutput {
     double* log_likelihood = nullptr;
-    double* moment = nullptr; ///< sum_k r |x - mu_k|^2
+    double* moment = nullptr; ///< sum_k r |x - mu_k|^2; tied_spherical
     unsigned long long* shared_rows = nullptr;
 };
 
-/// Adds the rows to the sums (tied_spherical), block by block, piece by piece, and writes what is known
-/// of each.
+/// Adds the rows to the sums, block by block, piece by piece, and writes what is known of each.
 void sum_densely(
         const MixtureView& mixture,
         const float* origin,
@@ -132,14 +148,18 @@ void sum_densely(
         const DenseOutput& output,
         cudaStream_t stream);
 
-// The forms of dense_wgmma.cu and dense_wide_wgmma.cu behind the above.
-DenseShape warpgroup_dense_shape(int K, int d);
-DenseShape wide_warpgroup_dense_shape(int K, int d);
-void split_means_into_tiles(
+// What is behind the above.
+/// Sets what depends on the form and the path: all but form and squares.
+void shape_for_warpgroups(int K, int d, DenseShape& shape);
+void shape_for_wide_warpgroups(int K, int width, DenseShape& shape);
+/// The chunk's first pieces into the sums, in order, fp64.
+void add_pieces(
         const MixtureView& mixture,
         const float* origin,
         const DenseShape& shape,
         const DenseBuffers& buffers,
+        int pieces,
+        const PassSums& sums,
         cudaStream_t stream);
 void sum_by_warpgroups(
         const MixtureView& mixture,

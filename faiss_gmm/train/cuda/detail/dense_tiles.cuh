@@ -9,7 +9,7 @@
 #include <cstdint>
 
 #include "faiss_gmm/train/cuda/detail/collect_launch.h"
-#include "faiss_gmm/train/cuda/detail/dense.h"
+#include "faiss_gmm/train/cuda/detail/dense_forms.cuh"
 #include "faiss_gmm/train/cuda/detail/device.h"
 #include "faiss_gmm/train/cuda/detail/hopper.cuh"
 
@@ -18,14 +18,7 @@ namespace faiss_gmm::cuda::dense_tiles {
 constexpr int threads = 384; // a warpgroup of which one thread copies, two that multiply
 constexpr int producer_registers = 24, consumer_registers = 240;
 constexpr int warps_a_group = 4, consuming_warps = 8;
-constexpr int tile = 128; // rows, or components
-constexpr int slice = 64; // columns of a tile that lie together: 128 bytes a row
-constexpr int slice_bytes = tile * slice * 2;
 constexpr int strip_bytes = 64 * slice * 2; // rows of one product
-constexpr int most_pieces = 64;
-constexpr float impossible = -1e30f; // a score whose exponential is 0; finite, so are differences
-constexpr float r_scale = 32768.0f;
-constexpr double log2_e = 1.4426950408889634;
 
 /// Rows of a chunk by piece; piece p's begin at tile p * piece_rows / tile of the chunk's memory.
 struct Pieces {
@@ -71,17 +64,17 @@ template <int stages> struct RingBarriers {
     }
 };
 
+/// What a score in log 2 takes of a product of operands.
+__device__ inline float score_factor(const DenseBuffers& buffers) {
+    return static_cast<float>(
+            log2_e / (static_cast<double>(buffers.scale[scale_rows]) * buffers.scale[scale_means]));
+}
+
 /// 2^x; 0 for what is far below.
 __device__ inline float power_of_two(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
-}
-
-/// Where (row, column) of a part lies, in halves.
-__device__ inline int place_in_part(int row, int column) {
-    return column / slice * (slice_bytes / 2) + row * slice +
-           (((column % slice / 8) ^ (row % 8)) * 8) + column % 8;
 }
 
 /// Pieces of a chunk, from unit to unit of so many rows.
@@ -183,13 +176,5 @@ inline Arguments dense_arguments(
     arguments.K = mixture.K;
     return arguments;
 }
-
-/// The chunk's pieces into the sums, in order, fp64.
-void add_pieces_of_tiles(
-        const MixtureView& mixture,
-        const float* origin,
-        const Arguments& arguments,
-        const PassSums& sums,
-        cudaStream_t stream);
 
 } // namespace faiss_gmm::cuda::dense_tiles

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 the faiss_gmm authors
+#pragma once
+
+// What the dense tier's kernels know of the forms of covariance; formulas in dense.cu.
+
+#include "faiss_gmm/train/cuda/detail/dense.h"
+
+namespace faiss_gmm::cuda::dense_tiles {
+
+constexpr float r_scale = 32768.0f; ///< of responsibilities in halves
+constexpr double log2_e = 1.4426950408889634;
+/// A score whose exponential is 0; finite, so are differences.
+constexpr float impossible = -1e30f;
+
+constexpr int most_pieces = 64; ///< of a chunk
+
+// Hopper's tiles of operands.
+constexpr int tile = 128; // rows, or components
+constexpr int slice = 64; // columns of a tile that lie together: 128 bytes a row
+constexpr int slice_bytes = tile * slice * 2;
+
+/// Where (row, column) of a part lies, in halves.
+__device__ inline int place_in_part(int row, int column) {
+    return column / slice * (slice_bytes / 2) + row * slice +
+           (((column % slice / 8) ^ (row % 8)) * 8) + column % 8;
+}
+
+/// Columns of y^2, or of y where there are no squares, with the zeros behind them; no less than those of y.
+__device__ inline int half_width(const DenseShape& shape) {
+    return shape.row_width - shape.squares;
+}
+
+/// h: what every score of a row is raised by, times |y|^2.
+__device__ inline double
+common_precision(Covariance form, const double* half_precision, const float* scale) {
+    return form == Covariance::diagonal    ? 0.5
+           : form == Covariance::spherical ? scale[dense_scales]
+                                           : half_precision[0];
+}
+
+/// a_j, which takes x_j - o_j to y_j.
+__device__ inline float axis_scale(Covariance form, const float* scale, int j) {
+    return form == Covariance::diagonal ? scale[dense_scales + j] : 1.0f;
+}
+
+/// hp_kj, in fp64.
+__device__ inline double precision_of(const MixtureView& mixture, int k, int j) {
+    return mixture.half_precision
+            [mixture.covariance == Covariance::diagonal    ? static_cast<size_t>(k) * mixture.d + j
+             : mixture.covariance == Covariance::spherical ? k
+                                                           : 0];
+}
+
+} // namespace faiss_gmm::cuda::dense_tiles
