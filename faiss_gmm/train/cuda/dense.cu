@@ -679,55 +679,71 @@ __global__ void __launch_bounds__(128) add_pieces_kernel(
         masses[threadIdx.x] = buffers.mass[threadIdx.x * stride + k];
     }
     __syncthreads();
-    double mass = 0;
-    for (int p = 0; p < pieces; ++p) {
-        mass += masses[p];
-    }
     const double factor = 1.0 / (static_cast<double>(r_scale) * buffers.scale[scale_rows]);
-    double cross = 0; // spherical: sum_j of what r |y - c|^2 lacks beside r |y|^2
+    const float* partial = buffers.partial + static_cast<size_t>(k) * shape.padded_width;
+    const auto centre = [&](int j) { // c_kj
+        const float mean = mixture.means[static_cast<size_t>(k) * d + j] - origin[j];
+        return static_cast<double>(axis_scale(form, buffers.scale, j)) * mean;
+    };
+    const auto first_of = [&](int p, int j, double c) { // sum r (y_j - c_kj) of a piece
+        return partial[p * stride * shape.padded_width + j] * factor - masses[p] * c;
+    };
     for (int j = threadIdx.x; j < d; j += 128) {
         const size_t at = static_cast<size_t>(k) * d + j;
-        const double a = axis_scale(form, buffers.scale, j);
-        const float* partial = buffers.partial + static_cast<size_t>(k) * shape.padded_width + j;
-        const float mean = mixture.means[at] - origin[j];
-        const double c = a * mean;
-        double first = 0; // sum r (y - c)
-#pragma unroll 16
-        for (int p = 0; p < pieces; ++p) {
-            first += partial[p * stride * shape.padded_width] * factor - masses[p] * c;
-        }
-        sums.first_moment[at] += first / a;
-        if constexpr (form == Covariance::spherical) {
-            cross -= c * (2 * first + c * mass);
-        }
+        const double c = centre(j);
+        double first = sums.first_moment[at];
         if constexpr (form == Covariance::diagonal) {
+            const double of_axis = 1.0 / axis_scale(form, buffers.scale, j);
             const double of_squares =
                     1.0 / (static_cast<double>(r_scale) * buffers.scale[scale_squares]);
-            double second = -c * (2 * first + c * mass); // becomes sum r (y - c)^2
+            double second = sums.second_moment[at];
+#pragma unroll 8
+            for (int p = 0; p < pieces; ++p) {
+                const double of_piece = first_of(p, j, c);
+                const double square =
+                        partial[p * stride * shape.padded_width + shape.squares + j] * of_squares;
+                first += of_piece * of_axis;
+                second += (square - c * (2 * of_piece + masses[p] * c)) * (of_axis * of_axis);
+            }
+            sums.second_moment[at] = second;
+        } else {
 #pragma unroll 16
             for (int p = 0; p < pieces; ++p) {
-                second += partial[p * stride * shape.padded_width + shape.squares] * of_squares;
+                first += first_of(p, j, c);
             }
-            sums.second_moment[at] += second / (a * a);
         }
+        sums.first_moment[at] = first;
     }
     if constexpr (form == Covariance::spherical) {
-        __shared__ double of_warps[4];
-        cross = warp_sum(cross);
-        if (threadIdx.x % 32 == 0) {
-            of_warps[threadIdx.x / 32] = cross;
+        __shared__ double of_warps[most_pieces][4];
+        for (int p = 0; p < pieces; ++p) {
+            double sum = 0; // of what r |y - c|^2 is less than r |y|^2
+            for (int j = threadIdx.x; j < d; j += 128) {
+                const double c = centre(j);
+                sum += c * (2 * first_of(p, j, c) + masses[p] * c);
+            }
+            sum = warp_sum(sum);
+            if (threadIdx.x % 32 == 0) {
+                of_warps[p][threadIdx.x / 32] = sum;
+            }
         }
         __syncthreads();
-        cross = of_warps[0] + of_warps[1] + of_warps[2] + of_warps[3];
-        for (int p = 0; p < pieces; ++p) {
-            cross += buffers.square_sum[p * stride + k];
+        if (threadIdx.x == 0) {
+            double moment = sums.moment[k];
+            for (int p = 0; p < pieces; ++p) {
+                const double(&less)[4] = of_warps[p];
+                moment += buffers.square_sum[p * stride + k] -
+                          (less[0] + less[1] + less[2] + less[3]);
+            }
+            sums.moment[k] = moment;
         }
     }
     if (threadIdx.x == 0) {
-        sums.mass[k] += mass;
-        if constexpr (form == Covariance::spherical) {
-            sums.moment[k] += cross;
+        double mass = sums.mass[k];
+        for (int p = 0; p < pieces; ++p) {
+            mass += masses[p];
         }
+        sums.mass[k] = mass;
     }
 }
 
