@@ -19,7 +19,7 @@ enum class CudaTier {
     /// All whose candidates a proven bound keeps to a short list; of the others, those whose products
     /// of split numbers are exact enough by theirs go densely, the rest in fp64.
     automatic,
-    dense, ///< none: as the others of automatic (tied_spherical, soft), for tests and comparisons
+    dense, ///< none: as the others of automatic (soft, not full), for tests and comparisons
     exact, ///< none: fp64 for all, for tests and comparisons
 };
 

@@ -3,31 +3,41 @@
 //
 // The dense tier: rows in which very many components matter, so that no list helps. Two matrix products
 // on the tensor cores, each of numbers split into two halves (fp16 high + low).
-//   y = x - o, c_k = mu_k - o; yh + yl = F y, ch + cl = E c up to 2^-22
-//   (1) s_ik = 2 hp (yh.ch + yh.cl + yl.ch) / (F E) + constant_k - constant_0 - hp |c_k|^2
-//   (2) r_ik = exp(s_ik - max) / sum;  likelihood = constant_0 - hp |y|^2 + max + log sum
-//   (3) sum_i r y = (rh.yh + rl.yh + rh.yl) / (2^15 F);  sum_i r (x - mu_k) = (3) - c_k sum_i r
-// Tied_spherical; the other forms go to the exact tier. Rows come in chunks by their rank among the
-// left rows of their block, so nothing depends on waves.
+//   y = x - o, c_k = mu_k - o; diagonal: axis j of both times a_j, a_j^2 = max_k hp_kj + min_k hp_kj, and hp_kj
+//   less by a_j^2. h: hp; spherical: (max hp + min hp) / 2; diagonal: 1/2. w_k = 2 hp_k c_k.
+//   (1) s_ik = y.w_k - sum_j (hp_kj - h) y_j^2 + constant_k - constant_0 - sum_j hp_kj c_kj^2
+//       y.w = (yh.wh + yh.wl + yl.wh) / (F E); yh + yl = F y, wh + wl = E w up to 2^-22. Diagonal: behind their
+//       columns those of F' y^2 and E' (h - hp_k), F' E' = F E. Spherical: (hp_k - h) |y|^2 in fp32.
+//   (2) r_ik = exp(s_ik - max) / sum;  likelihood = constant_0 - h |y|^2 + max + log sum
+//   (3) sum_i r y = (rh.yh + rl.yh + rh.yl) / (2^15 F);  sum_i r (y - c_k) = (3) - c_k sum_i r. Diagonal: the
+//       same of y^2; spherical: sum_i r |y|^2 in fp64.
+//       sum_i r (y - c)^2 = sum_i r y^2 - c (2 sum_i r (y - c) + c sum_i r), piece by piece in fp64
+// Rows come in chunks by their rank among the left rows of their block, so nothing depends on waves.
 // Phases of a chunk: 1 split the rows   2 (1), tiles of 128 x 128   3 (2), a warp a row   4 (3), tiles of
 //   128 components x 128 dimensions, 256 rows a piece   5 pieces in order, fp64.
 // Cost: 6 products of 2 n K d flops; scores and responsibilities of a chunk stay in L2. On an H200: 6.2 ms
 //   for (122,597, 1024, 384), 93 TFLOP/s of the 6 products; the sums wait for L2 more than for the tensor
-//   cores. On Hopper dense_wgmma.cu takes rows of 16 to 128 dimensions, dense_wide_wgmma.cu wider ones.
-// Numerics: F, E powers of two of the model, so that a row up to 4 (max |c| + sqrt(d s2)) fits fp16.
-//   |s - exact| <= rounding |y| max|c| 2 hp + 2^-23 max|base|, with rounding the sum of
-//     24 2^-23                 yh.ch: 16 columns in the tensor core's own sum, which truncates; at worst four
+//   cores. On Hopper dense_wgmma.cu takes tied_spherical rows of 16 to 128 dimensions, dense_wide_wgmma.cu wider
+//   ones and those of the other forms.
+// Numerics: F, E, F', E' powers of two of the model, so that a row up to 4 (max |c| + sqrt(d s2)) fits fp16.
+//   |s - exact| <= rounding |y| max|w| + 5 2^-24 max|base|, with rounding the sum of
+//     24 2^-23                 yh.wh: 16 columns in the tensor core's own sum, which truncates; at worst four
 //                              times four products and what was before, none with a bit behind the last, then
-//                              the sum: 4 (5 + 1) cuts of |y||c| of those columns, in all at most |y||c|
+//                              the sum: 4 (5 + 1) cuts of |y||w| of those columns, in all at most |y||w|
 //     (7 + w / 128) 2^-24      fp32 additions: eight such sums, then those behind the small products
-//     (48 2^-23 + w / 16 2^-24) 2^-10   yh.cl + yl.ch, 32 columns in the tensor core's sum
-//     2^-21 + 2^-29            2^-23 off y and c in halves, yl.cl is left out; below fp16's range
-//     4 2^-24                  x - o, mu - o, hp, the last multiply-add
-//   4.2e-6 at w = 384, 4.5e-6 at 960. max|c| is taken a thousandth larger, for |yh.ch| <= (1 + 2^-11)^2 |y||c|
-//   and for errors of errors. What of y is below fp16's range: 2^-29 max|c| 2 hp times the reach, for any row.
+//     (48 2^-23 + w / 16 2^-24) 2^-10   yh.wl + yl.wh, 32 columns in the tensor core's sum
+//     2^-21 + 2^-29            2^-23 off y and w in halves, yl.wl is left out; below fp16's range
+//     4 2^-24                  x - o, mu - o, w, the last multiply-add
+//   4.2e-6 at w = 384 columns, 4.5e-6 at 960. max|w| is taken a thousandth larger, for |yh.wh| <= (1 + 2^-11)^2
+//   |y||w| and for errors of errors. What of y is below fp16's range: 2^-29 max|w| times the reach, for any row.
+//   Spherical: and 10 2^-24 max|hp_k - h| |y|^2, of which |y|^2 7, its factor 1, multiply-adds 2.
+//   Diagonal: and rounding times sum_j max_k|hp_kj - h| y_j^2, for every column's errors are relative to its
+//   products; 3 2^-24 more in it, for y has two roundings and y^2 five. Below fp16's range lie 2^-25 of a number
+//   in halves: sum_j max_k|hp_kj - h| 2^-25 / F' for any row, |y| 45 2^-25 / E, |y|^2 2^-25 / E'.
 //   Rows where this passes 1e-3 nats, or that do not fit, go to the exact tier. 1e-3 would move a
-//   responsibility by 2.5e-4; measured are 2e-7, for roundings do not conspire. No threshold: all shares
-//   enter. r in (3) is off by 2^-22, sums of 32 rows leave the tensor core; N_k: r in fp32, added in fp64.
+//   responsibility by 2.5e-4; measured are 2e-7 (spherical with (hp_k - h) |y|^2 of 50 nats: 5e-6), for roundings
+//   do not conspire. No threshold: all shares enter. r in (3) is off by 2^-22, sums of 32 rows leave the tensor
+//   core; N_k: r in fp32, added in fp64. Variances of components 10 sigma from o: off by 7e-6.
 // Determinism: run_to_run, whatever the chunks and the memory.
 // Reference and test: exact.cu, tests/train/cuda/{dense,cuda_estep_engine}_test.
 #include "faiss_gmm/train/cuda/detail/dense.h"
@@ -161,7 +171,7 @@ __global__ void find_scales(MixtureView mixture, DenseShape shape, float* scale)
     const float F = usable ? 2048 * power_of_two_below(1 / reach) : 1;
     float E = usable ? 2048 * power_of_two_below(1 / fmaxf(weight, 1e-15f)) : 1;
     // What is the same for all rows, and nearly so, is taken off what is tolerable.
-    float left = tolerable_error - base * 0x1.0p-22f - reach * weight * below_halves;
+    float left = tolerable_error - base * 0x1.4p-22f - reach * weight * below_halves;
     float of_norm = shape.rounding * weight, of_square = 0, of_axes = 0;
     if (diagonal) {
         const float F2 = usable ? 32768 * power_of_two_below(1 / (reach * reach)) : 1;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// The dense tier (dense.cu) on Hopper, for rows of 16 to 128 dimensions: no score leaves the chip.
+// The dense tier (dense.cu) on Hopper, for tied_spherical rows of 16 to 128 dimensions: no score leaves the chip.
 //   (1) to (3) as in dense.cu; scores twice: once for each row's normaliser, once for the sums.
 // Phases of a chunk (up to 65,536 rows in pieces, as tiles of 128):
 //   1 tile       y in halves, as the tiles that the products read; |y|^2
@@ -19,7 +19,7 @@
 // Numerics: as dense.cu's, but the small products come first and all stay in the tensor core's sum.
 //   Hopper adds 16 products and the sum before with two bits behind the last, then cuts (Li et al. 2024,
 //   "FTTN"; dense_test.cu looks): 17 cuts of 2^-25 and one of 2^-23 a step. Bound: (5.25 w / 16 + 8) 2^-23
-//   |y| max|c| 2 hp, 6e-6 at w = 128. Cuts add up over rows as roundings do not, 5e-8 of a score a step:
+//   |y| max|w|, 6e-6 at w = 128. Cuts add up over rows as roundings do not, 5e-8 of a score a step:
 //   too much for likelihoods where d < 16, hence the portable form there. 192 cuts of growing sums
 //   in 1,024 rows: some 4e-6 of a mean about the origin. Scores are in units of log 2.
 // Determinism: gpu_to_gpu among Hopper's; pieces are constants of K and d.

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) 2026 the faiss_gmm authors
 //
-// The dense tier (dense.cu) on Hopper, for rows of 129 to 2,048 dimensions, whose sums do not fit into a
-// block's registers: scores of a chunk lie in memory, and become responsibilities where they stand.
-//   (1) to (3) as in dense.cu.
+// The dense tier (dense.cu) on Hopper, for tied_spherical rows of 129 to 2,048 dimensions, whose sums do not fit
+// into a block's registers, and spherical and diagonal ones from 16 on: scores of a chunk lie in memory, and
+// become responsibilities where they stand.
+//   (1) to (3) as in dense.cu; w: columns, of diagonal twice as many as dimensions.
 // Phases of a chunk (some 8,192 rows, at K = 1,024 32 MiB of scores: mostly in L2):
-//   1 tile      y in halves, as the tiles that the products read; |y|^2
+//   1 tile      y, diagonal y^2 too, in halves, as the tiles that the products read; |y|^2
 //   2 score     tiles of 128 rows x 128 components, 64 columns of y a step
 //   3 share     a warp a row: max, sum, likelihood; scores become halves of responsibilities
-//   4 mass      sums of those over the rows of a piece, fp64
+//   4 mass      sums of those over the rows of a piece, fp64; spherical: with |y|^2 too
 //   5 sum       tiles of 128 components x 128 or 192 dimensions, 32 rows a step, a piece; then pieces in
 //               order, fp64 (dense_wgmma.cu)
 // 2 and 5: a thread copies, two warpgroups multiply; in 2 each has two sums: one is added up, and a tile that
@@ -19,11 +20,12 @@
 //   cuBLAS's 768 TFLOP/s, counted over the 6 products.
 // Numerics: as dense.cu's, in units of log 2. A step of 2 starts afresh, the small products first, then leaves
 //   the tensor core for an fp32 addition. Hopper cuts 5.25 2^-23 for 16 products (dense_wgmma.cu). Rounding:
-//   21 2^-23           yh.ch of a step, relative to |y||c| of its columns, together at most |y||c|
-//   42 2^-23 2^-10     yh.cl, yl.ch of a step
+//   21 2^-23           yh.wh of a step, relative to |y||w| of its columns, together at most |y||w|
+//   42 2^-23 2^-10     yh.wl, yl.wh of a step
 //   (w / 64 - 1) 2^-24   steps
 //   2^-21 + 2^-29 + 4 2^-24  as in dense.cu
-//   3.6e-6 at w = 384, 4.1e-6 at 960, 5.1e-6 at 2,048. Sums (3) leave the tensor core every 512 rows.
+//   3.6e-6 at w = 384, 4.1e-6 at 960, 5.1e-6 at 2,048. Sums (3) leave the tensor core every 512 rows; where
+//   variances come of them every 128: at 10 sigma from o in one of 16 axes these are off by 1.5e-5.
 // Determinism: gpu_to_gpu among Hopper's; pieces are constants of K and d.
 // Reference and test: exact.cu, tests/train/cuda/{dense,cuda_estep_engine}_test.
 #include <algorithm>

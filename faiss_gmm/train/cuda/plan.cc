@@ -62,7 +62,8 @@ size_t parameter_bytes(Covariance covariance, size_t K, size_t d, CollectPath pa
         bytes += operands.operand + operands.columns + operands.scale;
         const DenseShape dense =
                 dense_shape(path, covariance, static_cast<int>(K), static_cast<int>(d));
-        bytes += dense_bytes(dense).pass;
+        bytes += dense_bytes(dense).pass +
+                 dense_scale_count(covariance, static_cast<int>(d)) * sizeof(float);
     }
     return bytes;
 }

@@ -14,8 +14,8 @@
 
 namespace faiss_gmm::cuda {
 
-// Dimensions of rows on Hopper: narrower ones go to dense.cu (see dense_wgmma.cu, Numerics), wider ones to
-// dense_wide_wgmma.cu.
+// Dimensions of rows on Hopper: narrower ones go to dense.cu (see dense_wgmma.cu, Numerics), wider ones and
+// those of other forms than tied_spherical to dense_wide_wgmma.cu.
 constexpr int narrowest_row_of_warpgroups = 16, widest_narrow_row = 128;
 
 /// Shapes of the dense tier, functions of the form, K, d and the path alone. A block's rows are cut into
@@ -149,7 +149,7 @@ void sum_densely(
         cudaStream_t stream);
 
 // What is behind the above.
-/// Sets what depends on the form and the path: all but form and squares.
+/// Hopper's: all but form, squares and square_rounding. `width`: numbers of a row.
 void shape_for_warpgroups(int K, int d, DenseShape& shape);
 void shape_for_wide_warpgroups(int K, int width, DenseShape& shape);
 /// The chunk's first pieces into the sums, in order, fp64.
