@@ -725,25 +725,24 @@ __global__ void __launch_bounds__(128) add_pieces_kernel(
         sums.first_moment[at] = first;
     }
     if constexpr (form == Covariance::spherical) {
-        __shared__ double of_warps[most_pieces][4];
-        for (int p = 0; p < pieces; ++p) {
-            double sum = 0; // of what r |y - c|^2 is less than r |y|^2
-            for (int j = threadIdx.x; j < d; j += 128) {
+        __shared__ double less[most_pieces];                 // that r |y - c|^2 is than r |y|^2
+        for (int p = threadIdx.x / 32; p < pieces; p += 4) { // a warp a piece
+            double sum = 0;
+#pragma unroll 4
+            for (int j = threadIdx.x % 32; j < d; j += 32) {
                 const double c = centre(j);
                 sum += c * (2 * first_of(p, j, c) + masses[p] * c);
             }
             sum = warp_sum(sum);
             if (threadIdx.x % 32 == 0) {
-                of_warps[p][threadIdx.x / 32] = sum;
+                less[p] = sum;
             }
         }
         __syncthreads();
         if (threadIdx.x == 0) {
             double moment = sums.moment[k];
             for (int p = 0; p < pieces; ++p) {
-                const double(&less)[4] = of_warps[p];
-                moment += buffers.square_sum[p * stride + k] -
-                          (less[0] + less[1] + less[2] + less[3]);
+                moment += buffers.square_sum[p * stride + k] - less[p];
             }
             sums.moment[k] = moment;
         }
