@@ -224,7 +224,12 @@ TEST_P(CodecsInRuns, RangeSearchAtNlistEqualsTheStockClass) {
     twin_->range_search(queries, queries_.data(), radius, &theirs);
     EXPECT_GT(theirs.lims[queries], 0u);
     for (size_t i = 0; i < queries; i++) {
-        EXPECT_EQ(hits_of(ours, i), hits_of(theirs, i)) << "query " << i;
+        const auto hits = hits_of(ours, i);
+        EXPECT_EQ(hits, hits_of(theirs, i)) << "query " << i;
+        std::set<int64_t> ids;
+        for (const auto& [id, distance] : hits) {
+            EXPECT_TRUE(ids.insert(id).second) << "query " << i << ": id " << id << " twice";
+        }
     }
 }
 
