@@ -555,19 +555,29 @@ void IndexIVFGMM::refuse_rows_not_finite(const char* what, int64_t n, const floa
     }
 }
 
-size_t IndexIVFGMM::distinct_members(const faiss::IDSelector& selector) const {
-    std::unordered_set<int64_t> members;
-    const RunInvertedLists* runs = run_lists();
-    for (size_t l = 0; l < runs->nlist; l++) {
-        const faiss::InvertedLists::ScopedIds ids(runs, l);
-        for (size_t i = 0; i < runs->list_size(l); i++) {
+IndexIVFGMM::SortedIds IndexIVFGMM::stored_members(const faiss::IDSelector& selector) const {
+    const faiss::InvertedLists* lists = ivf().invlists;
+    std::vector<std::vector<int64_t>> of_list(lists->nlist);
+    parallel_for(lists->nlist, [&](size_t l) {
+        const faiss::InvertedLists::ScopedIds ids(lists, l);
+        for (size_t i = 0; i < lists->list_size(l); i++) {
             const int64_t id = number_at(ids.ids, i);
             if (selector.is_member(id)) {
-                members.insert(id);
+                of_list[l].push_back(id);
             }
         }
+    });
+    SortedIds members;
+    for (const std::vector<int64_t>& part : of_list) {
+        members.ids.insert(members.ids.end(), part.begin(), part.end());
     }
-    return members.size();
+    std::sort(members.ids.begin(), members.ids.end());
+    members.ids.erase(std::unique(members.ids.begin(), members.ids.end()), members.ids.end());
+    return members;
+}
+
+bool IndexIVFGMM::SortedIds::is_member(int64_t id) const {
+    return std::binary_search(ids.begin(), ids.end(), id);
 }
 
 /// A GPU where it pays and is there: lists that lose entries or come from elsewhere are organised without
@@ -781,7 +791,8 @@ void IndexIVFGMM::check_around_lists() const {
     }
     // Rows that stock code could not place (NaN) count in ntotal and stand nowhere.
     const faiss::IDSelectorAll all;
-    const size_t stored = stores_copies() ? distinct_members(all) : lists->compute_ntotal();
+    const size_t stored =
+            stores_copies() ? stored_members(all).ids.size() : lists->compute_ntotal();
     if (stored > static_cast<size_t>(index.ntotal)) {
         throw_faiss(
                 {"checking an IVFGMM index",

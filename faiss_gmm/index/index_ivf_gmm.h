@@ -13,6 +13,7 @@
 #include <faiss/IndexIVFFlat.h>
 #include <faiss/IndexScalarQuantizer.h>
 #include <faiss/clone_index.h>
+#include <faiss/impl/IDSelector.h>
 
 #include "faiss_gmm/compat/codecs.h"
 #include "faiss_gmm/compat/faiss_version.h"
@@ -222,7 +223,13 @@ protected:
     }
     /// Throws for NaN or Inf in x [n, d], naming the first row.
     void refuse_rows_not_finite(const char* what, int64_t n, const float* x) const;
-    size_t distinct_members(const faiss::IDSelector& selector) const;
+    /// A selector whose answers cannot fail.
+    struct SortedIds : faiss::IDSelector {
+        std::vector<int64_t> ids; ///< ascending, each once
+        bool is_member(int64_t id) const override;
+    };
+    /// The stored ids that a selector lets pass. Throws what it throws.
+    SortedIds stored_members(const faiss::IDSelector& selector) const;
 
 private:
     RunInvertedLists* lists();
@@ -491,22 +498,21 @@ public:
         }
         refuse_read_only("removing vectors");
         const int64_t before = this->ntotal;
-        if (!stores_copies()) {
-            const int64_t entries = entries_of(*this);
-            Codec::remove_ids(sel);
-            // Counted here: FAISS 1.9 to 1.13 say 0 for what they removed from blocks.
-            const int64_t removed = entries - entries_of(*this);
-            this->ntotal = before - removed;
-            at_faiss_seam([&] { organise(); });
-            return static_cast<size_t>(removed);
-        }
+        int64_t removed = 0;
         if (!this->direct_map.no()) {
             refuse_with_copies("removing from an index with a direct map");
+            removed = remove_entries(sel); // stock code looks up the ids of an array, or refuses
+        } else {
+            // Asked here: stock code asks within a parallel region, where a selector that throws ends the process.
+            const SortedIds members = stored_members(sel);
+            removed = remove_entries(members);
+            if (stores_copies()) {
+                removed = static_cast<int64_t>(members.ids.size());
+            }
         }
-        const size_t distinct = distinct_members(sel);
-        Codec::remove_ids(sel);
-        this->ntotal = before - static_cast<int64_t>(distinct);
-        return distinct;
+        this->ntotal = before - removed;
+        at_faiss_seam([&] { organise(); });
+        return static_cast<size_t>(removed);
     }
 
     void update_vectors(int nv, const int64_t* idx, const float* v) override {
@@ -594,6 +600,12 @@ private:
         attach();
     }
 
+    /// Returns how many entries went, counted here: FAISS 1.9 to 1.13 say 0 for what they removed from blocks.
+    int64_t remove_entries(const faiss::IDSelector& members) {
+        const int64_t entries = entries_of(*this);
+        Codec::remove_ids(members);
+        return entries - entries_of(*this);
+    }
     /// After a copy construction.
     void own_nothing() noexcept {
         forget_parts<Codec>(*this);
