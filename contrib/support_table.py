@@ -44,7 +44,7 @@ PIECES = """
 Each was used over indices of `Flat` with the lists that `sketch=auto`, `sketch=none` and `storage=copies` ask for, under both
 metrics; where these differ, a cell has three answers in this order. An answer names what searches with few of the lists used, as
 they were counted: *runs and sketches* and *runs* are the search by budget; *the lists and their guests* are scanned whole and
-exactly, which is the plain spill; *copies* are plain lists searched by FAISS, an id returned once. With all lists the results were
+exactly, which is the plain spill; *copies* are plain lists scanned whole, an id returned once. With all lists the results were
 those of brute force.
 """
 

@@ -505,8 +505,10 @@ void add_to_heaps(
             ivf, lists, settings, n, x, {heaps.k, distances.data(), labels.data(), heaps.meaning});
     for (int64_t i = 0; i < n; i++) {
         ResultHeap heap = heaps.heap_of(i, ivf.metric_type == faiss::METRIC_INNER_PRODUCT);
-        for (int64_t j = i * heaps.k; j < (i + 1) * heaps.k && labels[j] >= 0; j++) {
-            heap.push(distances[j], labels[j]);
+        for (int64_t j = i * heaps.k; j < (i + 1) * heaps.k; j++) {
+            if (labels[j] != -1) { // others may be ids below zero
+                heap.push(distances[j], labels[j]);
+            }
         }
     }
 }

@@ -85,27 +85,6 @@ bool wants_sketches(const SketchParameters& sketch, size_t code_size, size_t d) 
     return false;
 }
 
-/// What without_assumed_order() refers to.
-struct UnorderedSelection {
-    faiss::IDSelectorRange range{0, 0};
-    faiss::SearchParametersIVF params;
-};
-
-/// The parameters, but for a range that assumes lists sorted by id: a list's copies stand behind
-/// its own vectors.
-const faiss::SearchParametersIVF*
-without_assumed_order(const faiss::SearchParametersIVF* params, UnorderedSelection& parts) {
-    const auto* range =
-            params == nullptr ? nullptr : dynamic_cast<const faiss::IDSelectorRange*>(params->sel);
-    if (range == nullptr || !range->assume_sorted) {
-        return params;
-    }
-    parts.range = faiss::IDSelectorRange(range->imin, range->imax);
-    parts.params = *params;
-    parts.params.sel = &parts.range;
-    return &parts.params;
-}
-
 } // namespace
 
 IndexIVFGMM::~IndexIVFGMM() = default;
@@ -1009,16 +988,16 @@ void IndexIVFGMM::search_lists(
     const faiss::IndexIVF& index = ivf();
     const RunInvertedLists* runs = run_lists();
     results.keep_heap = keeps_heaps();
-    if (runs == nullptr || stores_copies()) { // stock code would end the process
-        check_given_lists(queries, params);
-    }
     if (runs == nullptr) {
+        check_given_lists(queries, params); // stock code would end the process
         stock(results.k, results.distances, results.labels, params, stats);
-    } else if (stores_copies()) {
-        search_copies(queries.n, results, params, stats, stock);
+        return;
+    }
+    const SearchSettings settings = resolve_settings(index, params, 0, 0);
+    if (stores_copies()) {
+        search_copies(queries, results, settings, stats);
     } else {
-        search_given_lists(
-                index, *runs, resolve_settings(index, params, 0, 0), queries, results, stats);
+        search_given_lists(index, *runs, settings, queries, results, stats);
     }
 }
 
@@ -1035,45 +1014,39 @@ void IndexIVFGMM::check_given_lists(
             queries.keys);
 }
 
-/// Stock search of plain lists; of a vector's copies the first stays.
+/// Plain lists, scanned whole; of a vector's copies the first stays.
 void IndexIVFGMM::search_copies(
-        int64_t n,
+        const PreassignedQueries& queries,
         const ResultArrays& results,
-        const faiss::IVFSearchParameters* params,
-        faiss::IndexIVFStats* stats,
-        const StockSearchPreassigned& stock) const {
+        const SearchSettings& settings,
+        faiss::IndexIVFStats* stats) const {
     const faiss::IndexIVF& index = ivf();
     const RunInvertedLists* runs = run_lists();
-    UnorderedSelection parts;
-    // A vector's copies lie in at most max_lists lists: that many times k hold k distinct ones.
     if (results.keep_heap) {
         refuse_with_copies("adding to the caller's heaps");
     }
     check_result_count(results.k);
+    // A vector's copies lie in at most max_lists lists: that many times k hold k distinct ones.
     const auto wide = static_cast<int64_t>(results.k * runs->state().spill.max_lists);
-    std::vector<float> wide_distances(n * wide);
-    std::vector<int64_t> wide_labels(n * wide);
-    faiss::IndexIVFStats counted;
-    stock(wide,
-          wide_distances.data(),
-          wide_labels.data(),
-          without_assumed_order(params, parts),
-          &counted);
-    IVFGMMStats ours;
-    ours.nq = counted.nq;
-    ours.nlist = counted.nlist;
-    ours.ndis = ours.nvisited = counted.ndis;
-    publish(ours, stats);
+    std::vector<float> wide_distances(queries.n * wide);
+    std::vector<int64_t> wide_labels(queries.n * wide);
+    search_given_lists(
+            index,
+            *runs,
+            settings,
+            queries,
+            {wide, wide_distances.data(), wide_labels.data(), results.meaning},
+            stats);
     const bool inner_product = index.metric_type == faiss::METRIC_INNER_PRODUCT;
-    parallel_for(static_cast<size_t>(n), [&](size_t i) {
+    parallel_for(static_cast<size_t>(queries.n), [&](size_t i) {
         ResultHeap heap = results.heap_of(i, inner_product);
         heap.start();
         std::unordered_set<int64_t> seen;
         int64_t kept = 0;
         for (int64_t j = 0; j < wide && kept < results.k; j++) {
             const int64_t label = wide_labels[i * wide + j];
-            if (label < 0) {
-                break;
+            if (label == -1) {
+                continue;
             }
             const int64_t id =
                     results.meaning == Labels::list_and_offset

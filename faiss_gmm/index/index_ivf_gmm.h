@@ -252,11 +252,10 @@ private:
     void check_stored_copies() const;
     bool keeps_heaps() const; ///< parallel_mode asks for the caller's heaps to be added to
     void search_copies(
-            int64_t n,
+            const PreassignedQueries& queries,
             const ResultArrays& results,
-            const faiss::IVFSearchParameters* params,
-            faiss::IndexIVFStats* stats,
-            const StockSearchPreassigned& stock) const;
+            const SearchSettings& settings,
+            faiss::IndexIVFStats* stats) const;
     void make_room(int64_t n, const int64_t* assignment);
     void add_copies(
             int64_t n,

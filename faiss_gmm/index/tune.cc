@@ -99,7 +99,7 @@ public:
         }
         size_t hits = 0;
         for (const int64_t* id = ids; id != end; id++) {
-            const bool counts = *id >= 0 && std::find(ids, id, *id) == id &&
+            const bool counts = *id != -1 && std::find(ids, id, *id) == id &&
                                 !(finds_itself && *id == own_[query]);
             hits += counts && (std::binary_search(truth.ids.begin(), truth.ids.end(), *id) ||
                                truth.reached_by(distances[id - ids]));

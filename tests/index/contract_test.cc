@@ -132,10 +132,203 @@ TEST_P(Contract, ASelectorThatThrowsRemovesNothing) {
     }
 }
 
+TEST_P(Contract, ASelectorThatThrowsEndsTheSearchAlone) {
+    if (in_blocks() && compat::searches_given_blocks) {
+        GTEST_SKIP() << "FAISS asks it within a parallel region";
+    }
+    const Made index = filled();
+    const State before = state_of(*index);
+    for (const int64_t question : {0, 30}) {
+        for (const size_t nprobe : {size_t{2}, nlist}) {
+            FailingSelector failing(question, [] { throw std::runtime_error("no answer"); });
+            faiss::SearchParametersIVF params;
+            params.nprobe = nprobe;
+            params.sel = &failing;
+            const auto words_of = [&](const std::function<void()>& call) -> std::string {
+                failing.left = question;
+                try {
+                    call();
+                } catch (const std::exception& error) {
+                    return error.what();
+                }
+                return "";
+            };
+            faiss::RangeSearchResult range(queries);
+            const std::string expected =
+                    in_blocks() && !compat::searches_given_blocks ? "params" : "no answer";
+            EXPECT_NE(
+                    words_of([&] { search(*index, asked_, k, &params); }).find(expected),
+                    std::string::npos);
+            if (!in_blocks()) {
+                const auto by_radius = [&] {
+                    index->range_search(nq, asked_.data(), 1e9f, &range, &params);
+                };
+                EXPECT_NE(words_of(by_radius).find(expected), std::string::npos);
+            }
+        }
+    }
+    expect_unchanged(before, *index);
+}
+
+/// Also where the codec's scanner takes none, or where it would be asked for pairs.
+TEST_P(Contract, SelectorsAreHeeded) {
+    const Made index = filled();
+    faiss::IDSelectorRange selector(100, 300);
+    faiss::SearchParametersIVF params;
+    params.sel = &selector;
+    for (const size_t nprobe : {size_t{3}, nlist}) {
+        params.nprobe = nprobe;
+        if (in_blocks() && !compat::searches_given_blocks) {
+            EXPECT_NE(refusal([&] { search(*index, asked_, k, &params); }), "");
+            continue;
+        }
+        const Results got = search(*index, asked_, k, &params);
+        for (const int64_t label : got.labels) {
+            EXPECT_TRUE(label == -1 || selector.is_member(label)) << label;
+        }
+        EXPECT_GE(got.labels[0], 0);
+    }
+}
+
+TEST_P(Contract, IdsBelowZeroAreFound) {
+    const Made index = trained();
+    std::vector<int64_t> ids(rows);
+    for (size_t i = 0; i < rows; i++) {
+        ids[i] = -2 - static_cast<int64_t>(i);
+    }
+    index->add_with_ids(n, base_.data(), ids.data());
+    const Made usual = filled();
+    for (const size_t nprobe : {size_t{3}, nlist}) {
+        index->nprobe = usual->nprobe = nprobe;
+        const Results got = search(*index, asked_, k), expected = search(*usual, asked_, k);
+        EXPECT_EQ(got.distances, expected.distances) << nprobe;
+        for (size_t i = 0; i < got.labels.size(); i++) {
+            EXPECT_LE(got.labels[i], -1);
+        }
+        if (expected.distances[0] != expected.distances[1]) { // else either
+            EXPECT_EQ(got.labels[0], -2 - expected.labels[0]);
+        }
+    }
+}
+
+/// FAISS throws for them within a parallel region.
+TEST_P(Contract, ParallelModesThatDoNotExistHarmNobody) {
+    const Made index = filled();
+    const State before = state_of(*index);
+    for (const int mode : {5, -1}) {
+        index->parallel_mode = mode;
+        for (const size_t nprobe : {size_t{3}, nlist}) {
+            index->nprobe = nprobe;
+            refusal([&] { search(*index, asked_, k); });
+        }
+    }
+    index->parallel_mode = 0;
+    expect_unchanged(before, *index);
+}
+
 INSTANTIATE_TEST_SUITE_P(
         All, Contract, testing::ValuesIn(all_kinds), [](const testing::TestParamInfo<Kind>& info) {
             return info.param.name;
         });
+
+/// IndexIVFFlat that counts the scanners it makes, and those that are handed parameters of a codec.
+struct AskedFlat : faiss::IndexIVFFlat {
+    using faiss::IndexIVFFlat::IndexIVFFlat;
+    struct Counts {
+        std::atomic<size_t> scanners{0}, with_parameters{0};
+    };
+    std::shared_ptr<Counts> counts = std::make_shared<Counts>();
+
+    faiss::InvertedListScanner* get_InvertedListScanner(
+            bool store_pairs,
+            const faiss::IDSelector* selector FAISS_GMM_CODEC_PARAMETERS_PARAMETER) const override {
+        counts->scanners++;
+#if FAISS_GMM_FAISS_AT_LEAST(1, 11)
+        const auto* own = dynamic_cast<const faiss::IVFPQSearchParameters*>(codec_parameters);
+        counts->with_parameters += own != nullptr && own->polysemous_ht == 7;
+#endif
+        return faiss::IndexIVFFlat::get_InvertedListScanner(
+                store_pairs, selector FAISS_GMM_CODEC_PARAMETERS_ARGUMENT);
+    }
+};
+
+TEST(ParametersOfACodec, ArriveByEveryRoute) {
+    if (!compat::scanners_take_parameters) {
+        GTEST_SKIP() << "FAISS hands them to no scanner";
+    }
+    const std::vector<float> base = float_rows(rows, d, test_seed()), asked = float_rows(2, d, 4);
+    const std::vector<int64_t> keys(2 * nlist, 1);
+    const std::vector<float> coarse(2 * nlist, 0);
+    for (const SpillStorage storage : {SpillStorage::shared, SpillStorage::copies}) {
+        for (const bool over_a_graph : {false, true}) {
+            faiss::IndexHNSWFlat graph(d, 8);
+            GMMQuantizer flat(d, faiss::METRIC_L2);
+            faiss::Index* quantizer = &flat;
+            if (over_a_graph) {
+                quantizer = &graph;
+            }
+            IndexIVFGMMOf<AskedFlat> index(quantizer, d, nlist);
+            index.spill.storage = storage;
+            index.train(n, base.data());
+            index.add(n, base.data());
+            for (const size_t nprobe : {size_t{3}, nlist}) {
+                for (const bool beside_ours : {false, true}) {
+                    for (const bool sorted_range : {false, true}) {
+                        SCOPED_TRACE(
+                                testing::Message()
+                                << (storage == SpillStorage::copies ? "copies" : "shared")
+                                << (over_a_graph ? ", graph" : "") << ", nprobe " << nprobe
+                                << (beside_ours ? ", beside ours" : "")
+                                << (sorted_range ? ", a range" : ""));
+                        faiss::IDSelectorRange selector(0, n, true);
+                        faiss::IVFPQSearchParameters own;
+                        own.polysemous_ht = 7;
+                        IVFGMMSearchParameters with_ours;
+                        with_ours.codec_params = &own;
+                        own.nprobe = with_ours.nprobe = nprobe;
+                        if (sorted_range) {
+                            own.sel = with_ours.sel = &selector;
+                        }
+                        const faiss::SearchParametersIVF* params = &own;
+                        if (beside_ours) {
+                            params = &with_ours;
+                        }
+                        Results got(2, k);
+                        std::vector<float> decoded(2 * k * d);
+                        faiss::RangeSearchResult range(2);
+                        const std::pair<const char*, std::function<void()>> calls[] = {
+                                {"search", [&] { got = search(index, asked, k, params); }},
+                                {"search_preassigned",
+                                 [&] { search_keys(index, asked, k, keys, coarse, *params); }},
+                                {"range_search",
+                                 [&] {
+                                     index.range_search(2, asked.data(), 1e9f, &range, params);
+                                 }},
+                                {"search_and_reconstruct",
+                                 [&] {
+                                     index.search_and_reconstruct(
+                                             2,
+                                             asked.data(),
+                                             k,
+                                             got.distances.data(),
+                                             got.labels.data(),
+                                             decoded.data(),
+                                             params);
+                                 }},
+                        };
+                        for (const auto& [name, call] : calls) {
+                            index.counts->scanners = index.counts->with_parameters = 0;
+                            call();
+                            EXPECT_GT(index.counts->scanners, 0u) << name;
+                            EXPECT_EQ(index.counts->with_parameters, index.counts->scanners)
+                                    << name;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
 
 } // namespace
 } // namespace faiss_gmm

@@ -605,13 +605,18 @@ TEST(PQ, HeedsItsOwnSearchParameters) {
 TEST(RaBitQ, HeedsItsOwnSearchParameters) {
     const std::vector<float> base = float_rows(rows, d, test_seed());
     const std::vector<float> queries_x = float_rows(queries, d, 4);
-    for (const std::string codec : {"RaBitQ", "RaBitQfs", "RaBitQ_over_a_graph"}) {
-        const bool graph = codec.find("graph") != std::string::npos;
+    for (const std::string string :
+         {"IVFGMM8,RaBitQ",
+          "IVFGMM8,RaBitQfs",
+          "IVFGMM8_HNSW8,RaBitQ",
+          "IVFGMM8(storage=copies),RaBitQ",
+          "IVFGMM8_HNSW8(storage=copies),RaBitQ"}) {
+        const bool graph = string.find("HNSW") != std::string::npos;
+        const bool blocks = string.find("fs") != std::string::npos;
+        const bool copies = string.find("copies") != std::string::npos;
         for (const size_t nprobe : {size_t{3}, nlist}) {
-            SCOPED_TRACE(codec + " " + std::to_string(nprobe));
-            const Made index = graph ? Made(dynamic_cast<faiss::IndexIVF*>(
-                                               index_factory(d, "IVFGMM8_HNSW8,RaBitQ")))
-                                     : of_string(codec, l2)();
+            SCOPED_TRACE(string + " " + std::to_string(nprobe));
+            const Made index(dynamic_cast<faiss::IndexIVF*>(index_factory(d, string.c_str())));
             index->train(rows, base.data());
             index->add(rows, base.data());
             faiss::IVFRaBitQSearchParameters params;
@@ -621,7 +626,7 @@ TEST(RaBitQ, HeedsItsOwnSearchParameters) {
             params.qb = 8;
             const Results fine = search(*index, queries_x, k, &params);
             EXPECT_NE(coarse.distances, fine.distances);
-            if (codec != "RaBitQfs") { // whose range search heeds none
+            if (!blocks) { // their range search heeds none
                 const auto in_range = [&](uint8_t bits) {
                     params.qb = bits;
                     faiss::RangeSearchResult found(queries);
@@ -633,7 +638,7 @@ TEST(RaBitQ, HeedsItsOwnSearchParameters) {
                 EXPECT_NE(in_range(1), in_range(8));
             }
             params.qb = 8;
-            if (nprobe == nlist && !graph) { // a graph need not find all lists
+            if (nprobe == nlist && !graph && !copies) { // a graph need not find all lists
                 const Made twin = stock_twin(*index);
                 expect_equal_up_to_ties(fine, search(*twin, queries_x, k, &params));
             }
