@@ -112,7 +112,8 @@ public:
               average_budget_(settings.average_budget(ivf.ntotal, ivf.nlist)),
               budget_(settings.budget(ivf.ntotal, ivf.nlist)),
               exact_(settings.exact_distances(k_, ivf.ntotal, ivf.nlist)),
-              flat_(dynamic_cast<const faiss::IndexFlat*>(ivf.quantizer) != nullptr) {}
+              compares_all_(dynamic_cast<const faiss::IndexFlat*>(ivf.quantizer) != nullptr),
+              flat_(compares_all_ && settings.quantizer_params == nullptr) {}
 
     /// Queries x [n, d] of one block, the first of which has the results of query `first`.
     void search_block(size_t first, size_t n, const float* x, IVFGMMStats& stats) const {
@@ -158,8 +159,10 @@ private:
     /// Phase 1: none for a query that is not finite.
     void find_lists(Scratch& scratch, Query& query, IVFGMMStats& stats) const {
         stats.nq++;
-        if (flat_) {
+        if (compares_all_) {
             stats.means += ivf_.nlist;
+        }
+        if (flat_) {
             find_nearest_lists(scratch.means.data() + query.number * ivf_.nlist, scratch, query);
         } else {
             const size_t at = query.number * settings_.lists;
@@ -488,7 +491,8 @@ private:
     size_t average_budget_; ///< vectors that queries may visit, max_codes aside
     size_t budget_;         ///< and with it
     size_t exact_;          ///< vectors that get their exact distance
-    bool flat_;
+    bool compares_all_;     ///< the quantizer compares a query with all means
+    bool flat_;             ///< and by our own product
 };
 
 /// The search into arrays of its own, then into the caller's heaps.

@@ -889,14 +889,11 @@ void IndexIVFGMM::probe(
     keys.resize(n * nprobe);
     coarse_dis.resize(n * nprobe);
     const bool is_filled = static_cast<size_t>(index.quantizer->ntotal) == index.nlist;
-    if (nprobe < index.nlist || is_flat() || !is_filled) {
+    const faiss::SearchParameters* of_quantizer = settings.quantizer_params;
+    const bool all_wanted = of_quantizer == nullptr || of_quantizer->sel == nullptr;
+    if (nprobe < index.nlist || is_flat() || !is_filled || !all_wanted) {
         index.quantizer->search(
-                n,
-                x,
-                static_cast<int64_t>(nprobe),
-                coarse_dis.data(),
-                keys.data(),
-                settings.quantizer_params);
+                n, x, static_cast<int64_t>(nprobe), coarse_dis.data(), keys.data(), of_quantizer);
         count_coarse(n);
         return;
     }

@@ -226,6 +226,52 @@ TEST_P(Contract, ParallelModesThatDoNotExistHarmNobody) {
     expect_unchanged(before, *index);
 }
 
+/// A selector of lists, as IndexFlat takes it.
+TEST_P(Contract, ParametersOfTheQuantizerArrive) {
+    if (in_blocks() && !compat::searches_given_blocks) {
+        GTEST_SKIP() << "FAISS takes no parameters";
+    }
+    const Made index = filled();
+    faiss::IDSelectorRange of_lists(0, 2);
+    faiss::SearchParameters flat;
+    faiss::SearchParametersHNSW graph;
+    flat.sel = graph.sel = &of_lists;
+    const bool over_a_graph = dynamic_cast<faiss::IndexHNSW*>(index->quantizer) != nullptr;
+    faiss::SearchParametersIVF params;
+    params.quantizer_params = over_a_graph ? &graph : &flat;
+    std::set<int64_t> there; // what these two lists hold, theirs and their guests
+    for (size_t l = 0; l < 2; l++) {
+        for (size_t i = 0; i < index->invlists->list_size(l); i++) {
+            there.insert(index->invlists->get_single_id(l, i));
+        }
+        if (const RunInvertedLists* lists = ours(*index).run_lists()) {
+            for (const Guest& guest : lists->directory().lists[l].guests) {
+                const size_t first = guest.run * run_size;
+                const size_t size = lists->directory().lists[guest.home].size_of_run(guest.run);
+                for (size_t i = first; i < first + size; i++) {
+                    there.insert(index->invlists->get_single_id(guest.home, i));
+                }
+            }
+        }
+    }
+    ASSERT_LT(there.size(), rows);
+    for (const size_t nprobe : {size_t{3}, nlist}) {
+        params.nprobe = nprobe;
+        const Results got = search(*index, asked_, k, &params);
+        EXPECT_GE(got.labels[0], 0);
+        for (const int64_t label : got.labels) {
+            EXPECT_TRUE(label == -1 || there.count(label) == 1) << label << ", nprobe " << nprobe;
+        }
+        if (!in_blocks()) {
+            faiss::RangeSearchResult range(queries);
+            index->range_search(nq, asked_.data(), 1e9f, &range, &params);
+            for (size_t i = 0; i < range.lims[queries]; i++) {
+                EXPECT_EQ(there.count(range.labels[i]), 1u) << range.labels[i];
+            }
+        }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(
         All, Contract, testing::ValuesIn(all_kinds), [](const testing::TestParamInfo<Kind>& info) {
             return info.param.name;
