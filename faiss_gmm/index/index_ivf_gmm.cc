@@ -408,12 +408,8 @@ void IndexIVFGMM::check_mergeable(const faiss::Index& other) const {
     if (theirs != nullptr) {
         theirs->refuse_read_only("merging two indices"); // it is emptied
     }
-    const bool copies = stores_copies();
     const bool their_copies = theirs != nullptr && theirs->stores_copies();
-    const auto max_lists = [](const IndexIVFGMM& index) {
-        return index.run_lists()->state().spill.max_lists;
-    };
-    if (copies != their_copies || (copies && max_lists(*this) < max_lists(*theirs))) {
+    if (their_copies ? !holds_copies_of(*theirs) : stores_copies()) {
         throw_faiss(
                 {"merging two indices",
                  "indices that store their vectors another number of times",
@@ -421,6 +417,36 @@ void IndexIVFGMM::check_mergeable(const faiss::Index& other) const {
                  "max_lists",
                  "build both with the same storage and max_lists"});
     }
+}
+
+/// Whether as many copies of a vector are expected here as the other index may hold.
+bool IndexIVFGMM::holds_copies_of(const IndexIVFGMM& other) const {
+    const auto max_lists = [](const IndexIVFGMM& index) {
+        return index.run_lists()->state().spill.max_lists;
+    };
+    return stores_copies() && max_lists(*this) >= max_lists(other);
+}
+
+/// Copies every entry of these vectors; each counts once.
+void IndexIVFGMM::copy_vectors_to(
+        faiss::IndexIVF& into, int subset_type, int64_t a1, int64_t a2) const {
+    const auto is_wanted = [&](int64_t id) {
+        return subset_type == 0 ? a1 <= id && id < a2 : id % a1 == a2;
+    };
+    const faiss::InvertedLists& lists = *ivf().invlists;
+    std::unordered_set<int64_t> copied;
+    for (size_t l = 0; l < lists.nlist; l++) {
+        const faiss::InvertedLists::ScopedIds ids(&lists, l);
+        const faiss::InvertedLists::ScopedCodes codes(&lists, l);
+        for (size_t i = 0; i < lists.list_size(l); i++) {
+            const int64_t id = number_at(ids.ids, i);
+            if (is_wanted(id)) {
+                into.invlists->add_entries(l, 1, &id, codes.codes + i * lists.code_size);
+                copied.insert(id);
+            }
+        }
+    }
+    into.ntotal += static_cast<int64_t>(copied.size());
 }
 
 void IndexIVFGMM::refuse_with_copies(const char* what) const {
@@ -491,7 +517,8 @@ void IndexIVFGMM::check_subset(
         const faiss::IndexIVF& into, int subset_type, int64_t a1, int64_t a2) const {
     constexpr int id_mod = 1, element_range = 2, share_of_lists = 3; // FAISS names them since 1.7.4
     const int64_t stored = entries_of(ivf());
-    if (const auto* ours = dynamic_cast<const IndexIVFGMM*>(&into)) {
+    const auto* ours = dynamic_cast<const IndexIVFGMM*>(&into);
+    if (ours != nullptr) {
         ours->refuse_read_only("copying a subset");
     }
     const auto refuse = [&](const std::string& given, const std::string& allowed) {
@@ -507,6 +534,22 @@ void IndexIVFGMM::check_subset(
         refuse("an index of a FastScan codec to copy into, whose codes stand in blocks",
                "an index of the same codec");
     }
+    if (stores_copies()) {
+        if (subset_type > id_mod) {
+            refuse("entries of an index with storage=copies, where a vector has several",
+                   "vectors by their ids: SUBSET_TYPE_ID_RANGE, SUBSET_TYPE_ID_MOD");
+        }
+        if (ours != nullptr && !ours->holds_copies_of(*this)) {
+            refuse("vectors of an index with storage=copies for one that does not expect as many "
+                   "copies",
+                   "an index with storage=copies and at least this one's max_lists, or a stock "
+                   "one");
+        }
+        if (into.nlist != ivf().nlist || into.code_size != ivf().code_size) {
+            refuse(fmt::format("{} lists of {} bytes a code", into.nlist, into.code_size),
+                   fmt::format("{} lists of {}", ivf().nlist, ivf().code_size));
+        }
+    }
     if ((subset_type == id_mod || subset_type == share_of_lists) && a1 < 1) {
         refuse(fmt::format("parts of 1 / {}", a1), "a divisor of at least 1");
     }
@@ -517,7 +560,7 @@ void IndexIVFGMM::check_subset(
     if (subset_type == share_of_lists && !(0 <= a2 && a2 < a1)) {
         refuse(fmt::format("part {} of {}", a2, a1), "one of the parts, from 0 on");
     }
-    if (FAISS_GMM_SUBSETS_NEED_ALL_ROWS && stored != ivf().ntotal) {
+    if (!stores_copies() && FAISS_GMM_SUBSETS_NEED_ALL_ROWS && stored != ivf().ntotal) {
         refuse(fmt::format("{} of {} vectors stored (the others held NaN)", stored, ivf().ntotal),
                "an index that stores every vector, with FAISS up to 1.7.3");
     }

@@ -218,6 +218,8 @@ protected:
     /// Throws for a subset that stock code would divide by zero for, read beyond lists for, or abort at, and
     /// for a direct map that would not learn of it.
     void check_subset(const faiss::IndexIVF& into, int subset_type, int64_t a1, int64_t a2) const;
+    /// copy_subset_to by ids, of an index that stores copies.
+    void copy_vectors_to(faiss::IndexIVF& into, int subset_type, int64_t a1, int64_t a2) const;
     static int64_t entries_of(const faiss::IndexIVF& index) {
         return static_cast<int64_t>(index.invlists->compute_ntotal());
     }
@@ -250,6 +252,7 @@ private:
             const ResultArrays& results,
             const SearchSettings& settings) const;
     void check_stored_copies() const;
+    bool holds_copies_of(const IndexIVFGMM& other) const;
     bool keeps_heaps() const; ///< parallel_mode asks for the caller's heaps to be added to
     void search_copies(
             const PreassignedQueries& queries,
@@ -540,16 +543,19 @@ public:
             FAISS_GMM_SUBSET_TYPE subset_type,
             int64_t a1,
             int64_t a2) const override {
-        refuse_with_copies("copying a subset");
         refuse_with_blocks("copying a subset");
         check_subset(other, static_cast<int>(subset_type), a1, a2);
         if (entries_of(*this) == 0) {
             return;
         }
-        // Stock's own count goes wrong where shares of lists are rounded.
-        const int64_t more = other.ntotal - entries_of(other);
-        Codec::copy_subset_to(other, subset_type, a1, a2);
-        other.ntotal = entries_of(other) + more;
+        if (stores_copies()) {
+            copy_vectors_to(other, static_cast<int>(subset_type), a1, a2);
+        } else {
+            // Stock's own count goes wrong where shares of lists are rounded.
+            const int64_t more = other.ntotal - entries_of(other);
+            Codec::copy_subset_to(other, subset_type, a1, a2);
+            other.ntotal = entries_of(other) + more;
+        }
         if (auto* ours = dynamic_cast<IndexIVFGMMOf*>(&other)) {
             at_faiss_seam([&] { ours->organise(); });
         }

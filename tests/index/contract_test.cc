@@ -272,6 +272,90 @@ TEST_P(Contract, ParametersOfTheQuantizerArrive) {
     }
 }
 
+/// Subsets from and to indices of the stock class, over the same means.
+TEST_P(Contract, SubsetsBetweenOursAndStocksLoseNothing) {
+    if (in_blocks()) {
+        GTEST_SKIP() << "every_codec_test.cc";
+    }
+    const auto by_ids = static_cast<FAISS_GMM_SUBSET_TYPE>(0);
+    const auto all_of = [](const faiss::IndexIVF& index) {
+        std::multiset<std::pair<size_t, int64_t>> entries;
+        for (size_t l = 0; l < nlist; l++) {
+            for (size_t i = 0; i < index.invlists->list_size(l); i++) {
+                entries.emplace(l, index.invlists->get_single_id(l, i));
+            }
+        }
+        return entries;
+    };
+    const Made index = filled();
+    const Made stock = stock_twin(*index);
+    stock->invlists = new faiss::ArrayInvertedLists(nlist, index->code_size);
+    stock->own_invlists = true;
+    stock->ntotal = 0;
+    // Ours into stock's.
+    index->copy_subset_to(*stock, by_ids, 0, n / 2);
+    index->copy_subset_to(*stock, by_ids, n / 2, n);
+    EXPECT_EQ(all_of(*stock), all_of(*index));
+    EXPECT_EQ(stock->ntotal, n) << "a vector counts once";
+    // Stock's into ours, each vector in one list.
+    const Made single = stock_twin(*index);
+    single->invlists = new faiss::ArrayInvertedLists(nlist, index->code_size);
+    single->own_invlists = true;
+    single->ntotal = 0;
+    single->add(n, base_.data());
+    const Made into = trained();
+    single->copy_subset_to(*into, by_ids, 0, n);
+    EXPECT_EQ(into->ntotal, n);
+    EXPECT_EQ(all_of(*into), all_of(*single));
+    ours(*into).check();
+    into->nprobe = index->nprobe = single->nprobe = nlist;
+    const Results got = search(*into, asked_, k);
+    EXPECT_EQ(got.distances, search(*single, asked_, k).distances);
+    EXPECT_EQ(into->remove_ids(faiss::IDSelectorRange(0, 10)), 10u);
+    ours(*into).check();
+    // Ours into ours.
+    const Made twin = trained();
+    index->copy_subset_to(*twin, by_ids, 0, n);
+    EXPECT_EQ(twin->ntotal, n);
+    EXPECT_EQ(all_of(*twin), all_of(*index));
+    ours(*twin).check();
+    twin->nprobe = nlist;
+    EXPECT_EQ(search(*twin, asked_, k).distances, search(*index, asked_, k).distances);
+}
+
+/// As FAISS's cloner for GPUs makes shards: where an exception would end the process.
+TEST_P(Contract, SubsetsAreCopiedWithinAParallelRegion) {
+    if (in_blocks()) {
+        GTEST_SKIP() << "FAISS clones none to GPUs";
+    }
+    const Made index = filled();
+    constexpr int parts = 2;
+    for (const bool by_range : {true, false}) { // of ids; else by their remainders
+        std::vector<Made> shards;
+        for (int i = 0; i < parts; i++) {
+            shards.push_back(stock_twin(*index));
+            shards.back()->invlists = new faiss::ArrayInvertedLists(nlist, index->code_size);
+            shards.back()->own_invlists = true;
+            shards.back()->ntotal = 0;
+        }
+#pragma omp parallel for num_threads(parts)
+        for (int i = 0; i < parts; i++) {
+            const auto type = static_cast<FAISS_GMM_SUBSET_TYPE>(by_range ? 0 : 1);
+            index->copy_subset_to(
+                    *shards[i],
+                    type,
+                    by_range ? n * i / parts : parts,
+                    by_range ? n * (i + 1) / parts : i);
+        }
+        size_t entries = 0;
+        for (const Made& shard : shards) {
+            EXPECT_EQ(shard->ntotal, n / parts) << "a vector counts once";
+            entries += shard->invlists->compute_ntotal();
+        }
+        EXPECT_EQ(entries, index->invlists->compute_ntotal());
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(
         All, Contract, testing::ValuesIn(all_kinds), [](const testing::TestParamInfo<Kind>& info) {
             return info.param.name;

@@ -66,13 +66,22 @@ TEST_F(Copies, RefuseWhatNeedsOnePlaceAVector) {
     const int64_t id = 3;
     expect_four_parts(
             refusal([&] { index_->update_vectors(1, &id, base_.data()); }), "storage=copies");
-    IndexSetup setup = setup_;
-    const auto other = setup.trained(base_);
-    expect_four_parts(
-            refusal([&] {
-                index_->copy_subset_to(*other, static_cast<FAISS_GMM_SUBSET_TYPE>(0), 0, 100);
-            }),
-            "storage=copies");
+    IndexSetup fewer = setup_, shared = setup_;
+    fewer.max_lists = 2;
+    shared.storage = SpillStorage::shared;
+    const auto whole = static_cast<FAISS_GMM_SUBSET_TYPE>(0);
+    for (const IndexSetup& setup : {fewer, shared}) {
+        const auto other = setup.trained(base_);
+        expect_four_parts(
+                refusal([&] { index_->copy_subset_to(*other, whole, 0, 100); }), "storage=copies");
+        EXPECT_EQ(other->ntotal, 0);
+    }
+    const auto other = setup_.trained(base_);
+    for (const int torn : {2, 3, 4}) { // a vector's copies would come apart
+        const auto part = static_cast<FAISS_GMM_SUBSET_TYPE>(torn);
+        expect_four_parts(
+                refusal([&] { index_->copy_subset_to(*other, part, 2, 1); }), "storage=copies");
+    }
     index_->parallel_mode = index_->PARALLEL_MODE_NO_HEAP_INIT;
     const int64_t key = 0;
     float coarse = 0, distance = 0;
