@@ -383,6 +383,21 @@ bool IndexIVFGMM::stores_copies() const {
            runs->state().spill.storage == SpillStorage::copies;
 }
 
+bool IndexIVFGMM::chooses_runs() const {
+    const RunInvertedLists* runs = run_lists();
+    if (mixture().K > 0 || runs == nullptr) {
+        return runs != nullptr && runs->has_runs();
+    }
+    return !keeps_plain_lists(ivf()) && spill.storage == SpillStorage::shared;
+}
+
+bool IndexIVFGMM::chooses_by_sketches() const {
+    if (mixture().K > 0) {
+        return chooses_runs() && run_lists()->directory().sketched;
+    }
+    return chooses_runs() && wants_sketches(sketch, ivf().code_size, ivf().d);
+}
+
 void IndexIVFGMM::count_coarse(int64_t n) const {
     if (is_flat()) {
         count_means(static_cast<size_t>(n) * ivf().nlist);

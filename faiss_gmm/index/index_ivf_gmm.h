@@ -114,6 +114,11 @@ public:
     /// several times.
     bool stores_copies() const;
 
+    /// Whether search() chooses runs, so that probe_expansion changes it, and in them vectors by their sketches, so
+    /// that k_factor does. Before train(): whether it will, training vectors enough.
+    bool chooses_runs() const;
+    bool chooses_by_sketches() const;
+
     /// Whether search() computes exact distances by our own loops: over rows of fp32, fp16 or 8-bit
     /// codes. Else the codec's scanner does.
     bool has_own_distances() const;

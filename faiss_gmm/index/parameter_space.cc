@@ -13,11 +13,27 @@
 
 namespace faiss_gmm {
 
+namespace {
+
+void require(const faiss::Index* index) {
+    if (index == nullptr) {
+        throw_faiss(
+                {"reading or setting search parameters",
+                 "no index (a null pointer)",
+                 "an index",
+                 "pass the index that is to be searched"});
+    }
+}
+
+} // namespace
+
 void ParameterSpace::initialize(const faiss::Index* index) {
+    require(index);
     faiss::ParameterSpace::initialize(index);
     auto* outer = const_cast<faiss::Index*>(index); // only looked into
     const faiss::Index* inner = *innermost_slot(&outer);
-    if (dynamic_cast<const IndexIVFGMM*>(inner) == nullptr) {
+    const auto* ours = dynamic_cast<const IndexIVFGMM*>(inner);
+    if (ours == nullptr) {
         return;
     }
     const bool seen =
@@ -27,12 +43,17 @@ void ParameterSpace::initialize(const faiss::Index* index) {
     if (!seen) { // stock looks into some wrappers only
         faiss::ParameterSpace::initialize(inner);
     }
-    add_range("probe_expansion").values = {1, 2, 4, 8, 16};
-    add_range("k_factor").values = {2, 5, 10, 20, 40};
+    if (ours->chooses_runs()) {
+        add_range("probe_expansion").values = {1, 2, 4, 8, 16};
+    }
+    if (ours->chooses_by_sketches()) {
+        add_range("k_factor").values = {2, 5, 10, 20, 40};
+    }
 }
 
 void ParameterSpace::set_index_parameter(
         faiss::Index* index, const std::string& name, double value) const {
+    require(index);
     auto* ours = dynamic_cast<IndexIVFGMM*>(index);
     if (ours == nullptr || (name != "probe_expansion" && name != "k_factor")) {
         faiss::ParameterSpace::set_index_parameter(

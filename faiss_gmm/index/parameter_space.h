@@ -19,10 +19,11 @@ struct ParameterSpace : faiss::ParameterSpace {
     }
     using faiss::ParameterSpace::set_index_parameter;
 
-    /// Stock's ranges for this index; for an IndexIVFGMM, wrapped or not, its own beside. Ranges ascend in
-    /// what they cost.
+    /// Stock's ranges for this index; for an IndexIVFGMM, wrapped or not, its own beside, where they change a
+    /// search: not of plain lists or copies, k_factor of sketches alone. Ranges ascend in what they cost.
+    /// Throws faiss::FaissException for null.
     void initialize(const faiss::Index* index) override;
-    /// Throws faiss::FaissException: names that neither knows, and own values that are negative or not
+    /// Throws faiss::FaissException: null, names that neither knows, and own values that are negative or not
     /// finite (0: by the measured rule).
     void
     set_index_parameter(faiss::Index* index, const std::string& name, double value) const override;

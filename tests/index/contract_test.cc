@@ -272,6 +272,30 @@ TEST_P(Contract, ParametersOfTheQuantizerArrive) {
     }
 }
 
+/// A parameter that changes nothing would multiply what is explored.
+TEST_P(Contract, ParametersAreOfferedWhereTheyChangeASearch) {
+    const Made index = filled();
+    ParameterSpace space;
+    space.initialize(index.get());
+    const RunInvertedLists* lists = ours(*index).run_lists();
+    const bool runs = lists != nullptr && lists->has_runs();
+    const bool sketches = runs && lists->directory().sketched;
+    const auto offers = [&](const char* name) {
+        return std::any_of(
+                space.parameter_ranges.begin(),
+                space.parameter_ranges.end(),
+                [&](const auto& range) { return range.name == name; });
+    };
+    EXPECT_TRUE(offers("nprobe"));
+    EXPECT_EQ(offers("probe_expansion"), runs);
+    EXPECT_EQ(offers("k_factor"), sketches);
+    if (GetParam().training_rows == rows) { // else what is learnt decides
+        ParameterSpace beforehand;
+        beforehand.initialize(untrained().get());
+        EXPECT_EQ(beforehand.parameter_ranges.size(), space.parameter_ranges.size());
+    }
+}
+
 /// Subsets from and to indices of the stock class, over the same means.
 TEST_P(Contract, SubsetsBetweenOursAndStocksLoseNothing) {
     if (in_blocks()) {
