@@ -385,6 +385,13 @@ void take_options(const FactoryString& string, const Component& component, Index
 
 faiss::Index* index_factory(int d, const char* description, faiss::MetricType metric) {
     compat::require_matching_faiss();
+    if (description == nullptr) {
+        throw_faiss(
+                {"reading a factory string",
+                 "no description (a null pointer)",
+                 "IVFGMM<n>,<codec>, with what faiss::index_factory knows around it",
+                 "pass a string: IVFGMM1024,Flat"});
+    }
     const FactoryString string(description);
     const std::optional<Component> component = find_component(string);
     if (!component) {

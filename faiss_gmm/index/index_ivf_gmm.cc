@@ -107,8 +107,26 @@ const GaussianMixture& IndexIVFGMM::mixture() const {
     return lists != nullptr ? lists->state().mixture : untrained;
 }
 
+faiss::Index* IndexIVFGMM::required(faiss::Index* quantizer) {
+    if (quantizer == nullptr) {
+        throw_faiss(
+                {"constructing an IVFGMM index",
+                 "no quantizer (a null pointer)",
+                 "an index of the same dimension",
+                 "pass one, or leave the argument out: the index then makes a GMMQuantizer"});
+    }
+    return quantizer;
+}
+
 void IndexIVFGMM::check_supported() const {
     const faiss::IndexIVF& index = ivf();
+    if (index.d < 1 || index.nlist < 1) {
+        throw_faiss(
+                {"constructing an IVFGMM index",
+                 fmt::format("{} dimensions, {} lists", index.d, index.nlist),
+                 "at least one of each",
+                 "pass the length of the vectors, and the number of lists"});
+    }
     if (index.metric_type != faiss::METRIC_L2 && index.metric_type != faiss::METRIC_INNER_PRODUCT) {
         throw_faiss(
                 {"constructing an IVFGMM index",

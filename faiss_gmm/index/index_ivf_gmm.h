@@ -145,7 +145,9 @@ protected:
 
     /// How codes are stored, where our own loops read them.
     virtual std::optional<StoredRows> stored_rows() const = 0;
-    /// Throws for a metric or codec that a mixture's lists do not hold.
+    /// The quantizer as it is; throws for null, which FAISS's constructors read.
+    static faiss::Index* required(faiss::Index* quantizer);
+    /// Throws for a metric or codec that a mixture's lists do not hold, and for no dimensions or lists.
     void check_supported() const;
     /// Puts the lists under those of this library; once, at construction.
     void attach();
@@ -316,7 +318,7 @@ public:
                       codec...) {}
     template <class... Arguments>
     IndexIVFGMMOf(faiss::Index* quantizer, size_t d, size_t nlist, Arguments... codec)
-            : Codec(compat::checked(quantizer), d, nlist, codec...) {
+            : Codec(compat::checked(required(quantizer)), d, nlist, codec...) {
         attach();
     }
 

@@ -213,6 +213,13 @@ faiss::Index* read_index(const std::string& path, int io_flags) {
 
 faiss::Index* promote(faiss::Index* index) {
     register_lists_io();
+    if (index == nullptr) {
+        throw_faiss(
+                {"making an IVFGMM index of a stock one",
+                 "no index (a null pointer)",
+                 "what faiss::read_index returned",
+                 "read the index first"});
+    }
     faiss::Index** const slot = innermost_slot(&index);
     auto* stock = dynamic_cast<faiss::IndexIVF*>(*slot);
     if (stock == nullptr || !is_over_our_lists(*stock)) {

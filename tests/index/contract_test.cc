@@ -484,5 +484,34 @@ TEST(ParametersOfACodec, ArriveByEveryRoute) {
     }
 }
 
+TEST(NullArguments, AreRefused) {
+    const auto flat = [] { IndexIVFGMMFlat index(nullptr, d, nlist); };
+    expect_four_parts(refusal(flat), "no quantizer");
+    const auto coded = [] { IndexIVFGMMPQ index(nullptr, d, nlist, 4, 4); };
+    expect_four_parts(refusal(coded), "no quantizer");
+    const auto blocks = [] { IndexIVFGMMPQFastScan index(nullptr, d, nlist, 8, 4); };
+    expect_four_parts(refusal(blocks), "no quantizer");
+    expect_four_parts(refusal([] { index_factory(d, nullptr); }), "no description");
+    expect_four_parts(refusal([] { promote(nullptr); }), "no index");
+    expect_four_parts(refusal([] { ParameterSpace().initialize(nullptr); }), "no index");
+    expect_four_parts(
+            refusal([] {
+                faiss::Index* none = nullptr;
+                ParameterSpace().set_index_parameter(none, "nprobe", 3);
+            }),
+            "no index");
+}
+
+TEST(Sizes, OfNothingAreRefused) {
+    faiss::IndexFlatL2 of_other_rows(d + 1);
+    EXPECT_NE(refusal([&] { IndexIVFGMMFlat index(&of_other_rows, d, nlist); }), "");
+    expect_four_parts(refusal([] { IndexIVFGMMFlat index(0, nlist); }), "0 dimensions");
+    expect_four_parts(refusal([] { IndexIVFGMMFlat index(d, 0); }), "0 lists");
+    for (const int wrong : {0, -3}) {
+        EXPECT_NE(refusal([&] { delete index_factory(wrong, "IVFGMM8,Flat"); }), "");
+    }
+    EXPECT_NE(refusal([] { delete index_factory(d, "IVFGMM0,Flat"); }), "");
+}
+
 } // namespace
 } // namespace faiss_gmm
