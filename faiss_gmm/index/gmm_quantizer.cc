@@ -6,12 +6,27 @@
 #include <limits>
 #include <vector>
 
+#include <fmt/format.h>
+
 #include "faiss_gmm/compat/layout.h"
 #include "faiss_gmm/index/faiss_error.h"
 #include "faiss_gmm/runs/component_ranking.h"
 #include "faiss_gmm/train/finite_rows.h"
 
 namespace faiss_gmm {
+namespace {
+
+void check_counts(const char* what, int64_t n, int64_t m) {
+    if (n < 0 || m < 1) {
+        throw_faiss(
+                {what,
+                 fmt::format("{} rows, {} lists a row", n, m),
+                 "rows from 0, lists from 1",
+                 "pass the number of rows, and ask for at least one list"});
+    }
+}
+
+} // namespace
 
 GMMQuantizer::GMMQuantizer(int64_t dimensions, faiss::MetricType metric)
         : faiss::IndexFlat(compat::checked(dimensions), metric) {}
@@ -25,6 +40,7 @@ bool GMMQuantizer::has_mixture() const {
 }
 
 void GMMQuantizer::assign(int64_t n, const float* x, int64_t* labels, int64_t k) const {
+    check_counts("assigning rows to lists", n, k);
     if (!has_mixture()) {
         faiss::IndexFlat::assign(n, x, labels, k);
         return;
@@ -69,6 +85,7 @@ void GMMQuantizer::responsibilities(
                  "a trained index",
                  "call train() first"});
     }
+    check_counts("computing responsibilities", n, m);
     const size_t best = std::min<size_t>(m, state_->mixture.K);
     std::fill(labels, labels + n * m, -1);
     std::fill(

@@ -599,6 +599,16 @@ void IndexIVFGMM::check_subset(
     }
 }
 
+void IndexIVFGMM::refuse_below_zero(const char* what, int64_t n) {
+    if (n < 0) {
+        throw_faiss(
+                {what,
+                 fmt::format("n = {}", n),
+                 "n from 0",
+                 "pass the number of rows that the arrays hold"});
+    }
+}
+
 void IndexIVFGMM::refuse_rows_not_finite(const char* what, int64_t n, const float* x) const {
     const size_t bad = first_bad_row(static_cast<size_t>(n), ivf().d, x);
     if (bad < static_cast<size_t>(n)) {
@@ -903,10 +913,11 @@ void IndexIVFGMM::follow_in_direct_map(const std::vector<size_t>& moved) {
         const faiss::InvertedLists::ScopedIds ids(runs, l);
         for (size_t i = 0; i < runs->list_size(l); i++) {
             const auto place = static_cast<int64_t>(faiss::lo_build(l, i));
-            if (map.type == faiss::DirectMap::Array) {
-                map.array[number_at(ids.ids, i)] = place;
-            } else {
-                map.hashtable[number_at(ids.ids, i)] = place;
+            const int64_t id = number_at(ids.ids, i);
+            if (map.type == faiss::DirectMap::Hashtable) {
+                map.hashtable[id] = place;
+            } else if (id >= 0 && static_cast<size_t>(id) < map.array.size()) {
+                map.array[id] = place; // others: FAISS threw half way of making the map
             }
         }
     }
@@ -1074,12 +1085,16 @@ void IndexIVFGMM::search_lists(
     }
 }
 
+void IndexIVFGMM::check_search_parameters(const faiss::SearchParameters* params) const {
+    static_cast<void>(resolve_settings(ivf(), params, 0, 0));
+}
+
 void IndexIVFGMM::check_given_lists(
         const PreassignedQueries& queries, const faiss::IVFSearchParameters* params) const {
+    const SearchSettings settings = resolve_settings(ivf(), params, 0, 0);
     if (queries.keys == nullptr) {
         return; // FastScan's own search has them found later
     }
-    const SearchSettings settings = resolve_settings(ivf(), params, 0, 0);
     check_keys(
             "searching given lists",
             ivf().nlist,

@@ -193,6 +193,8 @@ protected:
             const faiss::IVFSearchParameters* params,
             faiss::IndexIVFStats* stats,
             const StockSearchPreassigned& stock) const;
+    /// Throws for those that stock code would throw for within a parallel region.
+    void check_search_parameters(const faiss::SearchParameters* params) const;
     /// Throws for keys that name no list.
     void check_given_lists(
             const PreassignedQueries& queries, const faiss::IVFSearchParameters* params) const;
@@ -230,6 +232,8 @@ protected:
     static int64_t entries_of(const faiss::IndexIVF& index) {
         return static_cast<int64_t>(index.invlists->compute_ntotal());
     }
+    /// Throws for a number of rows below zero, which would be taken for a huge one.
+    static void refuse_below_zero(const char* what, int64_t n);
     /// Throws for NaN or Inf in x [n, d], naming the first row.
     void refuse_rows_not_finite(const char* what, int64_t n, const float* x) const;
     /// A selector whose answers cannot fail.
@@ -352,6 +356,7 @@ public:
     }
 
     void train(int64_t n, const float* x) override {
+        refuse_below_zero("training an index", n);
         refuse_read_only("training an index");
         at_faiss_seam([&] { train_coarse(n, x); });
         Codec::train(n, x);
@@ -359,6 +364,7 @@ public:
     }
 
     void add_with_ids(int64_t n, const float* x, const int64_t* xids) override {
+        refuse_below_zero("adding vectors", n);
         assign_by_engine();
         Codec::add_with_ids(n, x, xids);
     }
@@ -368,6 +374,7 @@ public:
             const float* x,
             const int64_t* xids,
             const int64_t* precomputed_idx FAISS_GMM_CONTEXT_PARAMETER) override {
+        refuse_below_zero("adding vectors", n);
         refuse_with_blocks("adding vectors with their lists given");
         refuse_read_only("adding vectors");
         at_faiss_seam([&] {
@@ -392,6 +399,7 @@ public:
            float* distances,
            int64_t* labels,
            const faiss::SearchParameters* params = nullptr) const override {
+        refuse_below_zero("searching an index", n);
         if (searches_by_runs(params)) {
             search_by_runs(n, x, {k, distances, labels}, params);
         } else {
@@ -414,6 +422,7 @@ public:
             bool store_pairs,
             const faiss::IVFSearchParameters* params = nullptr,
             faiss::IndexIVFStats* stats = nullptr) const override {
+        refuse_below_zero("searching given lists", n);
         if (!compat::searches_given_blocks) {
             refuse_with_blocks("searching given lists, or reconstructing what a search finds");
         }
@@ -448,7 +457,9 @@ public:
             float radius,
             faiss::RangeSearchResult* result,
             const faiss::SearchParameters* params = nullptr) const override {
+        refuse_below_zero("searching an index by radius", n);
         if (run_lists() == nullptr) {
+            check_search_parameters(params);
             Codec::range_search(n, x, radius, result, params);
         } else {
             range_search_nprobe(n, x, radius, result, params);
@@ -466,6 +477,7 @@ public:
             const faiss::IVFSearchParameters* params = nullptr,
             faiss::IndexIVFStats* stats = nullptr) const
             FAISS_GMM_RANGE_SEARCH_PREASSIGNED_OVERRIDE {
+        refuse_below_zero("searching given lists by radius", n);
         if (!compat::searches_given_blocks) {
             refuse_with_blocks("range search of given lists");
         }
@@ -487,6 +499,7 @@ public:
             int64_t* labels,
             float* recons,
             const faiss::SearchParameters* params = nullptr) const override {
+        refuse_below_zero("searching an index", n);
         if (searches_by_runs(params)) {
             search_and_reconstruct_by_runs(n, x, k, distances, labels, recons, params);
         } else {
@@ -525,6 +538,7 @@ public:
     }
 
     void update_vectors(int nv, const int64_t* idx, const float* v) override {
+        refuse_below_zero("updating vectors", nv);
         assign_by_engine();
         refuse_with_copies("updating vectors");
         refuse_with_blocks("updating vectors");

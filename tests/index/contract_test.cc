@@ -190,6 +190,227 @@ TEST_P(Contract, SelectorsAreHeeded) {
     }
 }
 
+TEST_P(Contract, NumbersOfRowsBelowZeroAreRefused) {
+    const Made index = filled();
+    const State before = state_of(*index);
+    std::vector<float> distances(queries * k), decoded(queries * k * d);
+    std::vector<int64_t> labels(queries * k);
+    faiss::RangeSearchResult range(queries);
+    const std::vector<int64_t> keys(queries, 0);
+    const std::vector<float> coarse(queries, 0);
+    faiss::SearchParametersIVF params;
+    const std::pair<const char*, std::function<void()>> calls[] = {
+            {"train", [&] { index->train(-1, base_.data()); }},
+            {"add", [&] { index->add(-1, base_.data()); }},
+            {"add_with_ids", [&] { index->add_with_ids(-5, base_.data(), keys.data()); }},
+            {"search",
+             [&] { index->search(-1, asked_.data(), k, distances.data(), labels.data()); }},
+            {"search_preassigned",
+             [&] {
+                 index->search_preassigned(
+                         -1,
+                         asked_.data(),
+                         k,
+                         keys.data(),
+                         coarse.data(),
+                         distances.data(),
+                         labels.data(),
+                         false,
+                         &params);
+             }},
+            {"range_search", [&] { index->range_search(-1, asked_.data(), 1, &range); }},
+            {"search_and_reconstruct",
+             [&] {
+                 index->search_and_reconstruct(
+                         -1, asked_.data(), k, distances.data(), labels.data(), decoded.data());
+             }},
+            {"update_vectors", [&] { index->update_vectors(-1, keys.data(), base_.data()); }},
+            {"add_core", [&] { index->add_core(-1, base_.data(), nullptr, keys.data()); }},
+    };
+    for (const auto& [name, call] : calls) {
+        SCOPED_TRACE(name);
+        const std::string message = refusal(call);
+        EXPECT_NE(message.find(": given "), std::string::npos) << message;
+    }
+    expect_unchanged(before, *index);
+}
+
+TEST_P(Contract, NoRowsAreNothingToDo) {
+    const Made index = filled();
+    const State before = state_of(*index);
+    index->add(0, nullptr);
+    index->search(0, nullptr, k, nullptr, nullptr);
+    if (!in_blocks()) {
+        faiss::RangeSearchResult range(0);
+        index->range_search(0, nullptr, 1, &range);
+        EXPECT_EQ(range.lims[0], 0u);
+        index->search_and_reconstruct(0, nullptr, k, nullptr, nullptr, nullptr);
+    }
+    expect_four_parts(refusal([&] { index->train(0, nullptr); }), "0");
+    expect_unchanged(before, *index);
+}
+
+TEST_P(Contract, KOfZeroOrLessIsRefused) {
+    const Made index = filled();
+    std::vector<float> distances(queries), decoded(queries * d);
+    std::vector<int64_t> labels(queries);
+    const std::vector<int64_t> keys(queries, 0);
+    const std::vector<float> coarse(queries, 0);
+    faiss::SearchParametersIVF params;
+    for (const size_t nprobe : {size_t{2}, nlist}) {
+        for (const int64_t wrong : {0, -1}) {
+            SCOPED_TRACE(testing::Message() << "k " << wrong << ", nprobe " << nprobe);
+            index->nprobe = nprobe;
+            const auto plain = [&] {
+                index->search(nq, asked_.data(), wrong, distances.data(), labels.data());
+            };
+            EXPECT_NE(refusal(plain), "");
+            const auto given = [&] {
+                index->search_preassigned(
+                        nq,
+                        asked_.data(),
+                        wrong,
+                        keys.data(),
+                        coarse.data(),
+                        distances.data(),
+                        labels.data(),
+                        false,
+                        &params);
+            };
+            EXPECT_NE(refusal(given), "");
+            const auto decoding = [&] {
+                index->search_and_reconstruct(
+                        nq, asked_.data(), wrong, distances.data(), labels.data(), decoded.data());
+            };
+            EXPECT_NE(refusal(decoding), "");
+        }
+    }
+}
+
+TEST_P(Contract, NprobeIsFromOneToNlist) {
+    const Made index = filled();
+    faiss::RangeSearchResult range(queries);
+    const std::vector<int64_t> keys(queries * nlist, 0);
+    const std::vector<float> coarse(queries * nlist, 0);
+    std::vector<float> distances(queries * k);
+    std::vector<int64_t> labels(queries * k);
+    faiss::SearchParametersIVF params;
+    params.nprobe = 0;
+    EXPECT_NE(refusal([&] { search(*index, asked_, k, &params); }), "");
+    EXPECT_NE(refusal([&] { index->range_search(nq, asked_.data(), 1, &range, &params); }), "");
+    const auto given = [&] {
+        index->search_preassigned(
+                nq,
+                asked_.data(),
+                k,
+                keys.data(),
+                coarse.data(),
+                distances.data(),
+                labels.data(),
+                false,
+                &params);
+    };
+    EXPECT_NE(refusal(given), "");
+    index->nprobe = 0;
+    EXPECT_NE(refusal([&] { search(*index, asked_, k); }), "");
+    EXPECT_NE(refusal([&] { index->range_search(nq, asked_.data(), 1, &range); }), "");
+    index->nprobe = nlist;
+    const Results all = search(*index, asked_, k);
+    index->nprobe = 1000;
+    EXPECT_EQ(search(*index, asked_, k).labels, all.labels);
+    if (!in_blocks()) { // given lists are then nlist a query
+        params.nprobe = 1000;
+        given();
+    }
+}
+
+TEST_P(Contract, StrangeQueriesHarmNobody) {
+    const Made index = filled();
+    for (const size_t nprobe : {size_t{3}, nlist}) {
+        index->nprobe = nprobe;
+        const Results alone = search(*index, asked_, k);
+        for (const float strange : {NAN, INFINITY, -INFINITY, 1e30f}) {
+            SCOPED_TRACE(testing::Message() << strange << ", nprobe " << nprobe);
+            std::vector<float> mixed = asked_;
+            std::fill_n(mixed.begin() + d, d, strange);
+            mixed[3 * d + 2] = strange;
+            const Results got = search(*index, mixed, k);
+            for (size_t i = 0; i < queries; i++) {
+                for (size_t j = 0; j < k; j++) {
+                    const int64_t label = got.labels[i * k + j];
+                    if (i != 1 && i != 3) {
+                        EXPECT_EQ(label, alone.labels[i * k + j]) << i;
+                    } else {
+                        EXPECT_TRUE(label >= -1 && label < n) << label;
+                    }
+                }
+            }
+            if (!in_blocks()) {
+                faiss::RangeSearchResult range(queries);
+                index->range_search(nq, mixed.data(), 1, &range);
+            }
+        }
+    }
+}
+
+TEST_P(Contract, ARadiusThatIsNoNumberFindsNothing) {
+    if (in_blocks()) {
+        GTEST_SKIP() << "FAISS's own";
+    }
+    const Made index = filled();
+    for (const size_t nprobe : {size_t{3}, nlist}) {
+        index->nprobe = nprobe;
+        for (const float radius : {NAN, -INFINITY}) {
+            faiss::RangeSearchResult range(queries);
+            index->range_search(nq, asked_.data(), radius, &range);
+            EXPECT_EQ(range.lims[queries], 0u) << radius;
+        }
+        faiss::RangeSearchResult range(queries);
+        index->range_search(nq, asked_.data(), INFINITY, &range);
+        EXPECT_GT(range.lims[queries], 0u);
+        if (nprobe == nlist) {
+            EXPECT_EQ(range.lims[queries], queries * rows);
+        }
+    }
+}
+
+TEST_P(Contract, UnknownIdsAreNotReconstructed) {
+    const Made index = filled();
+    std::vector<float> x(d);
+    EXPECT_NE(refusal([&] { index->reconstruct(3, x.data()); }), "") << "no direct map";
+    const bool copies = ours(*index).stores_copies();
+    for (const auto type : {faiss::DirectMap::Hashtable, faiss::DirectMap::Array}) {
+        const Made mapped = filled();
+        mapped->set_direct_map_type(type);
+        if (type == faiss::DirectMap::Hashtable && !in_blocks() && !copies) {
+            const std::vector<int64_t> gone{3, 4};
+            EXPECT_EQ(mapped->remove_ids(faiss::IDSelectorArray(gone.size(), gone.data())), 2u);
+            EXPECT_NE(refusal([&] { mapped->reconstruct(3, x.data()); }), "") << "removed";
+            ours(*mapped).check();
+        }
+        for (const int64_t id : {int64_t{-1}, n, int64_t{1} << 40}) {
+            EXPECT_NE(refusal([&] { mapped->reconstruct(id, x.data()); }), "") << id;
+        }
+        EXPECT_NE(refusal([&] { mapped->reconstruct_n(n - 1, 2, x.data()); }), "");
+        EXPECT_NE(refusal([&] { mapped->reconstruct_n(-1, 1, x.data()); }), "");
+    }
+}
+
+/// FAISS makes half of a map then, and throws.
+TEST_P(Contract, AMapThatFailedToBeMadeIsNotWrittenBeyond) {
+    const Made index = trained();
+    std::vector<int64_t> ids(rows);
+    for (size_t i = 0; i < rows; i++) {
+        ids[i] = static_cast<int64_t>(i) * 100'000;
+    }
+    index->add_with_ids(n / 2, base_.data(), ids.data());
+    EXPECT_NE(refusal([&] { index->make_direct_map(); }), "");
+    ours(*index).compact();
+    refusal([&] { index->add(n / 2, base_.data() + n / 2 * d); });
+    index->make_direct_map(false);
+    ours(*index).check();
+}
+
 TEST_P(Contract, IdsBelowZeroAreFound) {
     const Made index = trained();
     std::vector<int64_t> ids(rows);
@@ -209,6 +430,72 @@ TEST_P(Contract, IdsBelowZeroAreFound) {
             EXPECT_EQ(got.labels[0], -2 - expected.labels[0]);
         }
     }
+}
+
+TEST_P(Contract, WhatDoesNotFitIsNotMerged) {
+    const Made index = filled();
+    const State before = state_of(*index);
+    faiss::IndexFlatL2 flat(d);
+    faiss::IndexFlatL2 other_quantizer(d);
+    faiss::IndexIVFFlat stock(&other_quantizer, d, nlist);
+    const std::unique_ptr<faiss::Index> wider(index_factory(32, GetParam().string));
+    const std::unique_ptr<faiss::Index> more_lists(index_factory(d, "IVFGMM16,Flat"));
+    const std::unique_ptr<faiss::Index> other_codec(index_factory(d, "IVFGMM8,SQ8"));
+    const std::unique_ptr<faiss::Index> other_metric(
+            index_factory(d, "IVFGMM8,Flat", faiss::METRIC_INNER_PRODUCT));
+    const Made not_trained = untrained(), trained_otherwise = untrained();
+    const std::vector<float> other_rows = float_rows(rows, d, seed_ + 5);
+    trained_otherwise->train(n, other_rows.data());
+    trained_otherwise->add(10, other_rows.data());
+    more_lists->train(n, base_.data());
+    other_codec->train(n, base_.data());
+    other_codec->add(10, base_.data());
+    other_metric->train(n, base_.data());
+    other_metric->add(10, base_.data());
+    for (faiss::Index* other : std::initializer_list<faiss::Index*>{
+                 &flat,
+                 &stock,
+                 wider.get(),
+                 more_lists.get(),
+                 other_codec.get(),
+                 other_metric.get(),
+                 not_trained.get(),
+                 trained_otherwise.get()}) {
+        SCOPED_TRACE(typeid(*other).name());
+        const int64_t held = other->ntotal;
+        EXPECT_NE(refusal([&] { index->merge_from(*other, 0); }), "");
+        EXPECT_EQ(other->ntotal, held);
+    }
+    EXPECT_NE(refusal([&] { not_trained->merge_from(*index, 0); }), "");
+    expect_unchanged(before, *index);
+}
+
+TEST_P(Contract, BeforeTrainingNothingIsFoundAndNothingAdded) {
+    const Made index = untrained();
+    EXPECT_NE(refusal([&] { index->add(n, base_.data()); }), "");
+    EXPECT_EQ(index->ntotal, 0);
+    for (const size_t nprobe : {size_t{1}, nlist}) {
+        index->nprobe = nprobe;
+        const auto found = [&](const std::function<void()>& call, const std::vector<int64_t>& all) {
+            const std::string message = refusal(call);
+            EXPECT_TRUE(message != "" || all == std::vector<int64_t>(all.size(), -1));
+        };
+        Results got(queries, k);
+        found([&] { got = search(*index, asked_, k); }, got.labels);
+        faiss::RangeSearchResult range(queries);
+        if (refusal([&] { index->range_search(nq, asked_.data(), 1, &range); }).empty()) {
+            EXPECT_EQ(range.lims[queries], 0u);
+        }
+    }
+    index->reset();
+    ours(*index).compact();
+    ours(*index).check();
+    if (!in_blocks() || compat::removes_from_blocks) {
+        EXPECT_EQ(index->remove_ids(faiss::IDSelectorRange(0, 10)), 0u);
+    }
+    index->train(static_cast<int64_t>(GetParam().training_rows), base_.data());
+    index->add(n, base_.data());
+    EXPECT_GE(search(*index, asked_, k).labels[0], 0);
 }
 
 /// FAISS throws for them within a parallel region.
@@ -293,6 +580,26 @@ TEST_P(Contract, ParametersAreOfferedWhereTheyChangeASearch) {
         ParameterSpace beforehand;
         beforehand.initialize(untrained().get());
         EXPECT_EQ(beforehand.parameter_ranges.size(), space.parameter_ranges.size());
+    }
+}
+
+TEST_P(Contract, OfTheQuantizer) {
+    const Made index = filled();
+    auto* quantizer = dynamic_cast<GMMQuantizer*>(index->quantizer);
+    if (quantizer == nullptr) {
+        GTEST_SKIP() << "another quantizer";
+    }
+    std::vector<int64_t> labels(queries * nlist);
+    std::vector<float> logs(queries * nlist);
+    const std::pair<int64_t, int64_t> wrong[] = {{-1, 2}, {nq, 0}, {nq, -1}};
+    for (const auto& [some, m] : wrong) {
+        SCOPED_TRACE(testing::Message() << some << " rows, " << m << " lists");
+        const auto assign = [&] { quantizer->assign(some, asked_.data(), labels.data(), m); };
+        const auto weigh = [&] {
+            quantizer->responsibilities(some, asked_.data(), m, labels.data(), logs.data());
+        };
+        expect_four_parts(refusal(assign), std::to_string(some < 0 ? some : m));
+        expect_four_parts(refusal(weigh), std::to_string(some < 0 ? some : m));
     }
 }
 
