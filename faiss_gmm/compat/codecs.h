@@ -7,11 +7,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <type_traits>
+#include <typeinfo>
 #include <vector>
 
 #include <faiss/IndexIVF.h>
 #include <faiss/IndexIVFAdditiveQuantizer.h>
+#include <faiss/IndexIVFPQ.h>
 #include <faiss/IndexScalarQuantizer.h>
 #if __has_include(<faiss/IndexIVFFlatPanorama.h>) // since 1.13
 #include <faiss/IndexIVFFlatPanorama.h>
@@ -92,6 +95,34 @@ constexpr bool has_rabitq_bits = knows_bits<faiss::IndexIVFRaBitQ>(0);
 #else
 constexpr bool has_rabitq_bits = false;
 #endif
+
+/// A copy of search parameters of one of FAISS's own classes for lists; null for others.
+template <class... Classes>
+std::unique_ptr<faiss::SearchParametersIVF>
+copied_as_one_of(const faiss::SearchParameters& parameters) {
+    std::unique_ptr<faiss::SearchParametersIVF> copy;
+    const auto is_this = [&](const auto* null) {
+        using Class = std::remove_const_t<std::remove_pointer_t<decltype(null)>>;
+        if (typeid(parameters) != typeid(Class)) {
+            return false;
+        }
+        copy = std::make_unique<Class>(dynamic_cast<const Class&>(parameters));
+        return true;
+    };
+    static_cast<void>((is_this(static_cast<const Classes*>(nullptr)) || ...));
+    return copy;
+}
+inline std::unique_ptr<faiss::SearchParametersIVF>
+copied(const faiss::SearchParameters& parameters) {
+    return copied_as_one_of<
+            faiss::SearchParametersIVF,
+            faiss::IVFPQSearchParameters
+#if FAISS_GMM_HAS_RABITQ
+            ,
+            faiss::IVFRaBitQSearchParameters
+#endif
+            >(parameters);
+}
 
 /// Whether this is an IndexIVFFlatPanorama, which there is since 1.13.
 inline bool is_panorama([[maybe_unused]] const faiss::IndexIVF& index) {

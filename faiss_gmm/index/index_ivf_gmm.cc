@@ -3,7 +3,9 @@
 #include "faiss_gmm/index/index_ivf_gmm.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <exception>
 #include <numeric>
 #include <random>
 #include <unordered_set>
@@ -84,6 +86,36 @@ bool wants_sketches(const SketchParameters& sketch, size_t code_size, size_t d) 
     }
     return false;
 }
+
+/// Asks another selector. Where that throws, nothing is selected any more, and the exception is kept.
+class GuardedSelector : public faiss::IDSelector {
+public:
+    explicit GuardedSelector(const faiss::IDSelector& asked) : asked_(asked) {}
+    bool is_member(int64_t id) const override {
+        if (failed_) {
+            return false;
+        }
+        try {
+            return asked_.is_member(id);
+        } catch (...) {
+            if (!failed_.exchange(true)) {
+                failure_ = std::current_exception();
+            }
+            return false;
+        }
+    }
+    /// After all threads are done with it.
+    void rethrow() const {
+        if (failure_) {
+            std::rethrow_exception(failure_);
+        }
+    }
+
+private:
+    const faiss::IDSelector& asked_;
+    mutable std::atomic<bool> failed_{false};
+    mutable std::exception_ptr failure_;
+};
 
 } // namespace
 
@@ -1074,7 +1106,10 @@ void IndexIVFGMM::search_lists(
     results.keep_heap = keeps_heaps();
     if (runs == nullptr) {
         check_given_lists(queries, params); // stock code would end the process
-        stock(results.k, results.distances, results.labels, params, stats);
+        with_guarded_selector(params, [&](const faiss::SearchParameters* guarded) {
+            const auto* of_lists = dynamic_cast<const faiss::IVFSearchParameters*>(guarded);
+            stock(results.k, results.distances, results.labels, of_lists, stats);
+        });
         return;
     }
     const SearchSettings settings = resolve_settings(index, params, 0, 0);
@@ -1087,6 +1122,21 @@ void IndexIVFGMM::search_lists(
 
 void IndexIVFGMM::check_search_parameters(const faiss::SearchParameters* params) const {
     static_cast<void>(resolve_settings(ivf(), params, 0, 0));
+}
+
+void IndexIVFGMM::with_guarded_selector(
+        const faiss::SearchParameters* params,
+        const std::function<void(const faiss::SearchParameters*)>& stock) {
+    const auto own =
+            params != nullptr && params->sel != nullptr ? compat::copied(*params) : nullptr;
+    if (!own) {
+        stock(params);
+        return;
+    }
+    GuardedSelector guarded(*params->sel);
+    own->sel = &guarded;
+    stock(own.get());
+    guarded.rethrow();
 }
 
 void IndexIVFGMM::check_given_lists(

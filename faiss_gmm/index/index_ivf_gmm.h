@@ -193,6 +193,11 @@ protected:
             const faiss::IVFSearchParameters* params,
             faiss::IndexIVFStats* stats,
             const StockSearchPreassigned& stock) const;
+    /// Calls stock code that asks a selector within a parallel region: what the selector throws is thrown
+    /// afterwards. Parameters of classes that are not FAISS's are handed on as they are.
+    static void with_guarded_selector(
+            const faiss::SearchParameters* params,
+            const std::function<void(const faiss::SearchParameters*)>& stock);
     /// Throws for those that stock code would throw for within a parallel region.
     void check_search_parameters(const faiss::SearchParameters* params) const;
     /// Throws for keys that name no list.
@@ -406,7 +411,14 @@ public:
             const faiss::SearchParametersIVF stock = stock_parameters(params);
             // Those of a codec as they are. None where none were given: FastScan takes none before 1.8.
             const bool as_they_are = params == nullptr || is_for_lists(params);
-            Codec::search(n, x, k, distances, labels, as_they_are ? params : &stock);
+            const auto search = [&](const faiss::SearchParameters* given) {
+                Codec::search(n, x, k, distances, labels, given);
+            };
+            if (run_lists() == nullptr) {
+                with_guarded_selector(as_they_are ? params : &stock, search);
+            } else {
+                search(as_they_are ? params : &stock);
+            }
             count_coarse(n);
         }
     }
@@ -460,7 +472,9 @@ public:
         refuse_below_zero("searching an index by radius", n);
         if (run_lists() == nullptr) {
             check_search_parameters(params);
-            Codec::range_search(n, x, radius, result, params);
+            with_guarded_selector(params, [&](const faiss::SearchParameters* given) {
+                Codec::range_search(n, x, radius, result, given);
+            });
         } else {
             range_search_nprobe(n, x, radius, result, params);
         }
@@ -483,8 +497,11 @@ public:
         }
         if (run_lists() == nullptr) {
             check_given_lists({n, x, keys, coarse_dis}, params);
-            Codec::range_search_preassigned(
-                    n, x, radius, keys, coarse_dis, result, store_pairs, params, stats);
+            with_guarded_selector(params, [&](const faiss::SearchParameters* given) {
+                const auto* of_lists = dynamic_cast<const faiss::IVFSearchParameters*>(given);
+                Codec::range_search_preassigned(
+                        n, x, radius, keys, coarse_dis, result, store_pairs, of_lists, stats);
+            });
         } else {
             range_search_lists(
                     {n, x, keys, coarse_dis}, radius, result, store_pairs, params, stats);
