@@ -30,12 +30,16 @@ int multiprocessors() {
     return count;
 }
 
-CollectPath best_collect_path() {
+int compute_capability_major() {
     int device = 0, major = 0;
     check_collect(cudaGetDevice(&device), "asking for the current device");
     check_collect(
             cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
             "asking for the compute capability");
+    return major;
+}
+
+CollectPath best_collect_path(int major) {
     return major == 9 ? CollectPath::hopper : CollectPath::portable;
 }
 

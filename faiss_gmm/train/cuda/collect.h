@@ -111,8 +111,11 @@ struct CollectOutput {
 /// bytes as cudaMalloc gives it; it does not depend on n. About 120 MiB.
 size_t collect_workspace_bytes(const CollectModel& shape, CollectPath path);
 
-/// Of the current device: hopper on compute capability 9.0, else portable.
-CollectPath best_collect_path();
+/// Of the current device.
+int compute_capability_major();
+
+/// hopper on compute capability 9, else portable.
+CollectPath best_collect_path(int major);
 
 /// Asynchronous; the workspace must not be shared with a call that may run at the same time. Rows
 /// whose |x - o|^2 is not finite in fp32 (NaN and infinity among them) overflow.

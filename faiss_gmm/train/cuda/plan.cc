@@ -131,9 +131,20 @@ CollectForm form_of(Covariance covariance) {
                                                  : CollectForm::linear;
 }
 
+CollectPath path_on(std::optional<CollectPath> asked, int major) {
+    const CollectPath best = best_collect_path(major);
+    if (asked == CollectPath::hopper && best != CollectPath::hopper) {
+        throw Error(
+                {"choosing the CUDA engine's path",
+                 fmt::format("hopper, on a GPU of compute capability {}", major),
+                 "hopper on compute capability 9 alone; portable or plain on others",
+                 "unset FAISS_GMM_CUDA_PATH and leave the path automatic, or choose portable"});
+    }
+    return asked.value_or(best);
+}
+
 CollectPath path_for(const CudaOptions& options) {
-    const std::optional<CollectPath> asked = asked_path(options.path);
-    return asked ? *asked : best_collect_path();
+    return path_on(asked_path(options.path), compute_capability_major());
 }
 
 size_t segment_bytes(Covariance covariance, size_t d) {

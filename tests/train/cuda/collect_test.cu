@@ -299,7 +299,7 @@ bool has_device() {
 
 std::vector<CollectPath> paths() {
     std::vector<CollectPath> all{CollectPath::plain, CollectPath::portable};
-    if (best_collect_path() == CollectPath::hopper) {
+    if (best_collect_path(compute_capability_major()) == CollectPath::hopper) {
         all.push_back(CollectPath::hopper);
     }
     return all;

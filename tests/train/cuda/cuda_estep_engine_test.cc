@@ -21,6 +21,7 @@
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
 #include "faiss_gmm/train/cuda/detail/device.h"
+#include "faiss_gmm/train/cuda/detail/plan.h"
 #include "faiss_gmm/train/gmm_trainer.h"
 #include "tests/train/engine_checks.h"
 #include "tests/train/random_data.h"
@@ -28,6 +29,7 @@
 namespace faiss_gmm {
 namespace {
 
+using cuda::CollectPath;
 using testing::all_covariances;
 using testing::Budget;
 using testing::chunk_of;
@@ -133,6 +135,30 @@ std::string name_of_form(const ::testing::TestParamInfo<Covariance>& info) {
 INSTANTIATE_TEST_SUITE_P(All, CudaEStepEngineForms, ::testing::ValuesIn(forms), name_of_form);
 INSTANTIATE_TEST_SUITE_P(
         All, CudaEStepEngineAllForms, ::testing::ValuesIn(all_covariances), name_of_form);
+
+TEST(CudaPathTest, HopperIsRefusedOnOtherGpus) {
+    using cuda::path_on;
+    EXPECT_EQ(path_on(CollectPath::hopper, 9), CollectPath::hopper);
+    EXPECT_EQ(path_on(std::nullopt, 9), CollectPath::hopper);
+    for (const int major : {8, 10, 12}) {
+        EXPECT_EQ(path_on(std::nullopt, major), CollectPath::portable);
+        EXPECT_EQ(path_on(CollectPath::portable, major), CollectPath::portable);
+        EXPECT_EQ(path_on(CollectPath::plain, major), CollectPath::plain);
+    }
+    try {
+        path_on(CollectPath::hopper, 8);
+        FAIL() << "kernels that an 8.x cannot launch";
+    } catch (const Error& error) {
+        const std::string said = error.what();
+        for (const char* part :
+             {"choosing the CUDA engine's path",
+              "hopper, on a GPU of compute capability 8",
+              "portable or plain on others",
+              "unset FAISS_GMM_CUDA_PATH"}) {
+            EXPECT_NE(said.find(part), std::string::npos) << said;
+        }
+    }
+}
 
 TEST_F(CudaEStepEngineTest, AgreesWithTheOracleOnEveryShape) {
     const struct {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 
 #include "faiss_gmm/train/cuda/collect.h"
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
@@ -29,7 +30,11 @@ Scatter scatter_for(Covariance covariance, size_t K, size_t d);
 
 CollectForm form_of(Covariance covariance);
 
-/// What the options and FAISS_GMM_CUDA_PATH ask for, or else the best for the current device.
+/// The path asked for, or else the best, on a GPU of that compute capability's first number. Throws Error
+/// where it cannot take that path.
+CollectPath path_on(std::optional<CollectPath> asked, int major);
+
+/// What the options and FAISS_GMM_CUDA_PATH ask for, or else the best, on the current device.
 CollectPath path_for(const CudaOptions& options);
 
 /// Of one segment of rows or pairs: what it leaves behind.
