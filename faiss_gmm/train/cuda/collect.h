@@ -6,7 +6,8 @@
 //   y = x - o (o: any fixed point near the data), c_k = mu_k - o
 //   (1) linear     s_ik = y . 2 h c_k + b_k                 tied_spherical; h = 1 / (2 s2)
 //   (2) quadratic  s_ik = y . 2 h_k c_k - h_k |y|^2 + b_k   spherical
-//   (3) squares    s_ik = [y, y^2] . [2 h_k c_k, -h_k] + b_k   diagonal; b_k = constant_k - h_k c_k^2
+//   (3) squares    s_ik = [y, y^2] . [2 h_k c_k, m - h_k] + b_k   diagonal; b_k = constant_k - h_k c_k^2,
+//       m_j = min_k h_kj
 //   Each is the log-joint up to a constant of the row, in nats.
 //   (4) U_ik >= s_ik >= L_ik, computed from fp16 operands; head card and proof in collect_bound.h.
 //   (5) k is a candidate of row i if U_ik >= (rank-th largest L_ij over j) - margin. Those are listed.
@@ -49,15 +50,18 @@ struct CollectModel {
     int32_t width = 0; ///< columns of the operand that are used: d, or 2 * (d up to 8) for squares
     int32_t padded_width = 0;    ///< width up to a multiple of 16
     uint16_t* operand = nullptr; ///< fp16 [padded_K, padded_width], scaled; zeros in the padding
-    float* columns = nullptr; ///< [padded_K / collect_tile, collect_columns]: see collect_bound.h
-    float* scale = nullptr;   ///< [collect_scales]
+    /// [padded_K / collect_tile, collect_columns], squares: and [.., collect_own_columns]; collect_bound.h
+    float* columns = nullptr;
+    float* scale = nullptr;        ///< [collect_scales], squares: and a_j [d], m_j [d]
+    float stretch = 1;             ///< kappa of collect_bound.h
     const float* origin = nullptr; ///< [d], the caller's
 };
 
 constexpr int32_t collect_tile = 128; ///< components of a tile
-/// A tile's floats: base [4, 36], quadratic [4, 36], bound [16], largest {bound, base, quadratic}
-/// errors and one of padding; places in collect_bound.h.
+/// A tile's floats: base [4, 36], quadratic (squares: bound) [4, 36], bound [16], largest {bound, base,
+/// quadratic} errors and one of padding; squares: own [3, 4, 36]. Places in collect_bound.h.
 constexpr int32_t collect_columns = 8 * (collect_tile / 4 + 4) + collect_tile / 8 + 4;
+constexpr int32_t collect_own_columns = 12 * (collect_tile / 4 + 4);
 constexpr int32_t collect_scales = 16;
 constexpr int32_t collect_max_capacity = 32;
 constexpr int32_t collect_max_rank = 16;

@@ -43,16 +43,21 @@ template <int lanes> __device__ inline float sum_over(float value) {
     return value;
 }
 
-/// At most the product's L of component k, less the margin; `product` is y . w and y^2 . w2 (E / E2).
-/// Both U hold the score and lie within the gap above it, so they are at most a gap apart.
+/// At most the product's L of component k, less the margin; `product` is y . w and R y^2 . w2.
+/// Both U hold the score and lie within the gap above it, so they are at most a gap apart (squares: (6)).
 template <CollectForm form>
 __device__ inline float hinted_threshold(
         const CollectModel& model, uint32_t k, float product, const RowScale& row, float margin) {
-    const float* columns = model.columns + k / collect_tile * collect_columns;
-    const float upper = fmaf(row.F, product, start_value<form>(columns, k % collect_tile, row));
-    const float gap = bound_gap<form>(columns + column_errors, row.f, row.q);
+    const ColumnsOf<form> columns(model, k);
+    const float upper = fmaf(row.F, product, columns.start(row)) * columns.to_row_unit();
+    const float gap = columns.gap(row.f, row.q);
     // A little more than the margin, for the roundings here.
-    return upper - fmaf(1.000001f * margin, row.f, 2 * gap);
+    const float wide_margin = 1.000001f * margin;
+    if (form == CollectForm::squares) {
+        const float lower = model.stretch * (upper - gap) - gap;
+        return threshold_under<form>(model, lower, wide_margin, row.f);
+    }
+    return upper - fmaf(wide_margin, row.f, 2 * gap);
 }
 
 /// Rows up to whole tiles: zeros behind the last one.
@@ -86,6 +91,7 @@ __global__ void __launch_bounds__(threads)
             reinterpret_cast<const __half*>(model.operand) + static_cast<size_t>(hint) * width;
     const bool origin_aligned = d % 4 == 0 && reinterpret_cast<uintptr_t>(model.origin) % 16 == 0;
     const ModelScale model_scale(model.scale);
+    const float* axes = model.scale + collect_scales;
     float squares = 0, fourths = 0, product = 0;
 #pragma unroll
     for (int c = 0; c < chunks; ++c) {
@@ -100,12 +106,15 @@ __global__ void __launch_bounds__(threads)
         }
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-            const float v = y[c][j] - origin[j]; // zero from d on
+            float v = y[c][j] - origin[j]; // zero from d on
+            if (form == CollectForm::squares && at + j < d) {
+                v *= axes[at + j];
+            }
             y[c][j] = v;
             squares = fmaf(v, v, squares);
             product = fmaf(v, w[j], product);
             if (form == CollectForm::squares) {
-                product = fmaf(v * v * model_scale.ratio, w2[j], product);
+                product = fmaf(v * v * squares_ratio, w2[j], product);
                 fourths = fmaf(v * v, v * v, fourths);
             }
         }

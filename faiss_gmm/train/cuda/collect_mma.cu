@@ -204,13 +204,16 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
 #pragma unroll
             for (int m = 0; m < strips; ++m) {
                 if (lists) {
-                    list_candidates(
+                    list_candidates<form>(
+                            model,
                             score[m],
-                            static_cast<uint32_t>(tile) * collect_tile,
+                            tile,
+                            common_scale<form>(columns),
                             rows[m],
                             own_lists[m]);
                 } else {
-                    survey[m].template see<form>(score[m], columns + column_errors, rows[m]);
+                    survey[m].template see<form>(
+                            score[m], columns + column_errors, own_columns(model, tile), rows[m]);
                 }
             }
         }
@@ -221,7 +224,7 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
             } else {
                 const float bound[2] = {
                         survey[m].bound(0, call.input.rank), survey[m].bound(1, call.input.rank)};
-                raise_thresholds(wave, first + 16 * m + lane / 4, call.input, rows[m], bound);
+                raise_thresholds<form>(call, wave, first + 16 * m + lane / 4, rows[m], bound);
             }
         }
         __syncthreads(); // no warp still reads stages that the next tile's requests fill

@@ -3,8 +3,9 @@
 //
 // The model in the form the collecting pass reads: fp16 operand, start values, bounds.
 // Formulas: collect_bound.h. One block a component, twice: the largest norms first, for the scales,
-// then the operand and the bounds around it. All in double precision; maxima go through atomicMax on
-// the bits of non-negative floats, so any order gives the same bits.
+// then the operand and the bounds around it; squares: before, axes by a thread an axis and 64 components.
+// All in double precision; maxima go through atomicMax on the bits of non-negative floats, sums are of
+// integers, so any order gives the same bits.
 // Cost: K d reads, twice; 10 us at (K, d) = (1024, 128).
 #include <cmath>
 
@@ -19,6 +20,7 @@ namespace faiss_gmm::cuda {
 namespace {
 
 constexpr int threads = 128;
+constexpr int axis_components = 64; ///< that a thread of find_axes() looks at
 
 struct ModelArrays {
     CollectModelSource source;
@@ -65,6 +67,28 @@ __device__ double centred_mean(const CollectModelSource& source, int64_t k, int6
     return static_cast<double>(source.means[k * source.d + j]) - source.origin[j];
 }
 
+/// Of the squares.
+struct Axis {
+    double a, m;
+};
+__device__ Axis axis_of(const ModelArrays& model, int64_t j) {
+    const float* axes = model.scale + collect_scales;
+    return {axes[j], axes[model.source.d + j]};
+}
+
+/// w_kj and, of squares, (h_kj - m_j) / R for an axis.
+__device__ void
+terms_of(const ModelArrays& model, int64_t k, int64_t j, double& linear, double& square) {
+    const double h = half_precision(model.source, k, j);
+    linear = 2 * h * centred_mean(model.source, k, j);
+    square = 0;
+    if (model.source.form == CollectForm::squares) {
+        const Axis axis = axis_of(model, j);
+        linear /= axis.a;
+        square = (h - axis.m) / (axis.a * axis.a * squares_ratio);
+    }
+}
+
 /// b_k; the same value in every thread.
 __device__ double base_of(const CollectModelSource& source, int64_t k) {
     double sum = 0;
@@ -75,61 +99,133 @@ __device__ double base_of(const CollectModelSource& source, int64_t k) {
     return source.constant[k] - block_sum(sum);
 }
 
-__device__ double power_of_two_for(float largest) {
-    // An empty model (all means at the origin) has norm 0: any scale does.
-    const int exponent = largest > 0 ? 14 - ilogbf(largest) : 0;
-    return exp2(static_cast<double>(max(-100, min(100, exponent))));
+/// Of a power of two that brings the norm into [2^14, 2^15). An empty model (all means at the origin) has
+/// norm 0: any scale does.
+__device__ int exponent_for(float norm) {
+    return norm > 0 ? max(-100, min(100, 14 - ilogbf(norm))) : 0;
 }
 
-__global__ void __launch_bounds__(threads) find_largest_norms(ModelArrays model) {
-    const CollectModelSource& source = model.source;
-    const int64_t k = blockIdx.x;
-    const double base = base_of(source, k);
+/// Logarithm of E_k for such a norm: whole steps above that of the largest norm, so that components alike
+/// have the same.
+__device__ int own_exponent(const ModelArrays& model, float norm) {
+    const int of_largest = exponent_for(model.scale[scale_norm_bits]);
+    if (model.source.form != CollectForm::squares) {
+        return of_largest;
+    }
+    const int above = max(0, exponent_for(norm) - of_largest);
+    return of_largest + min(most_own_scale, above / own_scale_step * own_scale_step);
+}
+
+/// Logarithm of E.
+__device__ int operand_exponent(const ModelArrays& model) {
+    return own_exponent(model, model.scale[scale_least_norm_bits]);
+}
+
+/// The larger of the halves' norms; the same value in every thread.
+__device__ double norm_of(const ModelArrays& model, int64_t k) {
     double linear = 0, squares = 0;
-    for (int64_t j = threadIdx.x; j < source.d; j += threads) {
-        const double h = half_precision(source, k, j), w = 2 * h * centred_mean(source, k, j);
+    for (int64_t j = threadIdx.x; j < model.source.d; j += threads) {
+        double w = 0, square = 0;
+        terms_of(model, k, j, w, square);
         linear += w * w;
-        squares += h * h;
+        squares += square * square;
     }
     linear = block_sum(linear);
     squares = block_sum(squares);
-    if (threadIdx.x == 0 && base > -CUDART_INF) {
-        raise(model.scale + scale_norm_bits, sqrt(linear));
-        raise(model.scale + scale_squares_norm_bits, sqrt(squares));
-        raise(model.scale + scale_base_bits, fabs(base));
+    return sqrt(fmax(linear, squares));
+}
+
+/// Squares: blockIdx.x: axes, blockIdx.y: components. Sums of log2 h_kj, rounded down, and m_j.
+__global__ void __launch_bounds__(threads) find_axes(ModelArrays model) {
+    const CollectModelSource& source = model.source;
+    const int64_t j = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
+    const int64_t first = static_cast<int64_t>(blockIdx.y) * axis_components;
+    const int64_t end = min(source.K, first + axis_components);
+    int logarithms = 0, live = 0;
+    double least = CUDART_INF;
+    for (int64_t k = first; k < end && j < source.d; ++k) {
+        if (source.constant[k] > -CUDART_INF) {
+            const double h = half_precision(source, k, j);
+            logarithms += ilogb(h);
+            least = fmin(least, h);
+            ++live;
+        }
+    }
+    if (live > 0) {
+        float* axes = model.scale + collect_scales;
+        atomicAdd(reinterpret_cast<int*>(axes + j), logarithms);
+        atomicMin(
+                reinterpret_cast<int*>(axes + source.d + j),
+                __float_as_int(__double2float_rd(least)));
+        if (j == 0) {
+            atomicAdd(reinterpret_cast<int*>(model.scale + scale_axes), live);
+        }
     }
 }
 
-/// Writes a number of the operand; returns its rounding error squared and adds to the norm.
-__device__ double write_operand(__half* operand, double value, double& rounded_norm) {
+/// a_j of the sums.
+__global__ void __launch_bounds__(threads) set_axes(ModelArrays model) {
+    const int64_t j = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
+    if (j < model.source.d) {
+        float* a = model.scale + collect_scales + j;
+        const int live = max(1, __float_as_int(model.scale[scale_axes]));
+        const double logarithm = (__float_as_int(*a) + 0.5 * live) / (2.0 * live);
+        *a = exp2f(static_cast<float>(rint(logarithm)));
+    }
+    if (j == 0) {
+        model.scale[scale_least_norm_bits] = CUDART_MAX_NORMAL_F;
+    }
+}
+
+__global__ void __launch_bounds__(threads) find_largest_norms(ModelArrays model) {
+    const int64_t k = blockIdx.x;
+    const double base = base_of(model.source, k);
+    const double norm = norm_of(model, k);
+    if (threadIdx.x == 0 && base > -CUDART_INF) {
+        raise(model.scale + scale_norm_bits, norm);
+        raise(model.scale + scale_base_bits, fabs(base));
+        if (model.source.form == CollectForm::squares) {
+            atomicMin(
+                    reinterpret_cast<int*>(model.scale + scale_least_norm_bits),
+                    __float_as_int(__double2float_ru(norm)));
+        }
+    }
+}
+
+/// Writes a number of the operand; returns its rounding error, of which so much relative to the number is
+/// not counted, squared, and adds to the norm.
+__device__ double
+write_operand(__half* operand, double value, double uncounted, double& rounded_norm) {
     const __half rounded = __double2half(value);
     *operand = rounded;
     const double back = static_cast<double>(__half2float(rounded));
     rounded_norm += back * back;
-    return (back - value) * (back - value);
+    const double error = fmax(0.0, fabs(back - value) - uncounted * fabs(value));
+    return error * error;
 }
 
-__global__ void __launch_bounds__(threads) write_components(ModelArrays model) {
+__global__ void __launch_bounds__(threads) write_components(ModelArrays model, CollectModel out) {
     const CollectModelSource& source = model.source;
     const int64_t k = blockIdx.x;
     const int32_t width = model.padded_width;
     __half* operand = model.operand + k * width;
     float* columns = model.columns + k / collect_tile * collect_columns;
     const int32_t place = static_cast<int32_t>(k % collect_tile);
-    const double E = power_of_two_for(model.scale[scale_norm_bits]);
-    const double E2 = power_of_two_for(model.scale[scale_squares_norm_bits]);
+    const bool squares = source.form == CollectForm::squares;
+    const double E = exp2(static_cast<double>(operand_exponent(model)));
     if (k == 0 && threadIdx.x == 0) {
         model.scale[scale_operand] = static_cast<float>(E);
-        model.scale[scale_squares] = static_cast<float>(E2);
-        model.scale[scale_squares_ratio] = static_cast<float>(E / E2);
         model.scale[scale_row_cap] = static_cast<float>(
                 fmin(1e20, 1e30 / (E * fmaxf(1.0f, model.scale[scale_base_bits]))));
     }
     const double base = k < source.K ? base_of(source, k) : -CUDART_INF;
     const bool used = base > -CUDART_INF;
-    const int32_t second = source.form == CollectForm::squares
-                                   ? squares_offset(static_cast<int32_t>(source.d))
-                                   : width;
+    double own_E = E;
+    if (squares && used) {
+        const float norm = __double2float_ru(norm_of(model, k));
+        own_E = exp2(static_cast<double>(own_exponent(model, norm)));
+    }
+    const int32_t second = squares ? squares_offset(static_cast<int32_t>(source.d)) : width;
     double error[2] = {0, 0}, norm[2] = {0, 0};
     for (int32_t j = threadIdx.x; j < width; j += threads) {
         const int half = j >= second;
@@ -138,26 +234,47 @@ __global__ void __launch_bounds__(threads) write_components(ModelArrays model) {
             operand[j] = __half(0.0f);
             continue;
         }
-        const double h = half_precision(source, k, dimension);
-        const double value = half ? -h * E2 : 2 * h * centred_mean(source, k, dimension) * E;
-        error[half] += write_operand(operand + j, value, norm[half]);
+        double linear = 0, square = 0;
+        terms_of(model, k, dimension, linear, square);
+        const double value = own_E * (half ? -square : linear);
+        error[half] += write_operand(operand + j, value, half ? 0x1.0p-11 : 0.0, norm[half]);
     }
-    double total_error = 0, total_norm = 0;
+    double errors = 0;
     for (int half = 0; half < 2; ++half) {
-        total_error += sqrt(block_sum(error[half]));
-        total_norm += sqrt(block_sum(norm[half]));
+        errors += sqrt(block_sum(error[half]));
+        norm[half] = sqrt(block_sum(norm[half]));
     }
     if (threadIdx.x != 0) {
         return;
     }
+    float* own = const_cast<float*>(own_columns(out, static_cast<int32_t>(k / collect_tile)));
     if (!used) {
         columns[column_base + column_place(place)] = -CUDART_INF_F;
+        if (squares) {
+            own[own_scale + column_place(place)] = 1;
+        }
         return; // the rest was cleared
     }
-    const double eta = 0x1.0p-11 * (1 + 0x1.0p-10) + sqrt(static_cast<double>(width)) * 0x1.0p-40;
+    const double of_subnormals = sqrt(static_cast<double>(width)) * 0x1.0p-40;
+    const double eta = 0x1.0p-11 * (1 + 0x1.0p-10) + of_subnormals;
     const double gamma = accumulation_error(width);
-    const double bound =
-            1.002 * collect_norm * (eta * total_norm + total_error + gamma * total_norm);
+    if (squares) {
+        const double c = squares_error(width), e = own_E / E;
+        const double bound = 1.002 * collect_norm *
+                             ((eta + gamma + c) * norm[0] + of_subnormals * norm[1] + errors);
+        const float stored = __double2float_ru(bound);
+        columns[column_base + column_place(place)] =
+                __double2float_ru(e * ((1 + c) * base + 1.01 * gamma * fabs(base)));
+        columns[column_quadratic + column_place(place)] = stored;
+        own[own_scale + column_place(place)] = static_cast<float>(e);
+        raise(columns + column_largest_scale, e);
+        raise(columns + column_largest_step, 1 / e);
+        own[own_gap + column_place(place)] = __double2float_ru(2.0 * stored / e);
+        own[own_gap_base + column_place(place)] =
+                __double2float_ru(2 * c * base + 2.1 * gamma * fabs(base));
+        return;
+    }
+    const double bound = 1.002 * collect_norm * (eta * norm[0] + errors + gamma * norm[0]);
     columns[column_base + column_place(place)] =
             __double2float_ru(base + 1.01 * gamma * fabs(base));
     raise(columns + column_bound + place / 8, bound);
@@ -189,14 +306,17 @@ CollectModel collect_model_shape(CollectForm form, int64_t K, int64_t d) {
     model.padded_K = rounded_up(K, collect_tile);
     model.width = used_width(form, d);
     model.padded_width = rounded_up(model.width, 16);
+    model.stretch = static_cast<float>(stretch_of(form, model.padded_width));
     return model;
 }
 
 CollectModelBytes collect_model_bytes(const CollectModel& shape) {
     CollectModelBytes bytes;
     bytes.operand = static_cast<size_t>(shape.padded_K) * shape.padded_width * sizeof(__half);
-    bytes.columns = shape.padded_K / collect_tile * collect_columns * sizeof(float);
-    bytes.scale = collect_scales * sizeof(float);
+    const bool squares = shape.form == CollectForm::squares;
+    const size_t of_tile = collect_columns + (squares ? collect_own_columns : 0);
+    bytes.columns = shape.padded_K / collect_tile * of_tile * sizeof(float);
+    bytes.scale = (collect_scales + (squares ? 2 * size_t(shape.d) : 0)) * sizeof(float);
     return bytes;
 }
 
@@ -216,8 +336,19 @@ void prepare_collect_model(const CollectModelSource& source, CollectModel& model
             reinterpret_cast<__half*>(model.operand),
             model.columns,
             model.scale};
+    if (model.form == CollectForm::squares) {
+        // Bytes of a number larger than all that are of use.
+        const size_t axes = model.d * sizeof(float);
+        check_collect(
+                cudaMemsetAsync(model.scale + collect_scales + model.d, 0x7f, axes, stream),
+                "clearing the scales");
+        const int across = (model.d + threads - 1) / threads;
+        const dim3 grid(across, (model.K + axis_components - 1) / axis_components);
+        find_axes<<<grid, threads, 0, stream>>>(arrays);
+        set_axes<<<across, threads, 0, stream>>>(arrays);
+    }
     find_largest_norms<<<model.K, threads, 0, stream>>>(arrays);
-    write_components<<<model.padded_K, threads, 0, stream>>>(arrays);
+    write_components<<<model.padded_K, threads, 0, stream>>>(arrays, model);
     check_collect(cudaGetLastError(), "preparing the model");
 }
 

@@ -70,7 +70,10 @@ __global__ void __launch_bounds__(threads)
         }
         __syncthreads();
         for (int32_t j = threadIdx.x; j < d; j += threads) {
-            const float v = to_float(x[j]) - model.origin[j];
+            float v = to_float(x[j]) - model.origin[j];
+            if (form == CollectForm::squares) {
+                v *= model.scale[collect_scales + j];
+            }
             squares += v * v;
             fourths += v * v * v * v;
             y[j] = v;
@@ -97,13 +100,13 @@ __global__ void __launch_bounds__(threads)
         __syncthreads();
         // (2)
         for (int32_t k = threadIdx.x; k < model.padded_K; k += threads) {
-            const float* columns = model.columns + k / collect_tile * collect_columns;
-            float score = start_value<form>(columns, k % collect_tile, row);
+            const ColumnsOf<form> columns(model, k);
+            float score = columns.start(row);
             for (int32_t j = 0; j < width; ++j) {
                 score = fmaf(
                         y[j], __half2float(operand[static_cast<size_t>(k) * width + j]), score);
             }
-            upper[k] = score;
+            upper[k] = score * columns.to_row_unit();
         }
         __syncthreads();
         // (3) the next largest, `rank` times
@@ -112,9 +115,7 @@ __global__ void __launch_bounds__(threads)
         for (int32_t r = 0; r < call.input.rank; ++r) {
             Largest mine{minus_infinity, model.padded_K};
             for (int32_t k = threadIdx.x; k < model.K; k += threads) {
-                const float* columns = model.columns + k / collect_tile * collect_columns;
-                const Largest lower{
-                        upper[k] - bound_gap<form>(columns + column_errors, row.f, row.q), k};
+                const Largest lower{upper[k] - ColumnsOf<form>(model, k).gap(row.f, row.q), k};
                 if (before(last, lower) && before(lower, mine)) {
                     mine = lower;
                 }
@@ -126,7 +127,7 @@ __global__ void __launch_bounds__(threads)
         }
         best = block_fold(best, first_of);
         // (4)
-        const float threshold = last.value - call.input.margin * row.f;
+        const float threshold = threshold_under<form>(model, last.value, call.input.margin, row.f);
         if (threadIdx.x == 0) {
             listed = 0;
             for (int32_t k = 0; k < model.K && listed <= capacity; ++k) {

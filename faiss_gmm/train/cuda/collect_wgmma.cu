@@ -191,13 +191,14 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
             hopper::wait(&shared.full[ring.place], ring.parity);
             const float* columns = shared.columns[ring.place][component_group];
             start_scores<form>(columns, rows, score);
-            float errors[3];
-            if (!lists) {
+            float errors[3] = {};
+            if (!lists && form != CollectForm::squares) {
 #pragma unroll
                 for (int e = 0; e < 3; ++e) {
                     errors[e] = columns[column_errors + e];
                 }
             }
+            const float scale = lists ? common_scale<form>(columns) : 1.0f;
             hopper::hold(score);
             if constexpr (S::resident) {
                 hopper::Ring<S::stages> at[S::slices];
@@ -271,9 +272,9 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
                 break; // the last half tile, beyond the components
             }
             if (lists) {
-                list_candidates(score, static_cast<uint32_t>(tile) * collect_tile, rows, own_lists);
+                list_candidates<form>(call.model, score, tile, scale, rows, own_lists);
             } else {
-                survey.template see<form>(score, errors, rows);
+                survey.template see<form>(score, errors, own_columns(call.model, tile), rows);
             }
         }
         if (!lists) {
@@ -290,7 +291,7 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
                 meet();
             }
             if (component_group == 0) {
-                raise_thresholds(wave, first + lane / 4, call.input, rows, bound);
+                raise_thresholds<form>(call, wave, first + lane / 4, rows, bound);
             }
             continue;
         }

@@ -547,7 +547,8 @@ void Engine::start_pass(Assignment assignment) {
         prepare_collecting();
     }
     if (dense_applies()) {
-        dense_scale_.reserve(dense_scale_count(covariance_, static_cast<int>(d_)));
+        dense_scale_.reserve(
+                dense_scale_count(covariance_, static_cast<int>(K_), static_cast<int>(d_)));
         find_dense_scales(
                 mixture_.view(),
                 mixture_.origin(),
@@ -1053,6 +1054,8 @@ RowLists Engine::collect(
     const RowLists lists = row_lists(x, rows, home);
     if (options_.tier != CudaTier::automatic || covariance_ == Covariance::full) {
         check(cudaMemsetAsync(lists.count, 0, rows, stream_.get()), "clearing lists");
+        check(cudaMemsetAsync(lists.home, 0, rows * sizeof(*lists.home), stream_.get()),
+              "clearing homes");
         return lists;
     }
     CollectInput input;

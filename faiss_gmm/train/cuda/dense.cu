@@ -5,10 +5,11 @@
 // on the tensor cores, each of numbers split into two halves (fp16 high + low).
 //   y = x - o, c_k = mu_k - o; diagonal: axis j of both times a_j, a_j^2 = max_k hp_kj + min_k hp_kj, and hp_kj
 //   less by a_j^2. h: hp; spherical: (max hp + min hp) / 2; diagonal: 1/2. w_k = 2 hp_k c_k.
-//   (1) s_ik = y.w_k - sum_j (hp_kj - h) y_j^2 + constant_k - constant_0 - sum_j hp_kj c_kj^2
+//   (1) s_ik = y.w_k - sum_j (hp_kj - h) y_j^2 + constant_k - reference - sum_j hp_kj c_kj^2, reference the largest
+//       constant_k
 //       y.w = (yh.wh + yh.wl + yl.wh) / (F E); yh + yl = F y, wh + wl = E w up to 2^-22. Diagonal: behind their
 //       columns those of F' y^2 and E' (h - hp_k), F' E' = F E. Spherical: (hp_k - h) |y|^2 in fp32.
-//   (2) r_ik = exp(s_ik - max) / sum;  likelihood = constant_0 - h |y|^2 + max + log sum
+//   (2) r_ik = exp(s_ik - max) / sum;  likelihood = reference - h |y|^2 + max + log sum
 //   (3) sum_i r y = (rh.yh + rl.yh + rh.yl) / (2^15 F);  sum_i r (y - c_k) = (3) - c_k sum_i r. Diagonal: the
 //       same of y^2; spherical: sum_i r |y|^2 in fp64.
 //       sum_i r (y - c)^2 = sum_i r y^2 - c (2 sum_i r (y - c) + c sum_i r), piece by piece in fp64
@@ -84,9 +85,87 @@ __device__ void lower(float* least, float value) {
 }
 
 constexpr int range_components = 64; ///< whose precisions a block looks at
+/// log2 of a precision over the typical one of its axis, from which a component is thin.
+constexpr int thin_from = 6;
+/// A thin component is left out of rows to which another is so much nearer, in nats: of 2^16 shares of
+/// e^-40 nothing is left in fp64.
+constexpr float left_out_from = 40;
+/// Of a weighted distance in fp32: 64 additions a lane, a tree, three roundings a term.
+constexpr float distance_error = 1e-5f;
 
-/// The largest precisions of components that live, behind the scales, and the smallest behind those.
-__global__ void find_precision_ranges(MixtureView mixture, int axes, float* scale) {
+/// Components that live and are not thin: those in the products.
+__device__ bool takes_part(const MixtureView& mixture, const ThinComponents& thin, int k) {
+    return isfinite(mixture.constant[k]) && !thin.is_thin(k);
+}
+
+/// Sums of log2 hp_kj, rounded down, over components that live, and their number.
+__global__ void add_logarithms(MixtureView mixture, int axes, int* sums, float* scale) {
+    const int j = blockIdx.x * blockDim.x + threadIdx.x;
+    if (j >= axes) {
+        return;
+    }
+    int sum = 0, count = 0;
+    const int end = min(mixture.K, (static_cast<int>(blockIdx.y) + 1) * range_components);
+    for (int k = blockIdx.y * range_components; k < end; ++k) {
+        if (isfinite(mixture.constant[k])) {
+            sum += ilogb(mixture.half_precision[static_cast<size_t>(k) * axes + j]);
+            ++count;
+        }
+    }
+    atomicAdd(sums + j, sum);
+    if (j == 0) {
+        atomicAdd(reinterpret_cast<int*>(scale + scale_living), count);
+    }
+}
+
+/// A warp a component: whether it is thin.
+__global__ void
+find_thin(MixtureView mixture, int axes, const int* sums, ThinComponents thin, float* scale) {
+    const int k = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    if (k >= mixture.K) {
+        return;
+    }
+    const float count = static_cast<float>(__float_as_int(scale[scale_living]));
+    bool is_thin = false;
+    for (int j = lane; j < axes; j += 32) {
+        const int logarithm = ilogb(mixture.half_precision[static_cast<size_t>(k) * axes + j]);
+        is_thin = is_thin || static_cast<float>(logarithm) - sums[j] / count >= thin_from;
+    }
+    is_thin = __any_sync(whole_warp, is_thin) && isfinite(mixture.constant[k]);
+    if (lane == 0) {
+        thin.flag[k] = is_thin;
+        if (is_thin) {
+            raise(scale + scale_thin, 1);
+        }
+    }
+}
+
+/// One block: the largest constant of those that take part; -infinity where there are none.
+__global__ void __launch_bounds__(1024)
+        find_reference(MixtureView mixture, ThinComponents thin, float* scale) {
+    __shared__ float partial[32];
+    float largest = -infinity;
+    for (int k = threadIdx.x; k < mixture.K; k += 1024) {
+        if (takes_part(mixture, thin, k)) {
+            largest = fmaxf(largest, static_cast<float>(mixture.constant[k]));
+        }
+    }
+    largest = warp_max(largest);
+    if (threadIdx.x % 32 == 0) {
+        partial[threadIdx.x / 32] = largest;
+    }
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        largest = warp_max(partial[threadIdx.x]);
+        if (threadIdx.x == 0) {
+            scale[scale_reference] = largest;
+        }
+    }
+}
+
+/// The largest precisions of components that take part, behind the scales, and the smallest behind those.
+__global__ void
+find_precision_ranges(MixtureView mixture, int axes, ThinComponents thin, float* scale) {
     const int j = blockIdx.x * blockDim.x + threadIdx.x;
     if (j >= axes) {
         return;
@@ -94,7 +173,7 @@ __global__ void find_precision_ranges(MixtureView mixture, int axes, float* scal
     float largest = 0, smallest = infinity;
     const int end = min(mixture.K, (static_cast<int>(blockIdx.y) + 1) * range_components);
     for (int k = blockIdx.y * range_components; k < end; ++k) {
-        if (isfinite(mixture.constant[k])) {
+        if (takes_part(mixture, thin, k)) {
             const float hp = mixture.half_precision32[static_cast<size_t>(k) * axes + j];
             largest = fmaxf(largest, hp);
             smallest = fminf(smallest, hp);
@@ -118,7 +197,8 @@ __global__ void set_axes(Covariance form, int axes, float* scale) {
 }
 
 /// A warp a component: the largest |c|^2, |w|^2 and |base|.
-__global__ void find_largest(MixtureView mixture, const float* origin, float* scale) {
+__global__ void
+find_largest(MixtureView mixture, const float* origin, ThinComponents thin, float* scale) {
     const int k = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (k >= mixture.K) {
         return;
@@ -136,8 +216,8 @@ __global__ void find_largest(MixtureView mixture, const float* origin, float* sc
     square = warp_sum(square);
     weight = warp_sum(weight);
     product = warp_sum(product);
-    const double constant = mixture.constant[k] - mixture.constant[0];
-    if (lane == 0 && isfinite(constant)) {
+    const double constant = mixture.constant[k] - scale[scale_reference];
+    if (lane == 0 && takes_part(mixture, thin, k)) {
         raise(scale + scale_largest_square, square);
         raise(scale + scale_largest_weight, weight);
         raise(scale + scale_largest_base, fabsf(static_cast<float>(constant)) + product);
@@ -167,7 +247,8 @@ __global__ void find_scales(MixtureView mixture, DenseShape shape, float* scale)
     const float base = scale[scale_largest_base];
     const float weight = sqrtf(scale[scale_largest_weight]) * 1.001f;
     const float reach = 4 * (sqrtf(scale[scale_largest_square]) * 1.001f + sqrtf(variance));
-    const bool usable = reach > 1e-15f && reach < 1e15f && isfinite(base) && weight < 1e17f;
+    const bool usable = reach > 1e-15f && reach < 1e15f && isfinite(base) && weight < 1e17f &&
+                        isfinite(scale[scale_reference]);
     const float F = usable ? 2048 * power_of_two_below(1 / reach) : 1;
     float E = usable ? 2048 * power_of_two_below(1 / fmaxf(weight, 1e-15f)) : 1;
     // What is the same for all rows, and nearly so, is taken off what is tolerable.
@@ -200,7 +281,8 @@ __global__ void __launch_bounds__(128) split_components(
     __shared__ double partial[128];
     const int k = blockIdx.x, d = mixture.d, width = shape.row_width;
     const bool tiles = shape.path == CollectPath::hopper;
-    const bool lives = k < mixture.K && isfinite(mixture.constant[k]);
+    const bool lives =
+            k < mixture.K && takes_part(mixture, thin_components(shape.form, d, out.scale), k);
     const auto write = [&](int j, double w) {
         if (tiles) {
             uint16_t* high = out.means_high + static_cast<size_t>(k) / tile * tile * 2 * width;
@@ -239,7 +321,8 @@ __global__ void __launch_bounds__(128) split_components(
     }
     if (threadIdx.x == 0) {
         const double unit = tiles ? log2_e : 1;
-        const double constant = lives ? mixture.constant[k] - mixture.constant[0] : impossible;
+        const double constant =
+                lives ? mixture.constant[k] - out.scale[scale_reference] : impossible;
         const bool possible = constant > impossible;
         out.constant[k] = possible ? static_cast<float>(constant * unit) : impossible;
         out.base[k] = possible ? static_cast<float>((constant - partial[0]) * unit) : impossible;
@@ -251,6 +334,46 @@ __global__ void __launch_bounds__(128) split_components(
     }
 }
 
+/// sum_j hp_kj (x_j - mu_kj)^2 of the row that begins at number `first`, by a warp.
+__device__ float
+weighted_distance(const MixtureView& mixture, const Rows& x, size_t first, int k, int lane) {
+    const bool diagonal = mixture.covariance == Covariance::diagonal;
+    const size_t of_k = static_cast<size_t>(k) * mixture.d;
+    float sum = 0;
+    for (int j = lane; j < mixture.d; j += 32) {
+        const float e = high_number(x, first + j) - mixture.means[of_k + j];
+        sum = fmaf(mixture.half_precision32[diagonal ? of_k + j : k] * e, e, sum);
+    }
+    return warp_sum(sum);
+}
+
+/// Whether thin components are of no account to the row: far behind component `near`, which takes part.
+__device__ bool leaves_thin_out(
+        const MixtureView& mixture,
+        const ThinComponents& thin,
+        const Rows& x,
+        size_t first,
+        int near,
+        int lane) {
+    if (!takes_part(mixture, thin, near)) {
+        return false;
+    }
+    const float of_near = weighted_distance(mixture, x, first, near, lane);
+    for (int k0 = 0; k0 < mixture.K; k0 += 32) {
+        const bool mine = k0 + lane < mixture.K && thin.is_thin(k0 + lane);
+        for (unsigned left = __ballot_sync(whole_warp, mine); left != 0; left &= left - 1) {
+            const int k = k0 + __ffs(static_cast<int>(left)) - 1;
+            const float of_k = weighted_distance(mixture, x, first, k, lane);
+            const float ahead = static_cast<float>(mixture.constant[near] - mixture.constant[k]);
+            const float error = distance_error * (of_k + of_near + fabsf(ahead));
+            if (!(ahead + (of_k - of_near) - error >= left_out_from)) { // NaN: of no use either
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 /// A warp looks at 32 rows, and reads those without a list.
 __global__ void
 classify_kernel(MixtureView mixture, const float* origin, const float* scale, RowLists lists) {
@@ -259,7 +382,9 @@ classify_kernel(MixtureView mixture, const float* origin, const float* scale, Ro
     const int mine = first + lane;
     const int count = mine < lists.rows ? lists.count[mine] : 1;
     unsigned left = __ballot_sync(whole_warp, count == 0 || count > lists.capacity);
-    const bool usable = scale != nullptr && isfinite(mixture.constant[0]);
+    const bool usable = scale != nullptr;
+    const ThinComponents thin = thin_components(mixture.covariance, mixture.d, scale);
+    const bool some_are_thin = usable && thin.flag != nullptr && scale[scale_thin] > 0;
     while (left != 0) {
         const int l = __ffs(left) - 1;
         left &= left - 1;
@@ -277,13 +402,16 @@ classify_kernel(MixtureView mixture, const float* origin, const float* scale, Ro
         square = warp_sum(square);
         of_axes = warp_sum(of_axes);
         largest = warp_max(largest);
+        // False for NaN too, which fmaxf drops and the square keeps.
+        bool fits = usable && largest <= scale[scale_reach] &&
+                    sqrtf(square) * scale[scale_error] + square * scale[scale_square_error] +
+                                    of_axes * scale[scale_axis_error] <=
+                            1;
+        if (fits && some_are_thin) { // the same in all lanes
+            const int near = min(static_cast<int>(lists.home[first + l]), mixture.K - 1);
+            fits = leaves_thin_out(mixture, thin, lists.x, x, near, lane);
+        }
         if (lane == 0) {
-            // False for NaN too, which fmaxf drops and the square keeps.
-            const bool fits = usable && largest <= scale[scale_reach] &&
-                              sqrtf(square) * scale[scale_error] +
-                                              square * scale[scale_square_error] +
-                                              of_axes * scale[scale_axis_error] <=
-                                      1;
             lists.count[first + l] = fits ? dense_row : 0;
         }
     }
@@ -530,7 +658,7 @@ __global__ void responsibility_kernel(
     }
     sum = warp_sum(sum);
     const float inverse = 1 / sum;
-    float first = 0, second = 0, weighted = 0; // two largest r; sum r (constant_k - constant_0 - s)
+    float first = 0, second = 0, weighted = 0; // two largest r; sum r (constant_k - reference - s)
     for (int k = 2 * lane; k < shape.padded_K; k += 64) {
         const float2 s = *reinterpret_cast<const float2*>(score + k);
         float2 r{expf(s.x - best) * inverse, expf(s.y - best) * inverse};
@@ -558,7 +686,8 @@ __global__ void responsibility_kernel(
     if (lane == 0) {
         const double h = common_precision(shape.form, mixture.half_precision, buffers.scale);
         const double square = buffers.square[i];
-        output.log_likelihood[row[i]] = mixture.constant[0] - h * square + best + logf(sum);
+        output.log_likelihood[row[i]] =
+                buffers.scale[scale_reference] - h * square + best + logf(sum);
         if (shape.form == Covariance::tied_spherical) {
             // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k
             output.moment[row[i]] = square + weighted / h;
@@ -799,8 +928,10 @@ DenseShape dense_shape(CollectPath path, Covariance covariance, int K, int d) {
     return shape;
 }
 
-size_t dense_scale_count(Covariance covariance, int d) {
-    return dense_scales + 2 * static_cast<size_t>(covariance == Covariance::diagonal ? d : 1);
+size_t dense_scale_count(Covariance covariance, int K, int d) {
+    const size_t axes = covariance == Covariance::diagonal ? d : 1;
+    const bool differ = covariance == Covariance::diagonal || covariance == Covariance::spherical;
+    return dense_scales + 3 * axes + (differ ? (K + sizeof(float) - 1) / sizeof(float) : 0);
 }
 
 namespace {
@@ -876,16 +1007,22 @@ void find_dense_scales(
     const int axes = shape.form == Covariance::diagonal ? mixture.d : 1;
     check(cudaMemsetAsync(scale, 0, (dense_scales + axes) * sizeof(float), stream),
           "clearing scales");
+    const ThinComponents thin = thin_components(shape.form, mixture.d, scale);
     if (shape.form != Covariance::tied_spherical) {
         // Bytes of a number larger than all that are of use.
         check(cudaMemsetAsync(scale + dense_scales + axes, 0x7f, axes * sizeof(float), stream),
               "clearing scales");
         const int across = (axes + 127) / 128;
         const dim3 grid(across, (mixture.K + range_components - 1) / range_components);
-        find_precision_ranges<<<grid, 128, 0, stream>>>(mixture, axes, scale);
+        int* sums = reinterpret_cast<int*>(scale + dense_scales + 2 * axes);
+        check(cudaMemsetAsync(sums, 0, axes * sizeof(int), stream), "clearing scales");
+        add_logarithms<<<grid, 128, 0, stream>>>(mixture, axes, sums, scale);
+        find_thin<<<(mixture.K + 7) / 8, 256, 0, stream>>>(mixture, axes, sums, thin, scale);
+        find_precision_ranges<<<grid, 128, 0, stream>>>(mixture, axes, thin, scale);
         set_axes<<<across, 128, 0, stream>>>(shape.form, axes, scale);
     }
-    find_largest<<<(mixture.K + 7) / 8, 256, 0, stream>>>(mixture, origin, scale);
+    find_reference<<<1, 1024, 0, stream>>>(mixture, thin, scale);
+    find_largest<<<(mixture.K + 7) / 8, 256, 0, stream>>>(mixture, origin, thin, scale);
     find_scales<<<1, 32, 0, stream>>>(mixture, shape, scale);
     check_launch("preparing the dense tier");
 }

@@ -431,7 +431,7 @@ __global__ void __launch_bounds__(256) share_rows(const __grid_constant__ Argume
         const double h = common_precision(form, arguments.half_precision, arguments.buffers.scale);
         const double square = arguments.buffers.square[at];
         arguments.output.log_likelihood[x] =
-                arguments.constant[0] - h * square +
+                arguments.buffers.scale[scale_reference] - h * square +
                 (static_cast<double>(row.best) + log2f(row.sum)) / log2_e;
         if (form == Covariance::tied_spherical) {
             arguments.output.moment[x] = // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k

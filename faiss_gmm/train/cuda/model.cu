@@ -2,7 +2,9 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // What follows from a mixture's parameters, and the M-step that makes the next ones, on the device.
-//   (1) hp = 1 / (2 s2), constant_k = log pi_k - (d log 2 pi + log |S_k|) / 2, origin = mean of the means
+//   (1) hp = 1 / (2 s2), constant_k = log pi_k - (d log 2 pi + log |S_k|) / 2, origin = mean of the means;
+//       diagonal: sum_k hp_k^2 mu_k / sum_k hp_k^2 of those that live, an axis each, which makes
+//       sum_k |hp_k (mu_k - origin)|^2 least: what the bounds of collecting grow with
 //   (1') tied, full: constant_k from log |S_k|; tied: the means whitened, W (mu_k - origin), hp = 1 / 2
 //   (2) train/maximization.cc's formulas: mu'_k = mu_k + f_k / N_k rounded to fp32, e_k = mu'_k - mu_k,
 //       s2 N = M + sum_j e (N e - 2 f), tied: summed over k, by n d
@@ -77,30 +79,47 @@ __global__ void __launch_bounds__(threads) derive_kernel(
     }
 }
 
-/// partial [blocks, d]: sums of origin_rows means.
-__global__ void sum_means(int K, int d, const float* means, double* partial) {
+/// partial [2, blocks, d]: sums of origin_rows weighted means, then of their weights: 1, or hp^2 [K, d] of
+/// components that live.
+__global__ void sum_means(
+        int K,
+        int d,
+        const float* means,
+        const double* half_precision,
+        const double* constant,
+        double* partial) {
     const int j = blockIdx.y * blockDim.x + threadIdx.x;
     if (j >= d) {
         return;
     }
-    double sum = 0;
+    double sum = 0, weights = 0;
     const int end = min(K, (static_cast<int>(blockIdx.x) + 1) * origin_rows);
     for (int k = blockIdx.x * origin_rows; k < end; ++k) {
-        sum += means[static_cast<size_t>(k) * d + j];
+        const size_t at = static_cast<size_t>(k) * d + j;
+        double weight = 1;
+        if (half_precision != nullptr) {
+            const double hp = half_precision[at];
+            weight = isfinite(constant[k]) ? hp * hp : 0;
+        }
+        sum += weight * means[at];
+        weights += weight;
     }
-    partial[static_cast<size_t>(blockIdx.x) * d + j] = sum;
+    const size_t at = static_cast<size_t>(blockIdx.x) * d + j;
+    partial[at] = sum;
+    partial[static_cast<size_t>(gridDim.x) * d + at] = weights;
 }
 
-__global__ void find_origin(int K, int d, int partials, const double* partial, float* origin) {
+__global__ void find_origin(int d, int partials, const double* partial, float* origin) {
     const int j = blockIdx.x * blockDim.x + threadIdx.x;
     if (j >= d) {
         return;
     }
-    double sum = 0;
+    double sum = 0, weights = 0;
     for (int b = 0; b < partials; ++b) {
         sum += partial[static_cast<size_t>(b) * d + j];
+        weights += partial[static_cast<size_t>(partials + b) * d + j];
     }
-    origin[j] = static_cast<float>(sum / K);
+    origin[j] = static_cast<float>(sum / weights);
 }
 
 /// (2) for component blockIdx.x; `tied_part` [K] what it adds to a common variance.
@@ -232,7 +251,7 @@ void DeviceMixture::upload(const GaussianMixture& mixture, cudaStream_t stream) 
     half_precision32_.reserve(precisions);
     origin_.reserve(mixture.d);
     const size_t partials = (mixture.K + origin_rows - 1) / origin_rows;
-    scratch_.reserve(std::max(partials * mixture.d, mixture.K));
+    scratch_.reserve(std::max(2 * partials * mixture.d, mixture.K));
     derive(stream);
 }
 
@@ -245,7 +264,7 @@ void DeviceMixture::derive(cudaStream_t stream) {
             constant_.data(),
             half_precision_.data(),
             half_precision32_.data());
-    find_mean_of_means(means_.data(), origin_.data(), stream);
+    find_mean_of_means(means_.data(), covariance_ == Covariance::diagonal, origin_.data(), stream);
     if (covariance_ == Covariance::tied) {
         whiten_rows(
                 Rows(means_.data(), ElementType::f32, d_),
@@ -256,16 +275,23 @@ void DeviceMixture::derive(cudaStream_t stream) {
                 white_high_.data(),
                 white_low_.data(),
                 stream);
-        find_mean_of_means(white_high_.data(), white_origin_.data(), stream);
+        find_mean_of_means(white_high_.data(), false, white_origin_.data(), stream);
     }
     check_launch("preparing a mixture");
 }
 
-void DeviceMixture::find_mean_of_means(const float* means, float* origin, cudaStream_t stream) {
+void DeviceMixture::find_mean_of_means(
+        const float* means, bool weighted, float* origin, cudaStream_t stream) {
     const int partials = (K_ + origin_rows - 1) / origin_rows;
     const int across = (d_ + threads - 1) / threads;
-    sum_means<<<dim3(partials, across), threads, 0, stream>>>(K_, d_, means, scratch_.data());
-    find_origin<<<across, threads, 0, stream>>>(K_, d_, partials, scratch_.data(), origin);
+    sum_means<<<dim3(partials, across), threads, 0, stream>>>(
+            K_,
+            d_,
+            means,
+            weighted ? half_precision_.data() : nullptr,
+            constant_.data(),
+            scratch_.data());
+    find_origin<<<across, threads, 0, stream>>>(d_, partials, scratch_.data(), origin);
 }
 
 void DeviceMixture::download(GaussianMixture& mixture, cudaStream_t stream) const {

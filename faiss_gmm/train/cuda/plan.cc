@@ -46,7 +46,7 @@ size_t parameter_bytes(Covariance covariance, size_t K, size_t d, CollectPath pa
     const bool tied = covariance == Covariance::tied, full = covariance == Covariance::full;
     const size_t numbers = covariance == Covariance::diagonal ? K * d : K;
     // means, their partial means, log-weights, constants; variances and half their inverses
-    size_t bytes = K * d * 4 + (K * d / 64 + d + K) * 8 + K * 16 + numbers * 20;
+    size_t bytes = K * d * 4 + (2 * (K * d / 64 + d) + K) * 8 + K * 16 + numbers * 20;
     const size_t vectors = covariance == Covariance::diagonal ? 2 : 1;
     constexpr size_t sets = 5; // of homes, of pairs, of both tiers beside them, and all of it
     bytes += sets * 8 * K * (vectors * d + 3);
@@ -63,7 +63,8 @@ size_t parameter_bytes(Covariance covariance, size_t K, size_t d, CollectPath pa
         const DenseShape dense =
                 dense_shape(path, covariance, static_cast<int>(K), static_cast<int>(d));
         bytes += dense_bytes(dense).pass +
-                 dense_scale_count(covariance, static_cast<int>(d)) * sizeof(float);
+                 dense_scale_count(covariance, static_cast<int>(K), static_cast<int>(d)) *
+                         sizeof(float);
     }
     return bytes;
 }

@@ -305,31 +305,79 @@ std::vector<CollectPath> paths() {
     return all;
 }
 
-/// Nats per unit of the bounds and the largest gap of a row, from the formulas of collect_bound.h.
-struct RowBounds {
-    double f = 0, q = 0;
-    double gap(const float* columns) const {
-        const float* errors = columns + column_errors;
-        return errors[0] + f * errors[1] + q * errors[2];
+/// What the bounds are of a model's arrays, by the formulas of collect_bound.h.
+struct Bounds {
+    const Problem& problem;
+    const std::vector<float> columns, scale;
+    const double c; ///< of squares, otherwise 0
+
+    Bounds(const Problem& of_problem, const DeviceModel& device)
+            : problem(of_problem), columns(device.columns.host()), scale(device.scale.host()),
+              c(problem.form == CollectForm::squares ? squares_error(device.model.padded_width)
+                                                     : 0) {}
+    double axis(int64_t j) const {
+        return problem.form == CollectForm::squares ? scale[collect_scales + j] : 1.0;
+    }
+    double centred(int64_t i, int64_t j) const {
+        return static_cast<double>(problem.rows[i * problem.d + j]) - problem.origin[j];
+    }
+    /// What the pass's scores of a row have in common beside the log-joint.
+    double common(int64_t i) const {
+        double sum = 0;
+        for (int64_t j = 0; j < problem.d && problem.form == CollectForm::squares; ++j) {
+            sum += scale[collect_scales + problem.d + j] * centred(i, j) * centred(i, j);
+        }
+        return sum;
+    }
+    /// The row's unit in nats, f and q.
+    struct Row {
+        double f = 0, q = 0, common = 0;
+    };
+    Row row(int64_t i) const {
+        double squares = 0, fourths = 0;
+        for (int64_t j = 0; j < problem.d; ++j) {
+            const double y = axis(j) * centred(i, j);
+            squares += y * y;
+            fourths += y * y * y * y;
+        }
+        double F =
+                std::min<double>(collect_norm_aimed_at / std::sqrt(squares), scale[scale_row_cap]);
+        if (problem.form == CollectForm::squares) {
+            F = std::min(F, collect_norm_aimed_at / (squares_ratio * std::sqrt(fourths)));
+        }
+        Row row;
+        row.f = F * scale[scale_operand];
+        row.q = problem.form == CollectForm::quadratic ? row.f * squares : 0.0;
+        row.common = common(i);
+        return row;
+    }
+    /// In the row's unit.
+    double gap(const Row& row, int64_t k) const {
+        const int64_t tile = k / collect_tile, place = column_place(k % collect_tile);
+        if (problem.form == CollectForm::squares) {
+            const int64_t tiles = (problem.K + collect_tile - 1) / collect_tile;
+            const float* own = &columns[tiles * collect_columns + tile * collect_own_columns];
+            return own[own_gap + place] + row.f * own[own_gap_base + place];
+        }
+        const float* errors = &columns[tile * collect_columns + column_errors];
+        return errors[0] + row.f * errors[1] + row.q * errors[2];
+    }
+    /// The least and the largest u, nats, that a score may have: (6), of other forms s and s + gap.
+    double least(const Row& row, double score) const {
+        return (1 + c) * (score + row.common);
+    }
+    double largest(const Row& row, double score, int64_t k) const {
+        return (1 - c) * (score + row.common) + gap(row, k) / row.f;
+    }
+    /// What l is at least.
+    double lower(const Row& row, double score, int64_t k) const {
+        return least(row, score) - gap(row, k) / row.f;
+    }
+    /// What a u must reach where the rank-th l is such.
+    double threshold(double lower, double margin) const {
+        return (1 + c) / (1 - c) * (lower - margin);
     }
 };
-
-RowBounds bounds_of(const Problem& problem, const std::vector<float>& scale, int64_t i) {
-    double squares = 0, fourths = 0;
-    for (int64_t j = 0; j < problem.d; ++j) {
-        const double y = static_cast<double>(problem.rows[i * problem.d + j]) - problem.origin[j];
-        squares += y * y;
-        fourths += y * y * y * y;
-    }
-    double F = std::min<double>(collect_norm_aimed_at / std::sqrt(squares), scale[scale_row_cap]);
-    if (problem.form == CollectForm::squares) {
-        F = std::min(F, collect_norm_aimed_at / (scale[scale_squares_ratio] * std::sqrt(fourths)));
-    }
-    RowBounds bounds;
-    bounds.f = F * scale[scale_operand];
-    bounds.q = problem.form == CollectForm::quadratic ? bounds.f * squares : 0.0;
-    return bounds;
-}
 
 /// Compares every row's list with double precision. Returns the number of rows that overflowed.
 int64_t expect_right(
@@ -339,7 +387,7 @@ int64_t expect_right(
         const Options& options,
         const Result& result,
         const std::string& what) {
-    const std::vector<float> columns = device.columns.host(), scale = device.scale.host();
+    const Bounds bounds(problem, device);
     int64_t overflows = 0, missing = 0, unexcused = 0, unsorted = 0, lists = 0;
     int64_t needless = 0, wrong_best = 0;
     std::vector<double> sorted;
@@ -351,22 +399,37 @@ int64_t expect_right(
         sorted = scores;
         std::sort(sorted.begin(), sorted.end(), std::greater<double>());
         const double at_rank = problem.K >= options.rank ? sorted[options.rank - 1] : -infinity;
-        const RowBounds bounds = bounds_of(problem, scale, i);
-        double gap = 0;
-        for (int64_t k = 0; k < problem.K; k += collect_tile) {
-            gap = std::max(
-                    gap, bounds.gap(&columns[k / collect_tile * collect_columns]) / bounds.f);
+        const Bounds::Row row = bounds.row(i);
+        std::vector<double> lowers;
+        double highest = -infinity; // a bound of the largest u
+        for (int64_t k = 0; k < problem.K; ++k) {
+            if (std::isfinite(scores[k])) {
+                lowers.push_back(bounds.lower(row, scores[k], k));
+                highest = std::max(highest, bounds.least(row, scores[k]));
+            }
         }
-        // A component may lie two gaps below; thresholds of the first tile's groups only start.
-        const double excused = at_rank - options.margin - 2.1 * gap - 1e-5 * largest_magnitude;
+        std::sort(lowers.begin(), lowers.end(), std::greater<double>());
+        const int64_t judged_rank = std::min<int64_t>(options.rank, lowers.size());
+        const double threshold = static_cast<int64_t>(lowers.size()) >= options.rank
+                                         ? bounds.threshold(lowers[judged_rank - 1], options.margin)
+                                         : -infinity;
+        const double slack = 1e-5 * largest_magnitude;
+        // Whether the bounds let k be listed.
+        const auto may_be_listed = [&](int64_t k) {
+            return std::isfinite(scores[k]) &&
+                   bounds.largest(row, scores[k], k) >= threshold - slack;
+        };
         const double demanded = at_rank - options.margin;
         if (result.overflowed(i, options.capacity)) {
             ++overflows;
-            const auto may = std::count_if(
-                    scores.begin(), scores.end(), [&](double s) { return s >= excused; });
+            int64_t may = 0;
+            for (int64_t k = 0; k < problem.K; ++k) {
+                may += may_be_listed(k);
+            }
             // Lists also overflow on the way, where the threshold has not grown yet.
-            needless += std::isfinite(gap) && may <= options.capacity && options.capacity <= 16 &&
-                        options.hint != nullptr && scores[(*options.hint)[i]] > sorted[0] - 1;
+            needless += std::isfinite(threshold) && may <= options.capacity &&
+                        options.capacity <= 16 && options.hint != nullptr &&
+                        scores[(*options.hint)[i]] > sorted[0] - 1;
             continue;
         }
         const std::vector<uint16_t> list = result.list(i, options.capacity);
@@ -377,9 +440,10 @@ int64_t expect_right(
             const bool listed =
                     std::binary_search(list.begin(), list.end(), static_cast<uint16_t>(k));
             missing += scores[k] >= demanded && !listed && std::isfinite(scores[k]);
-            unexcused += listed && scores[k] < excused;
+            unexcused += listed && !may_be_listed(k);
         }
-        wrong_best += !(scores[result.best[i]] >= sorted[0] - gap - 1e-5 * largest_magnitude);
+        wrong_best +=
+                !(bounds.largest(row, scores[result.best[i]], result.best[i]) >= highest - slack);
     }
     EXPECT_EQ(missing, 0) << what;
     EXPECT_EQ(unexcused, 0) << what;
@@ -479,7 +543,7 @@ TEST_F(CollectTest, EveryUpperBoundHolds) {
         for (const auto& size : sizes) {
             const Problem problem = draw(form, 128, size[0], size[1], 2.0, size[0] + 1000);
             const DeviceModel device(problem);
-            const std::vector<float> columns = device.columns.host(), scale = device.scale.host();
+            const Bounds bounds(problem, device);
             for (const CollectPath path : paths()) {
                 Options options;
                 options.margin = 1e6f;
@@ -488,16 +552,19 @@ TEST_F(CollectTest, EveryUpperBoundHolds) {
                 double highest = -1, lowest = 2; // place of the score between L and U, 0 to 1
                 int64_t seen = 0;
                 for (int64_t i = 0; i < problem.n; ++i) {
-                    const RowBounds bounds = bounds_of(problem, scale, i);
-                    const auto see = [&](double upper, int64_t k) {
+                    const Bounds::Row row = bounds.row(i);
+                    const auto see = [&](double u, int64_t k) {
                         double magnitude = 0;
-                        const double score = problem.score(i, k, &magnitude) * bounds.f;
-                        const double slack = 3e-7 * magnitude * bounds.f; // f is known to fp32
-                        const double gap = bounds.gap(&columns[k / collect_tile * collect_columns]);
-                        EXPECT_LE(score, upper + slack);
-                        EXPECT_GE(score, upper - gap - slack);
-                        highest = std::max(highest, (score - upper + gap) / gap);
-                        lowest = std::min(lowest, (score - upper + gap) / gap);
+                        const double score = problem.score(i, k, &magnitude);
+                        const double upper = u / row.f;
+                        const double slack = 3e-7 * magnitude; // f is known to fp32
+                        const double least = bounds.least(row, score);
+                        const double largest = bounds.largest(row, score, k);
+                        EXPECT_LE(least, upper + slack);
+                        EXPECT_GE(largest, upper - slack);
+                        const double place = (largest - upper) / (largest - least);
+                        highest = std::max(highest, place);
+                        lowest = std::min(lowest, place);
                         ++seen;
                     };
                     if (path == CollectPath::plain) {
@@ -625,6 +692,80 @@ TEST_F(CollectTest, TinyVarianceAndAbsentComponents) {
             problem.constant[k] = -infinity;
         }
         run(problem);
+    }
+}
+
+/// Components of next to no variance in an axis, as those whose rows all have zero there: the bounds of the
+/// others are as before, and those of their own rows too where the origin is their mean.
+TEST_F(CollectTest, VariancesNearZeroCostNoLists) {
+    for (const int64_t step : {400, 7, 2}) { // one component, 58, every other
+        for (const bool apart : {false, true}) {
+            Problem problem = draw(CollectForm::squares, 800, 400, 64, 0.7, 47);
+            constexpr double variance = 1e-9;
+            const auto is_thin = [&](int64_t k) { return k % step == 0; };
+            const auto axis = [&](int64_t k) { return k / step % 5; };
+            const auto place = [&](int64_t k) { return apart && k / step % 2 == 1 ? 5.0f : 2.0f; };
+            for (int64_t k = 0; k < problem.K; k += step) {
+                double& h = problem.half_precision[k * problem.d + axis(k)];
+                problem.constant[k] += 0.5 * std::log(0.5 / variance / h);
+                h = 0.5 / variance;
+                problem.means[k * problem.d + axis(k)] = place(k);
+            }
+            int64_t thin_rows = 0;
+            for (int64_t i = 0; i < problem.n; ++i) {
+                const int64_t k = problem.truth[i];
+                if (is_thin(k)) { // half of them exactly there
+                    const float off = i % 2 == 0 ? 0.0f : i % 4 == 1 ? 3e-5f : -3e-5f;
+                    problem.rows[i * problem.d + axis(k)] = place(k) + off;
+                    ++thin_rows;
+                }
+            }
+            const int64_t axes = std::min<int64_t>(5, (problem.K + step - 1) / step);
+            std::fill_n(problem.origin.begin(), axes, apart && step < 400 ? 3.5f : 2.0f);
+            Options options;
+            options.capacity = 32;
+            const int64_t overflows = run(problem, options);
+            // Two groups a hundred thousand deviations apart: no origin is near both.
+            EXPECT_LE(overflows, apart && step < 400 ? thin_rows : 0) << "step " << step;
+        }
+    }
+}
+
+/// Every fourth component's twin differs in an axis alone, where its variance is next to none: rows that have
+/// the mean's number there tie, others do not.
+TEST_F(CollectTest, NearTiesWithVariancesNearZero) {
+    Problem problem = draw(CollectForm::squares, 400, 256, 64, 0.7, 53);
+    const std::vector<float> drawn = problem.means;
+    for (int64_t k = 0; k + 1 < problem.K; k += 4) {
+        const int64_t twin = k + 1, j = k / 4 % problem.d;
+        for (int64_t l = 0; l < problem.d; ++l) {
+            problem.means[twin * problem.d + l] = problem.means[k * problem.d + l];
+            problem.half_precision[twin * problem.d + l] =
+                    problem.half_precision[k * problem.d + l];
+        }
+        problem.constant[twin] = problem.constant[k];
+        problem.half_precision[twin * problem.d + j] = 1e8;
+        problem.origin[j] = problem.means[k * problem.d + j];
+    }
+    for (int64_t i = 0; i < problem.n; ++i) {
+        const int64_t k = problem.truth[i] / 4 * 4, j = k / 4 % problem.d;
+        if (problem.truth[i] % 4 == 1) { // the twin has moved
+            problem.truth[i] = static_cast<uint16_t>(k);
+            for (int64_t l = 0; l < problem.d; ++l) {
+                problem.rows[i * problem.d + l] +=
+                        problem.means[k * problem.d + l] - drawn[(k + 1) * problem.d + l];
+            }
+        }
+        if (problem.truth[i] == k && i % 3 != 0) {
+            const float mean = problem.means[k * problem.d + j];
+            problem.rows[i * problem.d + j] = i % 3 == 1 ? mean : mean + 1e-5f;
+        }
+    }
+    Options options;
+    options.capacity = 32;
+    for (const float margin : {0.0f, 18.0f}) {
+        options.margin = margin;
+        EXPECT_EQ(run(problem, options), 0) << "margin " << margin;
     }
 }
 

@@ -1620,6 +1620,103 @@ TEST_F(CudaEStepEngineTest, WideRowsThatOverlapStayOutOfFp64) {
     }
 }
 
+/// Components whose rows all have the same number in some axes, as empty bins of descriptors are: of a diagonal
+/// mixture's variances one is then a billionth of another. No row loses its list for it.
+TEST_F(CudaEStepEngineTest, EmptyBinsCostNoLists) {
+    constexpr size_t K = 150, d = 48, n = 20000;
+    for (const Variant& variant : {variants()[0], variants()[1], variants()[2]}) {
+        for (const size_t step : {K, size_t{5}, size_t{1}}) { // one such component, 30, all
+            SCOPED_TRACE(variant.name);
+            SCOPED_TRACE(step);
+            PrintedBudget budget;
+            auto mixture = random_mixture(Covariance::diagonal, K, d, 2.0, 5, 70);
+            for (size_t k = 0; k < K; k += step) {
+                for (size_t j = k % 7; j < d; j += 7) {
+                    mixture.means[k * d + j] = 0;
+                    mixture.covariances[k * d + j] = 1e-9;
+                }
+            }
+            const auto x = draw(mixture, n, 71);
+            const auto engine = make_cuda_engine(variant.options);
+            expect_like_oracle(*engine, mixture, x, 0, budget);
+            pass(*engine, mixture, x);
+            EXPECT_EQ(engine->counts().dense_rows + engine->counts().exact_rows, 0u);
+        }
+    }
+}
+
+/// Rows without a list go to fp64 where a component of next to no variance may be near them, and nowhere else.
+TEST_F(CudaEStepEngineTest, ThinComponentsSendTheirOwnRowsToFp64) {
+    constexpr size_t K = 300, d = 64, n = 20000;
+    for (const Covariance covariance : {Covariance::spherical, Covariance::diagonal}) {
+        const size_t part = GaussianMixture::covariance_size(covariance, K, d) / K;
+        for (const size_t step : {K, size_t{10}}) {
+            auto mixture = random_mixture(covariance, K, d, 0.15, 0, 72);
+            for (double& variance : mixture.covariances) { // so alike that rows have no list
+                variance = 1 + 0.1 * (variance - 1);
+            }
+            double share = 0;
+            for (size_t k = 0; k < K; k += step) {
+                mixture.covariances[k * part + k % part] = 1e-9;
+                share += std::exp(mixture.log_weights[k]);
+            }
+            const auto x = draw(mixture, n, 73);
+            for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
+                SCOPED_TRACE(name_of(covariance));
+                SCOPED_TRACE(::testing::Message() << "step " << step << " path " << int(path));
+                PrintedBudget budget;
+                CudaOptions options;
+                options.path = path;
+                options.pair_threshold = 1e-8;
+                const auto engine = make_cuda_engine(options);
+                expect_like_oracle(*engine, mixture, x, 0, budget);
+                pass(*engine, mixture, x);
+                const CudaPassCounts counts = engine->counts();
+                std::printf(
+                        "  %zu dense, %zu exact of %zu rows, %.0f of thin components\n",
+                        counts.dense_rows,
+                        counts.exact_rows,
+                        n,
+                        share * n);
+                EXPECT_GT(counts.dense_rows, 0.9 * (1 - share) * n);
+                EXPECT_LE(counts.exact_rows, 1.5 * share * n + 10);
+            }
+        }
+    }
+}
+
+/// The dense tier's scores are relative to a component that there is.
+TEST_F(CudaEStepEngineTest, AFirstComponentWithoutWeightLeavesTheDenseTier) {
+    constexpr size_t K = 200, d = 64, n = 5000;
+    for (const Covariance covariance :
+         {Covariance::tied_spherical, Covariance::spherical, Covariance::diagonal}) {
+        auto mixture = random_mixture(covariance, K, d, 0.15, 0, 74);
+        if (covariance != Covariance::tied_spherical) {
+            for (double& variance : mixture.covariances) {
+                variance = 1 + 0.1 * (variance - 1);
+            }
+        }
+        const double lost = std::exp(mixture.log_weights[0]);
+        mixture.log_weights[0] = -std::numeric_limits<double>::infinity();
+        for (double& value : mixture.log_weights) {
+            value -= std::log1p(-lost);
+        }
+        const auto x = draw(mixture, n, 75);
+        for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
+            SCOPED_TRACE(name_of(covariance));
+            SCOPED_TRACE(static_cast<int>(path));
+            PrintedBudget budget;
+            CudaOptions options;
+            options.path = path;
+            const auto engine = make_cuda_engine(options);
+            expect_like_oracle(*engine, mixture, x, 0, budget);
+            pass(*engine, mixture, x);
+            EXPECT_GT(engine->counts().dense_rows, 9 * n / 10);
+            EXPECT_EQ(engine->counts().exact_rows, 0u);
+        }
+    }
+}
+
 /// What the threshold costs, on data like descriptors: 2 to 3 components a row above 1e-5.
 TEST_F(CudaEStepEngineTest, SharesBelowTheThresholdGoHome) {
     for (const Covariance covariance : forms) {

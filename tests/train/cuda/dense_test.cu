@@ -67,7 +67,7 @@ struct Tier {
               means({mixture.means.begin(), mixture.means.end()}),
               origin(std::vector<float>(d, origin_number)), constant(constants(mixture)),
               precise(half_precision), rounded({half_precision.begin(), half_precision.end()}),
-              scale(std::vector<float>(dense_scale_count(mixture.covariance, d), 0.0f)) {
+              scale(std::vector<float>(dense_scale_count(mixture.covariance, K, d), 0.0f)) {
         view.covariance = mixture.covariance;
         view.K = K;
         view.d = d;

@@ -16,11 +16,10 @@ namespace faiss_gmm::cuda {
 
 /// The model's scales, once for all rows.
 struct ModelScale {
-    float operand, ratio, cap;
+    float operand, cap;
 
     __device__ explicit ModelScale(const float* __restrict__ scale)
-            : operand(scale[scale_operand]), ratio(scale[scale_squares_ratio]),
-              cap(scale[scale_row_cap]) {}
+            : operand(scale[scale_operand]), cap(scale[scale_row_cap]) {}
 };
 
 /// A row's numbers that the scores need; collect_bound.h.
@@ -37,32 +36,20 @@ row_scale(float sum_of_squares, float sum_of_fourths, const ModelScale& scale) {
     RowScale row;
     float F = fminf(collect_norm_aimed_at / sqrtf(sum_of_squares), scale.cap);
     if (form == CollectForm::squares) {
-        F = fminf(F, collect_norm_aimed_at / (scale.ratio * sqrtf(sum_of_fourths)));
+        F = fminf(F, collect_norm_aimed_at / (squares_ratio * sqrtf(sum_of_fourths)));
     }
     const float f = F * scale.operand;
     // NaN fails every comparison; an infinite sum gives F = 0.
     if (sum_of_squares < 3e38f && F > smallest_row_scale && f > smallest_row_scale && f < 1e30f) {
         row.F = F;
-        row.F2 = form == CollectForm::squares ? F * scale.ratio : 0.0f;
+        row.F2 = form == CollectForm::squares ? F * squares_ratio : 0.0f;
         row.f = f;
         row.q = form == CollectForm::quadratic ? f * sum_of_squares : 0.0f;
     }
     return row;
 }
 
-/// Start of the product for component `place` of a tile: U without yh . wh.
-template <CollectForm form>
-__device__ inline float
-start_value(const float* __restrict__ columns, int place, const RowScale& row) {
-    float start = fmaf(
-            columns[column_base + column_place(place)], row.f, columns[column_bound + place / 8]);
-    if (form == CollectForm::quadratic) {
-        start = fmaf(-columns[column_quadratic + column_place(place)], row.q, start);
-    }
-    return start;
-}
-
-/// How far a lower bound of the tile's components lies below the upper one, at most.
+/// How far a lower bound of the tile's components lies below the upper one, at most; not of squares.
 template <CollectForm form>
 __device__ inline float bound_gap(const float* __restrict__ errors, float f, float q) {
     float gap = fmaf(errors[1], f, errors[0]);
@@ -71,6 +58,53 @@ __device__ inline float bound_gap(const float* __restrict__ errors, float f, flo
     }
     return gap;
 }
+
+/// What a U must reach where the rank-th largest L is such; rounded one way wherever it is used.
+template <CollectForm form>
+__device__ inline float
+threshold_under(const CollectModel& model, float lower, float margin, float f) {
+    const float threshold = __fsub_rn(lower, __fmul_rn(margin, f));
+    return form == CollectForm::squares ? __fmul_rn(model.stretch, threshold) : threshold;
+}
+
+/// 1 / e_k.
+__device__ inline float inverse_of_power(float power_of_two) {
+    return __int_as_float(0x7f000000 - __float_as_int(power_of_two));
+}
+
+/// A component's place in the columns of its tile.
+template <CollectForm form> struct ColumnsOf {
+    const float *columns, *own; ///< own: squares
+    int place;
+
+    __device__ ColumnsOf(const CollectModel& model, uint32_t k)
+            : columns(model.columns + k / collect_tile * collect_columns),
+              own(form == CollectForm::squares ? own_columns(model, k / collect_tile) : nullptr),
+              place(column_place(k % collect_tile)) {}
+    /// Start of the product: U without yh . wh; squares: in the component's own unit.
+    __device__ float start(const RowScale& row) const {
+        const float quadratic =
+                form == CollectForm::linear ? 0.0f : columns[column_quadratic + place];
+        if (form == CollectForm::squares) {
+            return fmaf(columns[column_base + place], row.f, quadratic);
+        }
+        // 8 components a bound: places of a pair are 2, of a quad's four threads a pitch apart.
+        const float bound = columns[column_bound + place % column_pitch / 2];
+        const float start = fmaf(columns[column_base + place], row.f, bound);
+        return form == CollectForm::quadratic ? fmaf(-quadratic, row.q, start) : start;
+    }
+    /// What takes a score from the component's own unit to the row's.
+    __device__ float to_row_unit() const {
+        return form == CollectForm::squares ? inverse_of_power(own[own_scale + place]) : 1.0f;
+    }
+    /// How far a lower bound lies below the upper one, at most; squares: l below u.
+    __device__ float gap(float f, float q) const {
+        if (form == CollectForm::squares) {
+            return fmaf(own[own_gap_base + place], f, own[own_gap + place]);
+        }
+        return bound_gap<form>(columns + column_errors, f, q);
+    }
+};
 
 /// A row whose threshold is this collects nothing.
 constexpr float closed = FLT_MAX;

@@ -32,11 +32,6 @@ constexpr int survey_largest = 4; ///< group maxima that a lane keeps: rank up t
 static_assert(4 * survey_largest == collect_max_rank, "");
 static_assert(list_places == 64, "two entries a lane");
 
-/// What a U must reach where the rank-th largest L is such; rounded one way wherever it is used.
-__device__ inline float threshold_under(float lower, float margin, float f) {
-    return __fsub_rn(lower, __fmul_rn(margin, f));
-}
-
 __device__ inline float quad_max(float value) {
     value = fmaxf(value, __shfl_xor_sync(whole_warp, value, 1));
     return fmaxf(value, __shfl_xor_sync(whole_warp, value, 2));
@@ -63,14 +58,20 @@ struct TwoRows {
     }
 };
 
+__device__ inline float4 load_four_columns(const float* from) {
+    return *reinterpret_cast<const float4*>(from);
+}
+
 /// (1). `columns` is aligned to 16 bytes.
 template <CollectForm form>
 __device__ inline void start_scores(const float* columns, const TwoRows& rows, float (&score)[64]) {
     const int own = threadIdx.x % 4 * column_pitch;
-    const auto four = [](const float* from) { return *reinterpret_cast<const float4*>(from); };
+    const auto four = load_four_columns;
+    constexpr bool with_quadratic = form != CollectForm::linear; // of squares: their bounds
 #pragma unroll
     for (int j4 = 0; j4 < 4; ++j4) {
-        const float4 bounds = four(columns + column_bound + 4 * j4);
+        const float4 bounds = form == CollectForm::squares ? float4{0, 0, 0, 0}
+                                                           : four(columns + column_bound + 4 * j4);
         const float bound[4] = {bounds.x, bounds.y, bounds.z, bounds.w};
 #pragma unroll
         for (int pair = 0; pair < 2; ++pair) {
@@ -78,7 +79,7 @@ __device__ inline void start_scores(const float* columns, const TwoRows& rows, f
             const float4 bases = four(columns + column_base + at);
             const float base[4] = {bases.x, bases.y, bases.z, bases.w};
             float quadratic[4] = {0, 0, 0, 0};
-            if (form == CollectForm::quadratic) {
+            if (with_quadratic) {
                 const float4 quadratics = four(columns + column_quadratic + at);
                 quadratic[0] = quadratics.x;
                 quadratic[1] = quadratics.y;
@@ -92,7 +93,9 @@ __device__ inline void start_scores(const float* columns, const TwoRows& rows, f
                 for (int h = 0; h < 2; ++h) {
 #pragma unroll
                     for (int i = 0; i < 2; ++i) {
-                        float start = fmaf(base[2 * one + i], rows.f[h], bound[2 * pair + one]);
+                        const float addend = form == CollectForm::squares ? quadratic[2 * one + i]
+                                                                          : bound[2 * pair + one];
+                        float start = fmaf(base[2 * one + i], rows.f[h], addend);
                         if (form == CollectForm::quadratic) {
                             start = fmaf(-quadratic[2 * one + i], rows.q[h], start);
                         }
@@ -111,6 +114,24 @@ __device__ inline uint32_t scores_below(const float (&score)[64], int h, float t
     for (int c = 0; c < 32; ++c) {
         const float above = score[c / 2 * 4 + 2 * h + c % 2] - threshold;
         mask = __funnelshift_l(__float_as_uint(above), mask, 1);
+    }
+    return mask;
+}
+
+/// The same of scores in their components' own units; `own`: the lane's [32] of e_k.
+__device__ inline uint32_t
+own_scores_below(const float (&score)[64], int h, float threshold, const float* own) {
+    uint32_t mask = 0;
+#pragma unroll
+    for (int c4 = 0; c4 < 8; ++c4) {
+        const float4 scales = load_four_columns(own + 4 * c4);
+        const float scale[4] = {scales.x, scales.y, scales.z, scales.w};
+#pragma unroll
+        for (int one = 0; one < 4; ++one) {
+            const int c = 4 * c4 + one;
+            const float above = fmaf(-threshold, scale[one], score[c / 2 * 4 + 2 * h + c % 2]);
+            mask = __funnelshift_l(__float_as_uint(above), mask, 1);
+        }
     }
     return mask;
 }
@@ -169,21 +190,40 @@ struct WarpLists {
     }
 };
 
-/// (2).
+/// The e_k that all of a tile's components have; 0 where they differ. Squares; for others 1.
+template <CollectForm form> __device__ inline float common_scale(const float* columns) {
+    if (form != CollectForm::squares) {
+        return 1;
+    }
+    const float scale = columns[column_largest_scale];
+    return scale * columns[column_largest_step] == 1 ? scale : 0.0f;
+}
+
+/// (2) of tile `tile`, whose components have that scale.
+template <CollectForm form>
 __device__ inline void list_candidates(
+        const CollectModel& model,
         const float (&score)[64],
-        uint32_t first_component,
+        int tile,
+        float scale,
         const TwoRows& rows,
         const WarpLists& lists) {
-    const int row = threadIdx.x % 32 / 4;
+    const int row = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
+    const float* own = nullptr;
+    if (form == CollectForm::squares) {
+        own = own_columns(model, tile) + own_scale + quad * column_pitch;
+    }
     uint32_t below[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-        below[h] = scores_below(score, h, lists.bar(row + 8 * h, rows.threshold[h]));
+        const float bar = lists.bar(row + 8 * h, rows.threshold[h]);
+        below[h] = form != CollectForm::squares ? scores_below(score, h, bar)
+                   : scale != 0                 ? scores_below(score, h, bar * scale)
+                                                : own_scores_below(score, h, bar, own);
     }
     __syncwarp();
     if ((below[0] & below[1]) != ~0u) {
-        const uint32_t column = first_component + 2 * (threadIdx.x % 4);
+        const uint32_t column = static_cast<uint32_t>(tile) * collect_tile + 2 * quad;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             uint32_t left = ~below[h];
@@ -191,11 +231,11 @@ __device__ inline void list_candidates(
             while (left != 0) {
                 const int c = __clz(static_cast<int>(left));
                 left &= ~(0x80000000u >> c);
-                lists.add(
-                        row + 8 * h,
-                        pick(score, h, c),
-                        rows.threshold[h],
-                        column + c / 2 * 8 + c % 2);
+                float of_row = pick(score, h, c);
+                if (form == CollectForm::squares) {
+                    of_row *= inverse_of_power(own[c]);
+                }
+                lists.add(row + 8 * h, of_row, rows.threshold[h], column + c / 2 * 8 + c % 2);
             }
         }
     }
@@ -251,9 +291,7 @@ write_list(const CollectCall& call, int64_t i, const uint2 (&entry)[places], flo
         k[o] = entry[o].y;
         upper[o] = lower[o] = __uint_as_float(entry[o].x);
         if (k[o] != ~0u) {
-            const float* errors =
-                    call.model.columns + k[o] / collect_tile * collect_columns + column_errors;
-            lower[o] = upper[o] - bound_gap<form>(errors, f, q);
+            lower[o] = upper[o] - ColumnsOf<form>(call.model, k[o]).gap(f, q);
         }
         top = fmaxf(top, upper[o]);
         largest_lower = fmaxf(largest_lower, lower[o]);
@@ -266,7 +304,7 @@ write_list(const CollectCall& call, int64_t i, const uint2 (&entry)[places], flo
     }
     const uint32_t best = __reduce_min_sync(whole_warp, first_of_top);
     const float at_rank = rank > 1 ? largest_of_rank<places>(lower, rank) : warp_max(largest_lower);
-    const float threshold = threshold_under(at_rank, call.input.margin, f);
+    const float threshold = threshold_under<form>(call.model, at_rank, call.input.margin, f);
     uint32_t keeps[places];
     int smaller[places] = {}, kept = 0;
 #pragma unroll
@@ -358,21 +396,29 @@ template <bool many> struct Survey {
             }
         }
     }
-    /// Of a tile with such error factors.
+    /// Of a tile with such error factors; squares: with such own columns.
     template <CollectForm form>
-    __device__ void see(const float (&score)[64], const float* errors, const TwoRows& rows) {
+    __device__ void
+    see(const float (&score)[64], const float* errors, const float* own, const TwoRows& rows) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            const float gap = bound_gap<form>(errors, rows.f[h], rows.q[h]);
+            const float gap = form == CollectForm::squares
+                                      ? 0.0f
+                                      : bound_gap<form>(errors, rows.f[h], rows.q[h]);
             float all = -CUDART_INF_F;
 #pragma unroll
             for (int g = 0; g < 8; ++g) {
-                float value = score[8 * g + 2 * h];
+                float value;
+                if (form == CollectForm::squares) {
+                    value = largest_of_four(score, own, g, h, rows.f[h]);
+                } else {
+                    value = score[8 * g + 2 * h];
 #pragma unroll
-                for (int j = 0; j < 2; ++j) {
+                    for (int j = 0; j < 2; ++j) {
 #pragma unroll
-                    for (int i = 0; i < 2; ++i) {
-                        value = fmaxf(value, score[8 * g + 4 * j + 2 * h + i]);
+                        for (int i = 0; i < 2; ++i) {
+                            value = fmaxf(value, score[8 * g + 4 * j + 2 * h + i]);
+                        }
                     }
                 }
                 if (!many) {
@@ -392,6 +438,21 @@ template <bool many> struct Survey {
             }
         }
     }
+    /// The largest l, in the row's unit, of columns 4 g to 4 g + 3 of the lane; squares.
+    __device__ static float
+    largest_of_four(const float (&score)[64], const float* own, int g, int h, float f) {
+        own += threadIdx.x % 4 * column_pitch + 4 * g;
+        const float4 e = load_four_columns(own + own_scale);
+        const float4 gap = load_four_columns(own + own_gap);
+        const float4 base = load_four_columns(own + own_gap_base);
+        const auto lower = [&](int c, float scale, float bound, float of_base) {
+            const float own_score = score[8 * g + c / 2 * 4 + 2 * h + c % 2];
+            return fmaf(own_score, inverse_of_power(scale), -fmaf(of_base, f, bound));
+        };
+        return fmaxf(
+                fmaxf(lower(0, e.x, gap.x, base.x), lower(1, e.y, gap.y, base.y)),
+                fmaxf(lower(2, e.z, gap.z, base.z), lower(3, e.w, gap.w, base.w)));
+    }
     /// The L of so many components are at least this.
     __device__ float bound(int h, int rank) const {
         if (!many) {
@@ -408,16 +469,18 @@ template <bool many> struct Survey {
 };
 
 /// (4) Thresholds of a lane's rows, `first` and first + 8 of the wave.
+template <CollectForm form>
 __device__ inline void raise_thresholds(
+        const CollectCall& call,
         const CollectWave& wave,
         int first,
-        const CollectInput& input,
         const TwoRows& rows,
         const float (&bound)[2]) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         const int row = first + 8 * h;
-        const float threshold = threshold_under(bound[h], input.margin, rows.f[h]);
+        const float threshold =
+                threshold_under<form>(call.model, bound[h], call.input.margin, rows.f[h]);
         if (threadIdx.x % 4 == 0 && row < wave.rows && rows.threshold[h] != closed) {
             wave.threshold[row] = fmaxf(rows.threshold[h], threshold);
         }

@@ -53,7 +53,7 @@ struct DenseBuffers {
     uint16_t* means_high = nullptr; ///< [padded_K, row_width]; hopper: tiles
     uint16_t* means_low = nullptr;  ///< hopper: none
     float* base = nullptr; ///< [padded_K] s of y = 0; in the padding so low that no share is left
-    float* constant = nullptr;    ///< [padded_K] constant_k - constant_0
+    float* constant = nullptr;    ///< [padded_K] constant_k - reference
     float* excess = nullptr;      ///< [padded_K] hp_k - h; zeros but for spherical
     float* partial = nullptr;     ///< [pieces, padded_K, padded_width], of a chunk
     double* mass = nullptr;       ///< [pieces, padded_K], of a chunk
@@ -90,11 +90,15 @@ enum DenseScale : int {
     scale_largest_square,
     scale_largest_weight,
     scale_largest_base,
+    scale_reference, ///< the largest constant
+    scale_thin,      ///< above 0: some components are thin
+    scale_living,    ///< components of a weight above 0, an int
     dense_scales
 };
 /// Behind them, while they are being found the largest and the smallest precisions; diagonal: a_j [d] and
-/// deviation_j [d], at least |hp_kj / a_j^2 - 1/2|; spherical: h and at least |hp_k - h|.
-size_t dense_scale_count(Covariance covariance, int d);
+/// deviation_j [d], at least |hp_kj / a_j^2 - 1/2|; spherical: h and at least |hp_k - h|. Behind those the sums
+/// of the precisions' logarithms, and bytes [K] that say which components are thin.
+size_t dense_scale_count(Covariance covariance, int K, int d);
 
 /// What classify_left_rows() and the rest need of a model: `scale` [dense_scale_count()].
 void find_dense_scales(
@@ -112,8 +116,8 @@ void prepare_dense(
         const DenseBuffers& buffers,
         cudaStream_t stream);
 
-/// Rows without a list: count becomes dense_row where the dense tier's bound covers the row, 0 (the exact
-/// tier) otherwise. `scale` null: 0 for all.
+/// Rows without a list: count becomes dense_row where the dense tier's bound covers the row and no thin
+/// component is within 40 nats of its provisional home, 0 (the exact tier) otherwise. `scale` null: 0 for all.
 constexpr uint8_t dense_row = 255;
 void classify_left_rows(
         const MixtureView& mixture,

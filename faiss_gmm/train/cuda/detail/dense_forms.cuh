@@ -44,6 +44,28 @@ __device__ inline float axis_scale(Covariance form, const float* scale, int j) {
     return form == Covariance::diagonal ? scale[dense_scales + j] : 1.0f;
 }
 
+/// Components whose precision in an axis is 2^6 times the typical one, the geometric mean, or more: they
+/// are not among those of the products, whose bound they would spoil for all rows; see
+/// classify_left_rows(). Components without weight are none.
+struct ThinComponents {
+    uint8_t* flag = nullptr; ///< [K]; null: tied_spherical, none
+
+    __device__ bool is_thin(int k) const {
+        return flag != nullptr && flag[k] != 0;
+    }
+};
+
+/// Behind the scales.
+__host__ __device__ inline ThinComponents
+thin_components(Covariance form, int d, const float* scale) {
+    ThinComponents thin;
+    if (scale != nullptr && (form == Covariance::diagonal || form == Covariance::spherical)) {
+        const int axes = form == Covariance::diagonal ? d : 1;
+        thin.flag = reinterpret_cast<uint8_t*>(const_cast<float*>(scale) + dense_scales + 3 * axes);
+    }
+    return thin;
+}
+
 /// hp_kj, in fp64.
 __device__ inline double precision_of(const MixtureView& mixture, int k, int j) {
     return mixture.half_precision

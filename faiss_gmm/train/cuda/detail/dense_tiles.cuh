@@ -39,7 +39,6 @@ struct Arguments {
     const uint32_t* order; ///< of the wave
     DenseOutput output;
     const double* half_precision;
-    const double* constant; ///< of the first component
     int K;
 };
 
@@ -172,7 +171,6 @@ inline Arguments dense_arguments(
     arguments.order = rows.order;
     arguments.output = output;
     arguments.half_precision = mixture.half_precision;
-    arguments.constant = mixture.constant;
     arguments.K = mixture.K;
     return arguments;
 }

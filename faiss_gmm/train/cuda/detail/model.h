@@ -20,11 +20,11 @@ public:
     void download(GaussianMixture& mixture, cudaStream_t stream) const;
     /// What rows are scored with; tied: whitened rows.
     MixtureView view() const;
-    /// [d] mean of the view's means.
+    /// [d] mean of the view's means; diagonal: weighted by their precisions.
     const float* origin() const {
         return covariance_ == Covariance::tied ? white_origin_.data() : origin_.data();
     }
-    /// [K, d], and the mean of them [d], in the space of the given rows.
+    /// [K, d], and their origin [d], in the space of the given rows.
     const float* given_means() const {
         return means_.data();
     }
@@ -44,7 +44,8 @@ public:
 
 private:
     void derive(cudaStream_t stream);
-    void find_mean_of_means(const float* means, float* origin, cudaStream_t stream);
+    /// `weighted`: by hp^2.
+    void find_mean_of_means(const float* means, bool weighted, float* origin, cudaStream_t stream);
 
     Covariance covariance_ = Covariance::tied_spherical;
     Mixing mixing_ = Mixing::uniform;
