@@ -91,13 +91,15 @@ __global__ void __launch_bounds__(threads)
             reinterpret_cast<const __half*>(model.operand) + static_cast<size_t>(hint) * width;
     const bool origin_aligned = d % 4 == 0 && reinterpret_cast<uintptr_t>(model.origin) % 16 == 0;
     const ModelScale model_scale(model.scale);
-    const float* axes = model.scale + collect_scales;
     float squares = 0, fourths = 0, product = 0;
 #pragma unroll
     for (int c = 0; c < chunks; ++c) {
         const int at = dimension(c);
-        float origin[4], w[4] = {0, 0, 0, 0}, w2[4] = {0, 0, 0, 0};
+        float origin[4], axis[4], w[4] = {0, 0, 0, 0}, w2[4] = {0, 0, 0, 0};
         load_four(model.origin, at, d, origin_aligned, origin);
+        if (form == CollectForm::squares) {
+            load_four(model.scale + collect_scales, at, d, d % 4 == 0, axis);
+        }
         if (with_hint && at < d) {
             split_halves(*reinterpret_cast<const uint2*>(hinted + at), w);
             if (form == CollectForm::squares) {
@@ -107,8 +109,8 @@ __global__ void __launch_bounds__(threads)
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             float v = y[c][j] - origin[j]; // zero from d on
-            if (form == CollectForm::squares && at + j < d) {
-                v *= axes[at + j];
+            if (form == CollectForm::squares) {
+                v *= axis[j];
             }
             y[c][j] = v;
             squares = fmaf(v, v, squares);

@@ -3,7 +3,7 @@
 //
 // The model in the form the collecting pass reads: fp16 operand, start values, bounds.
 // Formulas: collect_bound.h. One block a component, twice: the largest norms first, for the scales,
-// then the operand and the bounds around it; squares: before, axes by a thread an axis and 64 components.
+// then the operand and the bounds around it; squares: before, axes by a thread an axis and 16 components.
 // All in double precision; maxima go through atomicMax on the bits of non-negative floats, sums are of
 // integers, so any order gives the same bits.
 // Cost: K d reads, twice; 10 us at (K, d) = (1024, 128).
@@ -20,7 +20,7 @@ namespace faiss_gmm::cuda {
 namespace {
 
 constexpr int threads = 128;
-constexpr int axis_components = 64; ///< that a thread of find_axes() looks at
+constexpr int axis_components = 16; ///< that a thread of find_axes() looks at
 
 struct ModelArrays {
     CollectModelSource source;
@@ -139,12 +139,12 @@ __device__ double norm_of(const ModelArrays& model, int64_t k) {
 __global__ void __launch_bounds__(threads) find_axes(ModelArrays model) {
     const CollectModelSource& source = model.source;
     const int64_t j = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
-    const int64_t first = static_cast<int64_t>(blockIdx.y) * axis_components;
-    const int64_t end = min(source.K, first + axis_components);
     int logarithms = 0, live = 0;
     double least = CUDART_INF;
-    for (int64_t k = first; k < end && j < source.d; ++k) {
-        if (source.constant[k] > -CUDART_INF) {
+#pragma unroll
+    for (int i = 0; i < axis_components; ++i) {
+        const int64_t k = static_cast<int64_t>(blockIdx.y) * axis_components + i;
+        if (k < source.K && j < source.d && source.constant[k] > -CUDART_INF) {
             const double h = half_precision(source, k, j);
             logarithms += ilogb(h);
             least = fmin(least, h);

@@ -5,11 +5,11 @@
 // on the tensor cores, each of numbers split into two halves (fp16 high + low).
 //   y = x - o, c_k = mu_k - o; diagonal: axis j of both times a_j, a_j^2 = max_k hp_kj + min_k hp_kj, and hp_kj
 //   less by a_j^2. h: hp; spherical: (max hp + min hp) / 2; diagonal: 1/2. w_k = 2 hp_k c_k.
-//   (1) s_ik = y.w_k - sum_j (hp_kj - h) y_j^2 + constant_k - reference - sum_j hp_kj c_kj^2, reference the largest
-//       constant_k
+//   (1) s_ik = y.w_k - sum_j (hp_kj - h) y_j^2 + constant_k - constant_f - sum_j hp_kj c_kj^2, f the first component
+//       that takes part
 //       y.w = (yh.wh + yh.wl + yl.wh) / (F E); yh + yl = F y, wh + wl = E w up to 2^-22. Diagonal: behind their
 //       columns those of F' y^2 and E' (h - hp_k), F' E' = F E. Spherical: (hp_k - h) |y|^2 in fp32.
-//   (2) r_ik = exp(s_ik - max) / sum;  likelihood = reference - h |y|^2 + max + log sum
+//   (2) r_ik = exp(s_ik - max) / sum;  likelihood = constant_f - h |y|^2 + max + log sum
 //   (3) sum_i r y = (rh.yh + rl.yh + rh.yl) / (2^15 F);  sum_i r (y - c_k) = (3) - c_k sum_i r. Diagonal: the
 //       same of y^2; spherical: sum_i r |y|^2 in fp64.
 //       sum_i r (y - c)^2 = sum_i r y^2 - c (2 sum_i r (y - c) + c sum_i r), piece by piece in fp64
@@ -35,7 +35,9 @@
 //   Diagonal: and rounding times sum_j max_k|hp_kj - h| y_j^2, for every column's errors are relative to its
 //   products; 3 2^-24 more in it, for y has two roundings and y^2 five. Below fp16's range lie 2^-25 of a number
 //   in halves: sum_j max_k|hp_kj - h| 2^-25 / F' for any row, |y| 45 2^-25 / E, |y|^2 2^-25 / E'.
-//   Rows where this passes 1e-3 nats, or that do not fit, go to the exact tier. 1e-3 would move a
+//   Rows where this passes 1e-3 nats, or that do not fit, go to the exact tier. max and min are of the components
+//   that are not thin (detail/dense_forms.cuh): thin ones take no part, and a row goes to the exact tier unless
+//   all of them are 40 nats behind its provisional home, by (x - mu)^2 in fp32. 1e-3 would move a
 //   responsibility by 2.5e-4; measured are 2e-7 (spherical with (hp_k - h) |y|^2 of 50 nats: 5e-6), for roundings
 //   do not conspire. No threshold: all shares enter. r in (3) is off by 2^-22, sums of 32 rows leave the tensor
 //   core; N_k: r in fp32, added in fp64. Variances of components 10 sigma from o: off by 7e-6.
@@ -84,7 +86,8 @@ __device__ void lower(float* least, float value) {
     atomicMin(reinterpret_cast<int*>(least), __float_as_int(value));
 }
 
-constexpr int range_components = 64; ///< whose precisions a block looks at
+constexpr int range_components = 64,
+              logarithm_components = 16; ///< whose precisions a block looks at
 /// log2 of a precision over the typical one of its axis, from which a component is thin.
 constexpr int thin_from = 6;
 /// A thin component is left out of rows to which another is so much nearer, in nats: of 2^16 shares of
@@ -105,10 +108,11 @@ __global__ void add_logarithms(MixtureView mixture, int axes, int* sums, float* 
         return;
     }
     int sum = 0, count = 0;
-    const int end = min(mixture.K, (static_cast<int>(blockIdx.y) + 1) * range_components);
-    for (int k = blockIdx.y * range_components; k < end; ++k) {
-        if (isfinite(mixture.constant[k])) {
-            sum += ilogb(mixture.half_precision[static_cast<size_t>(k) * axes + j]);
+#pragma unroll
+    for (int i = 0; i < logarithm_components; ++i) {
+        const int k = blockIdx.y * logarithm_components + i;
+        if (k < mixture.K && isfinite(mixture.constant[k])) {
+            sum += ilogbf(mixture.half_precision32[static_cast<size_t>(k) * axes + j]);
             ++count;
         }
     }
@@ -128,7 +132,7 @@ find_thin(MixtureView mixture, int axes, const int* sums, ThinComponents thin, f
     const float count = static_cast<float>(__float_as_int(scale[scale_living]));
     bool is_thin = false;
     for (int j = lane; j < axes; j += 32) {
-        const int logarithm = ilogb(mixture.half_precision[static_cast<size_t>(k) * axes + j]);
+        const int logarithm = ilogbf(mixture.half_precision32[static_cast<size_t>(k) * axes + j]);
         is_thin = is_thin || static_cast<float>(logarithm) - sums[j] / count >= thin_from;
     }
     is_thin = __any_sync(whole_warp, is_thin) && isfinite(mixture.constant[k]);
@@ -140,26 +144,14 @@ find_thin(MixtureView mixture, int axes, const int* sums, ThinComponents thin, f
     }
 }
 
-/// One block: the largest constant of those that take part; -infinity where there are none.
-__global__ void __launch_bounds__(1024)
-        find_reference(MixtureView mixture, ThinComponents thin, float* scale) {
-    __shared__ float partial[32];
-    float largest = -infinity;
-    for (int k = threadIdx.x; k < mixture.K; k += 1024) {
-        if (takes_part(mixture, thin, k)) {
-            largest = fmaxf(largest, static_cast<float>(mixture.constant[k]));
-        }
-    }
-    largest = warp_max(largest);
-    if (threadIdx.x % 32 == 0) {
-        partial[threadIdx.x / 32] = largest;
-    }
-    __syncthreads();
-    if (threadIdx.x < 32) {
-        largest = warp_max(partial[threadIdx.x]);
-        if (threadIdx.x == 0) {
-            scale[scale_reference] = largest;
-        }
+/// The first component that takes part.
+__global__ void find_first(MixtureView mixture, ThinComponents thin, float* scale) {
+    const int k = blockIdx.x * blockDim.x + threadIdx.x;
+    const unsigned parts = __ballot_sync(whole_warp, k < mixture.K && takes_part(mixture, thin, k));
+    if (threadIdx.x % 32 == 0 && parts != 0) {
+        atomicMin(
+                reinterpret_cast<int*>(scale + scale_first),
+                k + __ffs(static_cast<int>(parts)) - 1);
     }
 }
 
@@ -216,8 +208,8 @@ find_largest(MixtureView mixture, const float* origin, ThinComponents thin, floa
     square = warp_sum(square);
     weight = warp_sum(weight);
     product = warp_sum(product);
-    const double constant = mixture.constant[k] - scale[scale_reference];
     if (lane == 0 && takes_part(mixture, thin, k)) {
+        const double constant = mixture.constant[k] - reference_constant(mixture.constant, scale);
         raise(scale + scale_largest_square, square);
         raise(scale + scale_largest_weight, weight);
         raise(scale + scale_largest_base, fabsf(static_cast<float>(constant)) + product);
@@ -248,7 +240,7 @@ __global__ void find_scales(MixtureView mixture, DenseShape shape, float* scale)
     const float weight = sqrtf(scale[scale_largest_weight]) * 1.001f;
     const float reach = 4 * (sqrtf(scale[scale_largest_square]) * 1.001f + sqrtf(variance));
     const bool usable = reach > 1e-15f && reach < 1e15f && isfinite(base) && weight < 1e17f &&
-                        isfinite(scale[scale_reference]);
+                        first_component(scale) < mixture.K;
     const float F = usable ? 2048 * power_of_two_below(1 / reach) : 1;
     float E = usable ? 2048 * power_of_two_below(1 / fmaxf(weight, 1e-15f)) : 1;
     // What is the same for all rows, and nearly so, is taken off what is tolerable.
@@ -322,7 +314,8 @@ __global__ void __launch_bounds__(128) split_components(
     if (threadIdx.x == 0) {
         const double unit = tiles ? log2_e : 1;
         const double constant =
-                lives ? mixture.constant[k] - out.scale[scale_reference] : impossible;
+                lives ? mixture.constant[k] - reference_constant(mixture.constant, out.scale)
+                      : impossible;
         const bool possible = constant > impossible;
         out.constant[k] = possible ? static_cast<float>(constant * unit) : impossible;
         out.base[k] = possible ? static_cast<float>((constant - partial[0]) * unit) : impossible;
@@ -658,7 +651,7 @@ __global__ void responsibility_kernel(
     }
     sum = warp_sum(sum);
     const float inverse = 1 / sum;
-    float first = 0, second = 0, weighted = 0; // two largest r; sum r (constant_k - reference - s)
+    float first = 0, second = 0, weighted = 0; // two largest r; sum r (constant_k - constant_f - s)
     for (int k = 2 * lane; k < shape.padded_K; k += 64) {
         const float2 s = *reinterpret_cast<const float2*>(score + k);
         float2 r{expf(s.x - best) * inverse, expf(s.y - best) * inverse};
@@ -687,7 +680,7 @@ __global__ void responsibility_kernel(
         const double h = common_precision(shape.form, mixture.half_precision, buffers.scale);
         const double square = buffers.square[i];
         output.log_likelihood[row[i]] =
-                buffers.scale[scale_reference] - h * square + best + logf(sum);
+                reference_constant(mixture.constant, buffers.scale) - h * square + best + logf(sum);
         if (shape.form == Covariance::tied_spherical) {
             // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k
             output.moment[row[i]] = square + weighted / h;
@@ -1016,12 +1009,15 @@ void find_dense_scales(
         const dim3 grid(across, (mixture.K + range_components - 1) / range_components);
         int* sums = reinterpret_cast<int*>(scale + dense_scales + 2 * axes);
         check(cudaMemsetAsync(sums, 0, axes * sizeof(int), stream), "clearing scales");
-        add_logarithms<<<grid, 128, 0, stream>>>(mixture, axes, sums, scale);
+        const dim3 parts(across, (mixture.K + logarithm_components - 1) / logarithm_components);
+        add_logarithms<<<parts, 128, 0, stream>>>(mixture, axes, sums, scale);
         find_thin<<<(mixture.K + 7) / 8, 256, 0, stream>>>(mixture, axes, sums, thin, scale);
         find_precision_ranges<<<grid, 128, 0, stream>>>(mixture, axes, thin, scale);
         set_axes<<<across, 128, 0, stream>>>(shape.form, axes, scale);
     }
-    find_reference<<<1, 1024, 0, stream>>>(mixture, thin, scale);
+    // A number larger than all components'.
+    check(cudaMemsetAsync(scale + scale_first, 0x7f, sizeof(int), stream), "clearing scales");
+    find_first<<<(mixture.K + 255) / 256, 256, 0, stream>>>(mixture, thin, scale);
     find_largest<<<(mixture.K + 7) / 8, 256, 0, stream>>>(mixture, origin, thin, scale);
     find_scales<<<1, 32, 0, stream>>>(mixture, shape, scale);
     check_launch("preparing the dense tier");

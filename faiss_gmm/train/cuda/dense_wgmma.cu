@@ -311,8 +311,8 @@ normalise_rows(const Arguments& arguments, NormaliseShared<width>& shared, int g
                     const uint32_t x = arguments.order[arguments.pieces.first[place.piece] + i];
                     const double hp = arguments.half_precision[0], square = buffers.square[at];
                     arguments.output.log_likelihood[x] =
-                            arguments.buffers.scale[scale_reference] - hp * square +
-                            (static_cast<double>(row.best) + log2f(row.sum)) / log2_e;
+                            reference_constant(arguments.constant, arguments.buffers.scale) -
+                            hp * square + (static_cast<double>(row.best) + log2f(row.sum)) / log2_e;
                     arguments.output.moment[x] = // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k
                             square + row.distance / row.sum / (hp * log2_e);
                     if (power_of_two(row.second - row.best) * arguments.K > row.sum) {

@@ -24,7 +24,10 @@
 //   42 2^-23 2^-10     yh.wl, yl.wh of a step
 //   (w / 64 - 1) 2^-24   steps
 //   2^-21 + 2^-29 + 4 2^-24  as in dense.cu
-//   3.6e-6 at w = 384, 4.1e-6 at 960, 5.1e-6 at 2,048. Sums (3) leave the tensor core every 512 rows; where
+//   3.6e-6 at w = 384, 4.1e-6 at 960, 5.1e-6 at 2,048. Diagonal, whose rows are twice as wide: 32 columns a step, half
+//   as many cuts, and sums of 8 steps before they join the others, (7 + w / 256) 2^-24: 2.9e-6 at 960 dimensions,
+//   2.4e-6 at 128; beside the other sum there is no room for products under way: each warpgroup waits for its
+//   own, while the other's are multiplied. Sums (3) leave the tensor core every 512 rows; where
 //   variances come of them every 128: at 10 sigma from o in one of 16 axes these are off by 1.5e-5.
 // Determinism: gpu_to_gpu among Hopper's; pieces are constants of K and d.
 // Reference and test: exact.cu, tests/train/cuda/{dense,cuda_estep_engine}_test.
@@ -43,7 +46,9 @@ using namespace dense_tiles;
 
 namespace {
 
-constexpr int step_rows = 32;                    // of phase 5
+constexpr int slices_together =
+        4;                    ///< of diagonal's scores: of 2 sums each, before they join the others
+constexpr int step_rows = 32; // of phase 5
 constexpr int box_bytes = step_rows * slice * 2; // of a slice
 
 /// Steps between two additions in fp32. Variances are what is left of sums about the origin: these take more.
@@ -201,16 +206,18 @@ __device__ void bring_operands(const Arguments& arguments, ScoreShared& shared) 
     }
 }
 
-/// acc += A B^T over a slice's steps of 16 columns from `first` on.
-template <int first = 0> __device__ void multiply_slice(float (&acc)[64], uint64_t a, uint64_t b) {
+/// acc += A B^T over a slice's steps of 16 columns from `first` on, up to `last`.
+template <int first = 0, int last = slice / 16>
+__device__ void multiply_slice(float (&acc)[64], uint64_t a, uint64_t b) {
 #pragma unroll
-    for (int step = first; step < slice / 16; ++step) {
+    for (int step = first; step < last; ++step) {
         hopper::multiply_asynchronously(acc, hopper::advanced(a, step), hopper::advanced(b, step));
     }
 }
 
-template <bool spherical>
+template <Covariance form>
 __device__ void score_rows(const Arguments& arguments, ScoreShared& shared, int group) {
+    constexpr bool spherical = form == Covariance::spherical;
     using Ring = hopper::Ring<ScoreShared::stages>;
     const DenseBuffers& buffers = arguments.buffers;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % warps_a_group;
@@ -224,8 +231,8 @@ __device__ void score_rows(const Arguments& arguments, ScoreShared& shared, int 
     for (float& value : sum) {
         value = 0;
     }
-    const auto start = [&](float(&products)[64]) {
-        uint64_t y[2], c[2]; // high and low, low and high
+    // A step's operands, high and low, low and high.
+    const auto wait_for_step = [&](uint64_t(&y)[2], uint64_t(&c)[2]) {
 #pragma unroll
         for (int stage = 0; stage < 2; ++stage) {
             shared.there.wait_for(ring);
@@ -234,6 +241,17 @@ __device__ void score_rows(const Arguments& arguments, ScoreShared& shared, int 
             c[stage] = hopper::operand_descriptor(shared.stage[ring.place][1]);
             ring.advance();
         }
+    };
+    const auto release_step = [&] {
+#pragma unroll
+        for (int stage = 0; stage < 2; ++stage) {
+            hopper::arrive_as_warp(&shared.there.empty[used.place], lane);
+            used.advance();
+        }
+    };
+    const auto start = [&](float(&products)[64]) {
+        uint64_t y[2], c[2];
+        wait_for_step(y, c);
         hopper::begin_products();
         hopper::multiply_afresh(products, y[0], c[0]);
         multiply_slice<1>(products, y[0], c[0]);
@@ -270,52 +288,89 @@ __device__ void score_rows(const Arguments& arguments, ScoreShared& shared, int 
             }
         }
     };
-    const auto finish = [&](float(&products)[64]) {
-        hopper::hold(products);
-#pragma unroll
-        for (int stage = 0; stage < 2; ++stage) {
-            hopper::arrive_as_warp(&shared.there.empty[used.place], lane);
-            used.advance();
-        }
+    const auto add = [](float(&to)[64], const float(&from)[64]) {
 #pragma unroll
         for (int i = 0; i < 64; ++i) {
-            sum[i] += products[i];
+            to[i] += from[i];
         }
+    };
+    const auto clear = [](float(&values)[64]) {
+#pragma unroll
+        for (float& value : values) {
+            value = 0;
+        }
+    };
+    const auto close_slice = [&] {
         if (++slices_done == slices) {
             write();
             slices_done = 0;
             place.advance();
-#pragma unroll
-            for (float& value : sum) {
-                value = 0;
-            }
+            clear(sum);
         }
     };
+    const auto finish = [&](float(&products)[64]) {
+        hopper::hold(products);
+        release_step();
+        add(sum, products);
+        close_slice();
+    };
     const int steps = (count - blockIdx.x + gridDim.x - 1) / gridDim.x * slices; // at least two
-    start(even);
-    int step = 1;
+    if constexpr (form == Covariance::diagonal) {
+        float(&products)[64] = even, (&together)[64] = odd;
+        const auto multiply_half = [&](auto half, const uint64_t(&y)[2], const uint64_t(&c)[2]) {
+            constexpr int first = half() * slice / 32, last = first + slice / 32;
+            hopper::begin_products();
+            hopper::multiply_afresh(
+                    products, hopper::advanced(y[0], first), hopper::advanced(c[0], first));
+            multiply_slice<first + 1, last>(products, y[0], c[0]);
+            multiply_slice<first, last>(products, y[1], c[1]);
+            multiply_slice<first, last>(products, y[0], c[1]);
+            hopper::close_group();
+            hopper::wait_for_all_but<0>();
+            hopper::hold(products);
+        };
+        clear(together);
 #pragma unroll 1
-    for (; step + 1 < steps; step += 2) {
-        start(odd);
-        hopper::wait_for_all_but<1>();
-        finish(even);
-        start(even);
-        hopper::wait_for_all_but<1>();
-        finish(odd);
-    }
-    if (step < steps) {
-        start(odd);
-        hopper::wait_for_all_but<1>();
-        finish(even);
-        hopper::wait_for_all_but<0>();
-        finish(odd);
+        for (int step = 0; step < steps; ++step) {
+            uint64_t y[2], c[2];
+            wait_for_step(y, c);
+            multiply_half(std::integral_constant<int, 0>(), y, c);
+            add(together, products);
+            multiply_half(std::integral_constant<int, 1>(), y, c);
+            release_step();
+            add(together, products);
+            if (slices_done % slices_together == slices_together - 1 || slices_done + 1 == slices) {
+                add(sum, together);
+                clear(together);
+            }
+            close_slice();
+        }
     } else {
-        hopper::wait_for_all_but<0>();
-        finish(even);
+        start(even);
+        int step = 1;
+#pragma unroll 1
+        for (; step + 1 < steps; step += 2) {
+            start(odd);
+            hopper::wait_for_all_but<1>();
+            finish(even);
+            start(even);
+            hopper::wait_for_all_but<1>();
+            finish(odd);
+        }
+        if (step < steps) {
+            start(odd);
+            hopper::wait_for_all_but<1>();
+            finish(even);
+            hopper::wait_for_all_but<0>();
+            finish(odd);
+        } else {
+            hopper::wait_for_all_but<0>();
+            finish(even);
+        }
     }
 }
 
-template <bool spherical>
+template <Covariance form>
 __global__ void __launch_bounds__(threads, 1)
         score_by_warpgroups(const __grid_constant__ Arguments arguments) {
     extern __shared__ __align__(1024) unsigned char memory[];
@@ -323,7 +378,7 @@ __global__ void __launch_bounds__(threads, 1)
     hopper::divide_work<producer_registers, consumer_registers>(
             [&] { shared.there.init(consuming_warps); },
             [&] { bring_operands(arguments, shared); },
-            [&](int group) { score_rows<spherical>(arguments, shared, group); });
+            [&](int group) { score_rows<form>(arguments, shared, group); });
 }
 
 // ---- phases 3 and 4
@@ -431,7 +486,7 @@ __global__ void __launch_bounds__(256) share_rows(const __grid_constant__ Argume
         const double h = common_precision(form, arguments.half_precision, arguments.buffers.scale);
         const double square = arguments.buffers.square[at];
         arguments.output.log_likelihood[x] =
-                arguments.buffers.scale[scale_reference] - h * square +
+                reference_constant(arguments.constant, arguments.buffers.scale) - h * square +
                 (static_cast<double>(row.best) + log2f(row.sum)) / log2_e;
         if (form == Covariance::tied_spherical) {
             arguments.output.moment[x] = // |x - mu_k|^2 = |y|^2 + |c_k|^2 - 2 y.c_k
@@ -715,9 +770,14 @@ void shape_for_wide_warpgroups(int K, int width, DenseShape& shape) {
         }
     }
     const float cut = 0x1.0p-23f, rounded = 0x1.0p-24f;
-    const int steps = shape.row_width / slice;
-    shape.rounding = (21 + 42 * 0x1.0p-10f) * cut + static_cast<float>(steps - 1 + 4) * rounded +
-                     0x1.0p-21f + 0x1.0p-29f;
+    const int slices = shape.row_width / slice;
+    const bool diagonal = shape.form == Covariance::diagonal;
+    const float cuts = diagonal ? 10.5f : 21.0f;
+    const int additions = diagonal ? 2 * std::min(slices, slices_together) - 1 +
+                                             (slices + slices_together - 1) / slices_together
+                                   : slices - 1;
+    shape.rounding = cuts * (1 + 2 * 0x1.0p-10f) * cut +
+                     static_cast<float>(additions + 4) * rounded + 0x1.0p-21f + 0x1.0p-29f;
 }
 
 void sum_wide_by_warpgroups(
@@ -737,7 +797,10 @@ void sum_wide_by_warpgroups(
         tile_wide_rows<<<grid, 256, 0, stream>>>(rows.x, mixture.d, origin, arguments);
         const bool spherical = shape.form == Covariance::spherical;
         launch<ScoreShared>(
-                spherical ? score_by_warpgroups<true> : score_by_warpgroups<false>,
+                spherical ? score_by_warpgroups<Covariance::spherical>
+                : shape.form == Covariance::diagonal
+                        ? score_by_warpgroups<Covariance::diagonal>
+                        : score_by_warpgroups<Covariance::tied_spherical>,
                 arguments,
                 pieces.units_before[pieces.count] * k_tiles,
                 stream);

@@ -94,6 +94,7 @@ __global__ void sum_means(
     }
     double sum = 0, weights = 0;
     const int end = min(K, (static_cast<int>(blockIdx.x) + 1) * origin_rows);
+#pragma unroll 8
     for (int k = blockIdx.x * origin_rows; k < end; ++k) {
         const size_t at = static_cast<size_t>(k) * d + j;
         double weight = 1;

@@ -1685,6 +1685,31 @@ TEST_F(CudaEStepEngineTest, ThinComponentsSendTheirOwnRowsToFp64) {
     }
 }
 
+/// Rows with lists, of the dense tier and of fp64, by what thin components leave them.
+TEST_F(CudaEStepEngineTest, ThinComponentsAreTheSameBitsForAnyChunks) {
+    constexpr size_t K = 90, d = 12, n = 700001;
+    auto mixture = random_mixture(Covariance::diagonal, K, d, 1.1, 0, 76);
+    for (size_t k = 0; k < K; k += 9) {
+        mixture.covariances[k * d + k % d] = 1e-9;
+    }
+    const auto x = draw(mixture, n, 77);
+    for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
+        CudaOptions options;
+        options.path = path;
+        const auto engine = make_cuda_engine(options);
+        const SufficientStatistics first = pass(*engine, mixture, x);
+        const CudaPassCounts counts = engine->counts();
+        std::printf(
+                "  %zu dense, %zu exact of %zu rows\n", counts.dense_rows, counts.exact_rows, n);
+        EXPECT_GT(counts.dense_rows, n / 100);
+        EXPECT_GT(counts.exact_rows, n / 10000);
+        EXPECT_LT(counts.dense_rows + counts.exact_rows, n - n / 100);
+        expect_same_bits(first, pass(*engine, mixture, x, Assignment::soft, 77777));
+        options.gpu_memory = size_t{1} << 20; // one block at a time
+        expect_same_bits(first, pass(*make_cuda_engine(options), mixture, x));
+    }
+}
+
 /// The dense tier's scores are relative to a component that there is.
 TEST_F(CudaEStepEngineTest, AFirstComponentWithoutWeightLeavesTheDenseTier) {
     constexpr size_t K = 200, d = 64, n = 5000;

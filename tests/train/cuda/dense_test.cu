@@ -497,8 +497,12 @@ TEST(DenseShapeTest, WideRowsHaveRoomForTheirRounding) {
             EXPECT_LE(dense_shape(path, form, 1024, 384).rounding, 4.2e-6f);
             EXPECT_LE(dense_shape(path, form, 1024, 960).rounding, 4.5e-6f);
         }
-        EXPECT_LE(dense_shape(path, Covariance::diagonal, 1024, 384).rounding, 4.6e-6f);
-        EXPECT_LE(dense_shape(path, Covariance::diagonal, 1024, 960).rounding, 5.2e-6f);
+        const bool hopper = path == CollectPath::hopper;
+        const auto of_diagonal = [&](int d) {
+            return dense_shape(path, Covariance::diagonal, 1024, d).rounding;
+        };
+        EXPECT_LE(of_diagonal(384), hopper ? 2.9e-6f : 4.6e-6f);
+        EXPECT_LE(of_diagonal(960), hopper ? 3.1e-6f : 5.2e-6f); // times 286, `overlap`
     }
 }
 

@@ -233,7 +233,7 @@ __device__ inline void list_candidates(
                 left &= ~(0x80000000u >> c);
                 float of_row = pick(score, h, c);
                 if (form == CollectForm::squares) {
-                    of_row *= inverse_of_power(own[c]);
+                    of_row *= inverse_of_power(scale != 0 ? scale : own[c]);
                 }
                 lists.add(row + 8 * h, of_row, rows.threshold[h], column + c / 2 * 8 + c % 2);
             }

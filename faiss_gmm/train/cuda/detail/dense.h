@@ -53,7 +53,8 @@ struct DenseBuffers {
     uint16_t* means_high = nullptr; ///< [padded_K, row_width]; hopper: tiles
     uint16_t* means_low = nullptr;  ///< hopper: none
     float* base = nullptr; ///< [padded_K] s of y = 0; in the padding so low that no share is left
-    float* constant = nullptr;    ///< [padded_K] constant_k - reference
+    float* constant =
+            nullptr; ///< [padded_K] constant_k - constant_f, f the first component that takes part
     float* excess = nullptr;      ///< [padded_K] hp_k - h; zeros but for spherical
     float* partial = nullptr;     ///< [pieces, padded_K, padded_width], of a chunk
     double* mass = nullptr;       ///< [pieces, padded_K], of a chunk
@@ -90,9 +91,9 @@ enum DenseScale : int {
     scale_largest_square,
     scale_largest_weight,
     scale_largest_base,
-    scale_reference, ///< the largest constant
-    scale_thin,      ///< above 0: some components are thin
-    scale_living,    ///< components of a weight above 0, an int
+    scale_first,  ///< the first component that takes part, an int; K or more: there is none
+    scale_thin,   ///< above 0: some components are thin
+    scale_living, ///< components of a weight above 0, an int
     dense_scales
 };
 /// Behind them, while they are being found the largest and the smallest precisions; diagonal: a_j [d] and

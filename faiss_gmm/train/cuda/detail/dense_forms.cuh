@@ -66,6 +66,14 @@ thin_components(Covariance form, int d, const float* scale) {
     return thin;
 }
 
+/// The first component that takes part, and its constant, which scores are relative to.
+__device__ inline int first_component(const float* scale) {
+    return __float_as_int(scale[scale_first]);
+}
+__device__ inline double reference_constant(const double* constant, const float* scale) {
+    return constant[first_component(scale)];
+}
+
 /// hp_kj, in fp64.
 __device__ inline double precision_of(const MixtureView& mixture, int k, int j) {
     return mixture.half_precision

@@ -39,6 +39,7 @@ struct Arguments {
     const uint32_t* order; ///< of the wave
     DenseOutput output;
     const double* half_precision;
+    const double* constant;
     int K;
 };
 
@@ -171,6 +172,7 @@ inline Arguments dense_arguments(
     arguments.order = rows.order;
     arguments.output = output;
     arguments.half_precision = mixture.half_precision;
+    arguments.constant = mixture.constant;
     arguments.K = mixture.K;
     return arguments;
 }
