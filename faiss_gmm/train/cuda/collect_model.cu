@@ -106,19 +106,20 @@ __device__ int exponent_for(float norm) {
 }
 
 /// Logarithm of E_k for such a norm: whole steps above that of the largest norm, so that components alike
-/// have the same.
+/// have the same. (Of norm 0: as of the least that is not.)
 __device__ int own_exponent(const ModelArrays& model, float norm) {
     const int of_largest = exponent_for(model.scale[scale_norm_bits]);
     if (model.source.form != CollectForm::squares) {
         return of_largest;
     }
-    const int above = max(0, exponent_for(norm) - of_largest);
+    const float at_least = fmaxf(norm, model.scale[scale_least_norm_bits]);
+    const int above = max(0, exponent_for(at_least) - of_largest);
     return of_largest + min(most_own_scale, above / own_scale_step * own_scale_step);
 }
 
 /// Logarithm of E.
 __device__ int operand_exponent(const ModelArrays& model) {
-    return own_exponent(model, model.scale[scale_least_norm_bits]);
+    return own_exponent(model, 0);
 }
 
 /// The larger of the halves' norms; the same value in every thread.
@@ -184,7 +185,7 @@ __global__ void __launch_bounds__(threads) find_largest_norms(ModelArrays model)
     if (threadIdx.x == 0 && base > -CUDART_INF) {
         raise(model.scale + scale_norm_bits, norm);
         raise(model.scale + scale_base_bits, fabs(base));
-        if (model.source.form == CollectForm::squares) {
+        if (model.source.form == CollectForm::squares && norm > 0) {
             atomicMin(
                     reinterpret_cast<int*>(model.scale + scale_least_norm_bits),
                     __float_as_int(__double2float_ru(norm)));

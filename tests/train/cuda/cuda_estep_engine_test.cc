@@ -1625,6 +1625,7 @@ TEST_F(CudaEStepEngineTest, WideRowsThatOverlapStayOutOfFp64) {
 TEST_F(CudaEStepEngineTest, EmptyBinsCostNoLists) {
     constexpr size_t K = 150, d = 48, n = 20000;
     for (const Variant& variant : {variants()[0], variants()[1], variants()[2]}) {
+        const auto engine = make_cuda_engine(variant.options);
         for (const size_t step : {K, size_t{5}, size_t{1}}) { // one such component, 30, all
             SCOPED_TRACE(variant.name);
             SCOPED_TRACE(step);
@@ -1637,7 +1638,6 @@ TEST_F(CudaEStepEngineTest, EmptyBinsCostNoLists) {
                 }
             }
             const auto x = draw(mixture, n, 71);
-            const auto engine = make_cuda_engine(variant.options);
             expect_like_oracle(*engine, mixture, x, 0, budget);
             pass(*engine, mixture, x);
             EXPECT_EQ(engine->counts().dense_rows + engine->counts().exact_rows, 0u);
@@ -1648,27 +1648,27 @@ TEST_F(CudaEStepEngineTest, EmptyBinsCostNoLists) {
 /// Rows without a list go to fp64 where a component of next to no variance may be near them, and nowhere else.
 TEST_F(CudaEStepEngineTest, ThinComponentsSendTheirOwnRowsToFp64) {
     constexpr size_t K = 300, d = 64, n = 20000;
-    for (const Covariance covariance : {Covariance::spherical, Covariance::diagonal}) {
-        const size_t part = GaussianMixture::covariance_size(covariance, K, d) / K;
-        for (const size_t step : {K, size_t{10}}) {
-            auto mixture = random_mixture(covariance, K, d, 0.15, 0, 72);
-            for (double& variance : mixture.covariances) { // so alike that rows have no list
-                variance = 1 + 0.1 * (variance - 1);
-            }
-            double share = 0;
-            for (size_t k = 0; k < K; k += step) {
-                mixture.covariances[k * part + k % part] = 1e-9;
-                share += std::exp(mixture.log_weights[k]);
-            }
-            const auto x = draw(mixture, n, 73);
-            for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
+    for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
+        CudaOptions options;
+        options.path = path;
+        options.pair_threshold = 1e-8;
+        const auto engine = make_cuda_engine(options);
+        for (const Covariance covariance : {Covariance::spherical, Covariance::diagonal}) {
+            const size_t part = GaussianMixture::covariance_size(covariance, K, d) / K;
+            for (const size_t step : {K, size_t{10}}) {
                 SCOPED_TRACE(name_of(covariance));
                 SCOPED_TRACE(::testing::Message() << "step " << step << " path " << int(path));
                 PrintedBudget budget;
-                CudaOptions options;
-                options.path = path;
-                options.pair_threshold = 1e-8;
-                const auto engine = make_cuda_engine(options);
+                auto mixture = random_mixture(covariance, K, d, 0.15, 0, 72);
+                for (double& variance : mixture.covariances) { // so alike that rows have no list
+                    variance = 1 + 0.1 * (variance - 1);
+                }
+                double share = 0;
+                for (size_t k = 0; k < K; k += step) {
+                    mixture.covariances[k * part + k % part] = 1e-9;
+                    share += std::exp(mixture.log_weights[k]);
+                }
+                const auto x = draw(mixture, n, 73);
                 expect_like_oracle(*engine, mixture, x, 0, budget);
                 pass(*engine, mixture, x);
                 const CudaPassCounts counts = engine->counts();
@@ -1712,28 +1712,28 @@ TEST_F(CudaEStepEngineTest, ThinComponentsAreTheSameBitsForAnyChunks) {
 
 /// The dense tier's scores are relative to a component that there is.
 TEST_F(CudaEStepEngineTest, AFirstComponentWithoutWeightLeavesTheDenseTier) {
-    constexpr size_t K = 200, d = 64, n = 5000;
-    for (const Covariance covariance :
-         {Covariance::tied_spherical, Covariance::spherical, Covariance::diagonal}) {
-        auto mixture = random_mixture(covariance, K, d, 0.15, 0, 74);
-        if (covariance != Covariance::tied_spherical) {
-            for (double& variance : mixture.covariances) {
-                variance = 1 + 0.1 * (variance - 1);
-            }
-        }
-        const double lost = std::exp(mixture.log_weights[0]);
-        mixture.log_weights[0] = -std::numeric_limits<double>::infinity();
-        for (double& value : mixture.log_weights) {
-            value -= std::log1p(-lost);
-        }
-        const auto x = draw(mixture, n, 75);
-        for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
+    constexpr size_t K = 200, d = 64, n = 2000;
+    for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
+        CudaOptions options;
+        options.path = path;
+        const auto engine = make_cuda_engine(options);
+        for (const Covariance covariance :
+             {Covariance::tied_spherical, Covariance::spherical, Covariance::diagonal}) {
             SCOPED_TRACE(name_of(covariance));
             SCOPED_TRACE(static_cast<int>(path));
             PrintedBudget budget;
-            CudaOptions options;
-            options.path = path;
-            const auto engine = make_cuda_engine(options);
+            auto mixture = random_mixture(covariance, K, d, 0.15, 0, 74);
+            if (covariance != Covariance::tied_spherical) {
+                for (double& variance : mixture.covariances) {
+                    variance = 1 + 0.1 * (variance - 1);
+                }
+            }
+            const double lost = std::exp(mixture.log_weights[0]);
+            mixture.log_weights[0] = -std::numeric_limits<double>::infinity();
+            for (double& value : mixture.log_weights) {
+                value -= std::log1p(-lost);
+            }
+            const auto x = draw(mixture, n, 75);
             expect_like_oracle(*engine, mixture, x, 0, budget);
             pass(*engine, mixture, x);
             EXPECT_GT(engine->counts().dense_rows, 9 * n / 10);
