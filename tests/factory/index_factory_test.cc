@@ -243,7 +243,6 @@ INSTANTIATE_TEST_SUITE_P(
                 BadString{"IVFGMM64(storage=copies),PQ4x4fs", "stay plain", "storage"},
                 BadString{"IVFGMM64(sketch=8),RQ4x4fs_Nlsq2x4", "stay plain", "sketch"}));
 
-/// As stock indices: nothing is found, whichever codec would have been asked.
 /// What FAISS says to a search of an index that is not trained: since 1.15, before it finds nothing.
 template <class Search> std::string refusal_for_want_of_training(const Search& search) {
     try {
@@ -255,6 +254,7 @@ template <class Search> std::string refusal_for_want_of_training(const Search& s
     return "";
 }
 
+/// As stock indices, whichever codec would have been asked.
 TEST(Factory, IndicesThatAreNotTrainedFindNothingOrAreRefusedByFaiss) {
     constexpr int n = 3, d = 16, k = 2;
     const std::vector<float> x(n * d, 0.5f);
