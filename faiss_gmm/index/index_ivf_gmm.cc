@@ -580,7 +580,8 @@ void IndexIVFGMM::check_updatable(int64_t n, const int64_t* ids) const {
 
 void IndexIVFGMM::check_subset(
         const faiss::IndexIVF& into, int subset_type, int64_t a1, int64_t a2) const {
-    constexpr int id_mod = 1, element_range = 2, share_of_lists = 3; // FAISS names them since 1.7.4
+    // FAISS names them since 1.7.4.
+    constexpr int id_range = 0, id_mod = 1, element_range = 2, share_of_lists = 3;
     const int64_t stored = entries_of(ivf());
     const auto* ours = dynamic_cast<const IndexIVFGMM*>(&into);
     if (ours != nullptr) {
@@ -600,7 +601,7 @@ void IndexIVFGMM::check_subset(
                "an index of the same codec");
     }
     if (stores_copies()) {
-        if (subset_type > id_mod) {
+        if (subset_type != id_range && subset_type != id_mod) {
             refuse("entries of an index with storage=copies, where a vector has several",
                    "vectors by their ids: SUBSET_TYPE_ID_RANGE, SUBSET_TYPE_ID_MOD");
         }
