@@ -96,7 +96,7 @@ constexpr bool has_rabitq_bits = knows_bits<faiss::IndexIVFRaBitQ>(0);
 constexpr bool has_rabitq_bits = false;
 #endif
 
-/// A copy of search parameters of one of FAISS's own classes for lists; null for others.
+/// A copy of search parameters of one of FAISS's own classes for lists, or of the further ones; null for others.
 template <class... Classes>
 std::unique_ptr<faiss::SearchParametersIVF>
 copied_as_one_of(const faiss::SearchParameters& parameters) {
@@ -112,16 +112,15 @@ copied_as_one_of(const faiss::SearchParameters& parameters) {
     static_cast<void>((is_this(static_cast<const Classes*>(nullptr)) || ...));
     return copy;
 }
-inline std::unique_ptr<faiss::SearchParametersIVF>
-copied(const faiss::SearchParameters& parameters) {
+template <class... Further>
+std::unique_ptr<faiss::SearchParametersIVF> copied(const faiss::SearchParameters& parameters) {
     return copied_as_one_of<
             faiss::SearchParametersIVF,
-            faiss::IVFPQSearchParameters
+            faiss::IVFPQSearchParameters,
 #if FAISS_GMM_HAS_RABITQ
-            ,
-            faiss::IVFRaBitQSearchParameters
+            faiss::IVFRaBitQSearchParameters,
 #endif
-            >(parameters);
+            Further...>(parameters);
 }
 
 /// Whether this is an IndexIVFFlatPanorama, which there is since 1.13.

@@ -1128,8 +1128,9 @@ void IndexIVFGMM::check_search_parameters(const faiss::SearchParameters* params)
 void IndexIVFGMM::with_guarded_selector(
         const faiss::SearchParameters* params,
         const std::function<void(const faiss::SearchParameters*)>& stock) {
-    const auto own =
-            params != nullptr && params->sel != nullptr ? compat::copied(*params) : nullptr;
+    const auto own = params != nullptr && params->sel != nullptr
+                             ? compat::copied<IVFGMMSearchParameters>(*params)
+                             : nullptr;
     if (!own) {
         stock(params);
         return;

@@ -193,8 +193,9 @@ protected:
             const faiss::IVFSearchParameters* params,
             faiss::IndexIVFStats* stats,
             const StockSearchPreassigned& stock) const;
-    /// Calls stock code that asks a selector within a parallel region: what the selector throws is thrown
-    /// afterwards. Parameters of classes that are not FAISS's are handed on as they are.
+    /// Calls stock code that asks a selector within a parallel region, or searches for us within one: what the
+    /// selector throws is thrown afterwards. Parameters of classes that are neither FAISS's nor ours are handed on
+    /// as they are.
     static void with_guarded_selector(
             const faiss::SearchParameters* params,
             const std::function<void(const faiss::SearchParameters*)>& stock);
@@ -411,14 +412,10 @@ public:
             const faiss::SearchParametersIVF stock = stock_parameters(params);
             // Those of a codec as they are. None where none were given: FastScan takes none before 1.8.
             const bool as_they_are = params == nullptr || is_for_lists(params);
-            const auto search = [&](const faiss::SearchParameters* given) {
-                Codec::search(n, x, k, distances, labels, given);
-            };
-            if (run_lists() == nullptr) {
-                with_guarded_selector(as_they_are ? params : &stock, search);
-            } else {
-                search(as_they_are ? params : &stock);
-            }
+            with_guarded_selector(
+                    as_they_are ? params : &stock, [&](const faiss::SearchParameters* given) {
+                        Codec::search(n, x, k, distances, labels, given);
+                    });
             count_coarse(n);
         }
     }

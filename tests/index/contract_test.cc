@@ -167,6 +167,37 @@ TEST_P(Contract, ASelectorThatThrowsEndsTheSearchAlone) {
     expect_unchanged(before, *index);
 }
 
+/// Also what FAISS's loop over the queries lets pass in its parallel region, or takes for no failure.
+TEST_P(Contract, WhatASelectorThrowsArrivesAsItIs) {
+    if (in_blocks() && !compat::searches_given_blocks) {
+        GTEST_SKIP() << "FAISS takes no parameters";
+    }
+    struct Silent : std::exception {
+        const char* what() const noexcept override {
+            return "";
+        }
+    };
+    const Made index = filled();
+    faiss::SearchParametersIVF of_faiss;
+    IVFGMMSearchParameters of_ours;
+    for (faiss::SearchParametersIVF* params :
+         {&of_faiss, static_cast<faiss::SearchParametersIVF*>(&of_ours)}) {
+        for (const size_t nprobe : {size_t{2}, nlist}) {
+            SCOPED_TRACE(testing::Message() << typeid(*params).name() << ", nprobe " << nprobe);
+            params->nprobe = nprobe;
+            FailingSelector of_a_number(30, [] { throw 7; });
+            FailingSelector silent(30, [] { throw Silent(); });
+            params->sel = &of_a_number;
+            EXPECT_THROW(search(*index, asked_, k, params), int);
+            params->sel = &silent;
+            EXPECT_THROW(search(*index, asked_, k, params), Silent);
+            silent.left = 30;
+            faiss::RangeSearchResult range(queries);
+            EXPECT_THROW(index->range_search(nq, asked_.data(), 1e9f, &range, params), Silent);
+        }
+    }
+}
+
 /// Also where the codec's scanner takes none, or where it would be asked for pairs.
 TEST_P(Contract, SelectorsAreHeeded) {
     const Made index = filled();
