@@ -139,12 +139,14 @@ const GaussianMixture& IndexIVFGMM::mixture() const {
     return lists != nullptr ? lists->state().mixture : untrained;
 }
 
-faiss::Index* IndexIVFGMM::required(faiss::Index* quantizer) {
-    if (quantizer == nullptr) {
+faiss::Index* IndexIVFGMM::required(faiss::Index* quantizer, size_t d) {
+    const bool of_other_rows = quantizer != nullptr && static_cast<size_t>(quantizer->d) != d;
+    if (quantizer == nullptr || of_other_rows) {
         throw_faiss(
                 {"constructing an IVFGMM index",
-                 "no quantizer (a null pointer)",
-                 "an index of the same dimension",
+                 of_other_rows ? fmt::format("{} dimensions, a quantizer of {}", d, quantizer->d)
+                               : "no quantizer (a null pointer)",
+                 "a quantizer of the same dimension",
                  "pass one, or leave the argument out: the index then makes a GMMQuantizer"});
     }
     return quantizer;

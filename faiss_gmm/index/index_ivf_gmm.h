@@ -145,8 +145,9 @@ protected:
 
     /// How codes are stored, where our own loops read them.
     virtual std::optional<StoredRows> stored_rows() const = 0;
-    /// The quantizer as it is; throws for null, which FAISS's constructors read.
-    static faiss::Index* required(faiss::Index* quantizer);
+    /// The quantizer as it is. Throws for null, which FAISS's constructors read, and for one of other dimensions, at
+    /// which they lose what they made.
+    static faiss::Index* required(faiss::Index* quantizer, size_t d);
     /// Throws for a metric or codec that a mixture's lists do not hold, and for no dimensions or lists.
     void check_supported() const;
     /// Puts the lists under those of this library; once, at construction.
@@ -328,7 +329,7 @@ public:
                       codec...) {}
     template <class... Arguments>
     IndexIVFGMMOf(faiss::Index* quantizer, size_t d, size_t nlist, Arguments... codec)
-            : Codec(compat::checked(required(quantizer)), d, nlist, codec...) {
+            : Codec(compat::checked(required(quantizer, d)), d, nlist, codec...) {
         attach();
     }
 

@@ -839,7 +839,9 @@ TEST(NullArguments, AreRefused) {
 
 TEST(Sizes, OfNothingAreRefused) {
     faiss::IndexFlatL2 of_other_rows(d + 1);
-    EXPECT_NE(refusal([&] { IndexIVFGMMFlat index(&of_other_rows, d, nlist); }), "");
+    expect_four_parts(
+            refusal([&] { IndexIVFGMMFlat index(&of_other_rows, d, nlist); }),
+            "dimensions, a quantizer of");
     expect_four_parts(refusal([] { IndexIVFGMMFlat index(0, nlist); }), "0 dimensions");
     expect_four_parts(refusal([] { IndexIVFGMMFlat index(d, 0); }), "0 lists");
     for (const int wrong : {0, -3}) {
