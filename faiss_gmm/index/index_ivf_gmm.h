@@ -413,10 +413,11 @@ public:
             const faiss::SearchParametersIVF stock = stock_parameters(params);
             // Those of a codec as they are. None where none were given: FastScan takes none before 1.8.
             const bool as_they_are = params == nullptr || is_for_lists(params);
+            const auto search = [&](const faiss::SearchParameters* given) {
+                Codec::search(n, x, k, distances, labels, given);
+            };
             with_guarded_selector(
-                    as_they_are ? params : &stock, [&](const faiss::SearchParameters* given) {
-                        Codec::search(n, x, k, distances, labels, given);
-                    });
+                    as_they_are ? params : &stock, std::cref(search)); // which allocates nothing
             count_coarse(n);
         }
     }
