@@ -68,6 +68,27 @@ protected:
     bool in_blocks() const {
         return std::string(GetParam().name) == "blocks";
     }
+    /// A search of list 0, given as often as any nprobe asks; whatever it finds.
+    void search_given(
+            const faiss::IndexIVF& index,
+            int64_t rows,
+            int64_t wanted,
+            const faiss::SearchParametersIVF& params) const {
+        const std::vector<int64_t> keys(queries * nlist, 0);
+        const std::vector<float> coarse(queries * nlist, 0);
+        std::vector<float> distances(queries * k);
+        std::vector<int64_t> labels(queries * k);
+        index.search_preassigned(
+                rows,
+                asked_.data(),
+                wanted,
+                keys.data(),
+                coarse.data(),
+                distances.data(),
+                labels.data(),
+                false,
+                &params);
+    }
     /// What is stored, and what is found of it.
     struct State {
         int64_t ntotal;
@@ -228,27 +249,14 @@ TEST_P(Contract, NumbersOfRowsBelowZeroAreRefused) {
     std::vector<int64_t> labels(queries * k);
     faiss::RangeSearchResult range(queries);
     const std::vector<int64_t> keys(queries, 0);
-    const std::vector<float> coarse(queries, 0);
-    faiss::SearchParametersIVF params;
+    const faiss::SearchParametersIVF params;
     const std::pair<const char*, std::function<void()>> calls[] = {
             {"train", [&] { index->train(-1, base_.data()); }},
             {"add", [&] { index->add(-1, base_.data()); }},
             {"add_with_ids", [&] { index->add_with_ids(-5, base_.data(), keys.data()); }},
             {"search",
              [&] { index->search(-1, asked_.data(), k, distances.data(), labels.data()); }},
-            {"search_preassigned",
-             [&] {
-                 index->search_preassigned(
-                         -1,
-                         asked_.data(),
-                         k,
-                         keys.data(),
-                         coarse.data(),
-                         distances.data(),
-                         labels.data(),
-                         false,
-                         &params);
-             }},
+            {"search_preassigned", [&] { search_given(*index, -1, k, params); }},
             {"range_search", [&] { index->range_search(-1, asked_.data(), 1, &range); }},
             {"search_and_reconstruct",
              [&] {
@@ -285,9 +293,7 @@ TEST_P(Contract, KOfZeroOrLessIsRefused) {
     const Made index = filled();
     std::vector<float> distances(queries), decoded(queries * d);
     std::vector<int64_t> labels(queries);
-    const std::vector<int64_t> keys(queries, 0);
-    const std::vector<float> coarse(queries, 0);
-    faiss::SearchParametersIVF params;
+    const faiss::SearchParametersIVF params;
     for (const size_t nprobe : {size_t{2}, nlist}) {
         for (const int64_t wrong : {0, -1}) {
             SCOPED_TRACE(testing::Message() << "k " << wrong << ", nprobe " << nprobe);
@@ -296,19 +302,7 @@ TEST_P(Contract, KOfZeroOrLessIsRefused) {
                 index->search(nq, asked_.data(), wrong, distances.data(), labels.data());
             };
             EXPECT_NE(refusal(plain), "");
-            const auto given = [&] {
-                index->search_preassigned(
-                        nq,
-                        asked_.data(),
-                        wrong,
-                        keys.data(),
-                        coarse.data(),
-                        distances.data(),
-                        labels.data(),
-                        false,
-                        &params);
-            };
-            EXPECT_NE(refusal(given), "");
+            EXPECT_NE(refusal([&] { search_given(*index, nq, wrong, params); }), "");
             const auto decoding = [&] {
                 index->search_and_reconstruct(
                         nq, asked_.data(), wrong, distances.data(), labels.data(), decoded.data());
@@ -321,27 +315,11 @@ TEST_P(Contract, KOfZeroOrLessIsRefused) {
 TEST_P(Contract, NprobeIsFromOneToNlist) {
     const Made index = filled();
     faiss::RangeSearchResult range(queries);
-    const std::vector<int64_t> keys(queries * nlist, 0);
-    const std::vector<float> coarse(queries * nlist, 0);
-    std::vector<float> distances(queries * k);
-    std::vector<int64_t> labels(queries * k);
     faiss::SearchParametersIVF params;
     params.nprobe = 0;
     EXPECT_NE(refusal([&] { search(*index, asked_, k, &params); }), "");
     EXPECT_NE(refusal([&] { index->range_search(nq, asked_.data(), 1, &range, &params); }), "");
-    const auto given = [&] {
-        index->search_preassigned(
-                nq,
-                asked_.data(),
-                k,
-                keys.data(),
-                coarse.data(),
-                distances.data(),
-                labels.data(),
-                false,
-                &params);
-    };
-    EXPECT_NE(refusal(given), "");
+    EXPECT_NE(refusal([&] { search_given(*index, nq, k, params); }), "");
     index->nprobe = 0;
     EXPECT_NE(refusal([&] { search(*index, asked_, k); }), "");
     EXPECT_NE(refusal([&] { index->range_search(nq, asked_.data(), 1, &range); }), "");
@@ -351,7 +329,7 @@ TEST_P(Contract, NprobeIsFromOneToNlist) {
     EXPECT_EQ(search(*index, asked_, k).labels, all.labels);
     if (!in_blocks()) { // given lists are then nlist a query
         params.nprobe = 1000;
-        given();
+        search_given(*index, nq, k, params);
     }
 }
 
