@@ -72,37 +72,51 @@ __device__ inline float inverse_of_power(float power_of_two) {
     return __int_as_float(0x7f000000 - __float_as_int(power_of_two));
 }
 
-/// A component's place in the columns of its tile.
+/// A component's numbers in the columns of its tile, all of them under way at once.
 template <CollectForm form> struct ColumnsOf {
-    const float *columns, *own; ///< own: squares
-    int place;
+    float base = 0, quadratic = 0;
+    float bound = 0;     ///< of 8 components; not of squares
+    float own = 1;       ///< e_k, squares
+    float error[3] = {}; ///< of the tile; squares: what the component's own gap is
 
-    __device__ ColumnsOf(const CollectModel& model, uint32_t k)
-            : columns(model.columns + k / collect_tile * collect_columns),
-              own(form == CollectForm::squares ? own_columns(model, k / collect_tile) : nullptr),
-              place(column_place(k % collect_tile)) {}
+    __device__ ColumnsOf() {}
+    __device__ ColumnsOf(const CollectModel& model, uint32_t k) {
+        const float* columns = model.columns + k / collect_tile * collect_columns;
+        const int place = column_place(k % collect_tile);
+        base = columns[column_base + place];
+        if (form != CollectForm::linear) {
+            quadratic = columns[column_quadratic + place];
+        }
+        if (form == CollectForm::squares) {
+            const float* owns = own_columns(model, k / collect_tile);
+            own = owns[own_scale + place];
+            error[0] = owns[own_gap + place];
+            error[1] = owns[own_gap_base + place];
+        } else {
+            // Places of a pair are 2, of a quad's four threads a pitch apart.
+            bound = columns[column_bound + place % column_pitch / 2];
+#pragma unroll
+            for (int e = 0; e < 3; ++e) {
+                error[e] = columns[column_errors + e];
+            }
+        }
+    }
     /// Start of the product: U without yh . wh; squares: in the component's own unit.
     __device__ float start(const RowScale& row) const {
-        const float quadratic =
-                form == CollectForm::linear ? 0.0f : columns[column_quadratic + place];
         if (form == CollectForm::squares) {
-            return fmaf(columns[column_base + place], row.f, quadratic);
+            return fmaf(base, row.f, quadratic);
         }
-        // 8 components a bound: places of a pair are 2, of a quad's four threads a pitch apart.
-        const float bound = columns[column_bound + place % column_pitch / 2];
-        const float start = fmaf(columns[column_base + place], row.f, bound);
+        const float start = fmaf(base, row.f, bound);
         return form == CollectForm::quadratic ? fmaf(-quadratic, row.q, start) : start;
     }
     /// What takes a score from the component's own unit to the row's.
     __device__ float to_row_unit() const {
-        return form == CollectForm::squares ? inverse_of_power(own[own_scale + place]) : 1.0f;
+        return form == CollectForm::squares ? inverse_of_power(own) : 1.0f;
     }
     /// How far a lower bound lies below the upper one, at most; squares: l below u.
     __device__ float gap(float f, float q) const {
-        if (form == CollectForm::squares) {
-            return fmaf(own[own_gap_base + place], f, own[own_gap + place]);
-        }
-        return bound_gap<form>(columns + column_errors, f, q);
+        return form == CollectForm::squares ? fmaf(error[1], f, error[0])
+                                            : bound_gap<form>(error, f, q);
     }
 };
 
