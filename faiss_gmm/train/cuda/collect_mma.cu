@@ -17,6 +17,7 @@
 
 #include "faiss_gmm/train/cuda/detail/collect_launch.h"
 #include "faiss_gmm/train/cuda/detail/collect_tile.cuh"
+#include "faiss_gmm/train/cuda/detail/copies.cuh"
 
 namespace faiss_gmm::cuda {
 namespace {
@@ -50,20 +51,6 @@ struct Arguments {
 /// Byte of 16-byte part `part` of a row in a slice.
 __device__ inline int swizzled(int row, int part) {
     return row * 128 + ((part ^ (row % 8)) * 16);
-}
-
-/// 16 bytes, or zeros.
-__device__ inline void copy_asynchronously(uint32_t target, const void* source, bool exists) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target),
-                 "l"(source),
-                 "r"(exists ? 16 : 0)
-                 : "memory");
-}
-__device__ inline void close_copies() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-template <int groups> __device__ inline void wait_for_copies_but() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
 }
 
 __device__ inline void load_matrices(uint32_t (&registers)[4], uint32_t address) {

@@ -8,6 +8,7 @@
 //   weigh_kernel: rows of several candidates, two lanes a row; writes what is c's, and the other shares that
 //     count into the row's list, for sum_pairs_kernel.
 //   sum_homes_kernel: reads x, a few rows at once; mu_c stays in registers. Rows of one candidate are c's.
+//     Up to 128 dimensions rows come through a ring in shared memory (detail/row_ring.cuh).
 // Cost: n d 4 bytes read once, in the order of the homes; a few bytes a candidate.
 // Numerics: segments add at most 64 rows in fp32; r, likelihoods and the homes' |x - mu_c|^2 in fp64.
 // A row's shares sum to one: home takes what the others leave (fp64).
@@ -17,6 +18,7 @@
 
 #include "faiss_gmm/train/cuda/detail/device.h"
 #include "faiss_gmm/train/cuda/detail/judge.cuh"
+#include "faiss_gmm/train/cuda/detail/row_ring.cuh"
 
 namespace faiss_gmm::cuda {
 namespace {
@@ -120,6 +122,7 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
         SegmentTable table,
         unsigned long long first_row,
         WeighOutput out) {
+    __shared__ uint8_t place[warps_a_block][segment_rows];
     const int s = blockIdx.x * warps_a_block + threadIdx.x / 32;
     const int lane = threadIdx.x % 32, half = lane % 2;
     if (s >= table.first[table.groups]) {
@@ -129,17 +132,30 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
     const int c = segment.group % mixture.K;
     RowSums sums;
     unsigned shared = 0;
-    for (int begin = segment.begin; begin < segment.end; begin += judged_at_once) {
-        const int position = begin + lane / 2;
-        const uint32_t row = position < segment.end ? order[position] : 0;
-        const bool several = position < segment.end && lists.count[row] > 1;
-        if (position < segment.end && half == 0 && !several) {
+    // Rows of several candidates side by side, so that few are judged as quickly as none.
+    uint8_t* const places = place[threadIdx.x / 32];
+    int several_rows = 0;
+#pragma unroll
+    for (int i = 0; i < segment_rows; i += 32) {
+        const int position = segment.begin + i + lane;
+        const bool exists = position < segment.end;
+        const bool several = exists && lists.count[order[position]] > 1;
+        if (exists && !several) {
             out.kept[position] = 0;
             out.weight[position] = 1;
         }
-        if (!__any_sync(whole_warp, several)) {
-            continue;
+        const unsigned all = __ballot_sync(whole_warp, several);
+        if (several) {
+            places[several_rows + __popc(all & ((1u << lane) - 1))] =
+                    static_cast<uint8_t>(i + lane);
         }
+        several_rows += __popc(all);
+    }
+    __syncwarp();
+    for (int begin = 0; begin < several_rows; begin += judged_at_once) {
+        const bool several = begin + lane / 2 < several_rows;
+        const int position = segment.begin + (several ? places[begin + lane / 2] : 0);
+        const uint32_t row = order[position];
         JudgedRow mine = take_row<form>(mixture, lists, several, row);
         judge<form>(mixture, rule.margin, lists, first_row, out.bad_row, mine);
         const uint16_t* component = lists.component + static_cast<size_t>(row) * lists.capacity;
@@ -201,6 +217,165 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
     }
 }
 
+/// Likelihoods of rows of one candidate k, one a lane: those of no use to fp32 are computed again in fp64.
+template <Covariance form>
+__device__ void add_likelihoods(
+        const MixtureView& mixture,
+        const RowLists& lists,
+        int k,
+        double constant,
+        const AgainstHome& against,
+        bool alone,
+        uint32_t row,
+        unsigned long long first_row,
+        unsigned long long* bad_row,
+        RowSums& sums) {
+    const int lane = threadIdx.x % 32, d = mixture.d;
+    const bool near = is_near(against, d);
+    if (alone && near) {
+        sums.mass += 1;
+        sums.moment += against.square;
+        sums.log_likelihood += constant - static_cast<double>(against.weighted);
+    }
+    unsigned far = __ballot_sync(whole_warp, alone && !near); // or not finite
+#pragma unroll 1
+    for (; far != 0; far &= far - 1) {
+        const uint32_t its = __shfl_sync(whole_warp, row, __ffs(static_cast<int>(far)) - 1);
+        const size_t first = first_number(its, d);
+        double square = 0;
+        const double joint = exact_joint<form>(mixture, lists.x, first, 1, k, lane, square);
+        const bool is_row = all_finite_row(lists.x, first, d, lane);
+        if (lane == 0 && !is_row) {
+            atomicMin(bad_row, first_row + its);
+        }
+        if (lane == 0) {
+            sums.mass += 1;
+            sums.moment += square;
+            sums.log_likelihood += joint;
+        }
+    }
+}
+
+/// Rows whose numbers come, and are taken, at once from the ring.
+constexpr int ring_batch = 4;
+
+/// A warp a segment: what its rows give to their provisional home. Up to 128 dimensions, no low parts.
+template <Covariance form>
+__global__ void __launch_bounds__(32 * warps_a_block, 5) sum_short_homes_kernel(
+        const __grid_constant__ MixtureView mixture,
+        const __grid_constant__ RowLists lists,
+        const uint32_t* __restrict__ order,
+        SegmentTable table,
+        unsigned long long first_row,
+        WeighOutput out) {
+    __shared__ RingSlots slots[warps_a_block];
+    const int s = blockIdx.x * warps_a_block + threadIdx.x / 32;
+    const int lane = threadIdx.x % 32, d = mixture.d;
+    if (s >= table.first[table.groups]) {
+        return;
+    }
+    const Segment segment = find_segment(table, s);
+    const int rows = segment.end - segment.begin;
+    constexpr int halves = segment_rows / 32;
+    uint32_t my_row[halves];
+    float my_weight[halves];
+    unsigned of_use[halves], alone[halves];
+#pragma unroll
+    for (int h = 0; h < halves; ++h) {
+        const bool exists = 32 * h + lane < rows;
+        const int position = segment.begin + 32 * h + lane;
+        my_row[h] = exists ? order[position] : 0;
+        my_weight[h] = exists ? out.weight[position] : 0;
+    }
+#pragma unroll
+    for (int h = 0; h < halves; ++h) {
+        of_use[h] = __ballot_sync(whole_warp, my_weight[h] != 0);
+        alone[h] = __ballot_sync(whole_warp, 32 * h + lane < rows && lists.count[my_row[h]] == 1);
+    }
+    const auto of_row = [&](const auto(&values)[halves], int i) { // of its half; uniform
+        return i < 32 ? values[0] : values[1];
+    };
+    static_assert(halves == 2, "");
+    const RowRing ring(lists.x, d, lane, slots[threadIdx.x / 32]);
+    const auto bring_batch = [&](int first) {
+        if (first < rows) {
+#pragma unroll
+            for (int i = first; i < first + ring_batch; ++i) {
+                const uint32_t row = __shfl_sync(whole_warp, of_row(my_row, i), i % 32);
+                if ((of_row(of_use, i) >> i % 32 & 1) != 0) {
+                    ring.bring(i, row);
+                }
+            }
+        }
+        ring.close_batch();
+    };
+    bring_batch(0);
+    const Component<form, 1> c(mixture, segment.group % mixture.K);
+    float mean[4], precision[4];
+    load_four(c.mean, 4 * lane, d, d % 4 == 0, mean);
+    if (form == Covariance::diagonal) {
+        load_four(c.precision, 4 * lane, d, d % 4 == 0, precision);
+    }
+    Moments<form, 1> moments;
+    RowSums sums;
+    sums.load<form>(out.sums, s, lane);
+    float my_square = 0; // of row 8 (lane % 4) + lane / 4 of 32; diagonal: weighted
+#pragma unroll 1
+    for (int begin = 0; begin < rows; begin += 8) {
+        float squares[8] = {};
+#pragma unroll
+        for (int b = 0; b < 8; b += ring_batch) {
+            const int first = begin + b;
+            __syncwarp(); // the batch before has been read
+            bring_batch(first + ring_batch);
+            ring.wait_for_all_but<1>();
+            float difference[ring_batch][4];
+            ring.load(first, difference);
+#pragma unroll
+            for (int i = 0; i < ring_batch; ++i) {
+                const int r = first + i;
+                const float weight = __shfl_sync(whole_warp, of_row(my_weight, r), r % 32);
+                if ((of_row(of_use, r) >> r % 32 & 1) == 0) {
+                    continue;
+                }
+                float square = 0;
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    float& e = difference[i][j];
+                    e -= mean[j];
+                    square = fmaf(form == Covariance::diagonal ? precision[j] * e : e, e, square);
+                }
+                moments.add(difference[i], weight);
+                squares[b + i] = square;
+            }
+        }
+        const float square = warp_sums(squares); // lane l has number l / 4
+        my_square = lane % 4 == begin / 8 % 4 ? square : my_square;
+        if ((begin + 8) % 32 == 0 || begin + 8 >= rows) {
+            const int mine = 8 * (lane % 4) + lane / 4;
+            const bool is_alone = (of_row(alone, begin) >> mine & 1) != 0;
+            const uint32_t row = __shfl_sync(whole_warp, of_row(my_row, begin), mine);
+            const AgainstHome against =
+                    form == Covariance::diagonal
+                            ? AgainstHome{0, my_square}
+                            : AgainstHome{my_square, c.half_precision * my_square};
+            add_likelihoods<form>(
+                    mixture,
+                    lists,
+                    c.k,
+                    c.constant,
+                    against,
+                    is_alone,
+                    row,
+                    first_row,
+                    out.bad_row,
+                    sums);
+        }
+    }
+    moments.store(out.sums, s, d, lane);
+    sums.store<form>(out.sums, s, lane);
+}
+
 /// Blocks that share a multiprocessor's registers: warps hide each other's waiting.
 constexpr int sum_blocks(Covariance form, int chunks) {
     return chunks > 4 ? 2 : chunks > 1 ? 3 : form == Covariance::tied_spherical ? 5 : 4;
@@ -232,7 +407,7 @@ __global__ void __launch_bounds__(32 * warps_a_block, sum_blocks(form, chunks)) 
         const uint32_t my_row = lane < here ? order[begin + lane] : 0;
         const float my_weight = lane < here ? out.weight[begin + lane] : 0;
         const unsigned alone = __ballot_sync(whole_warp, lane < here && lists.count[my_row] == 1);
-        AgainstHome mine{0, -1}; // of a row of one candidate
+        AgainstHome mine{0, 0}; // of this lane's row, if it has one candidate
         for (int i0 = 0; i0 < here; i0 += ahead) {
             float values[ahead][4 * chunks];
             size_t first[ahead];
@@ -241,7 +416,6 @@ __global__ void __launch_bounds__(32 * warps_a_block, sum_blocks(form, chunks)) 
                 first[i] = first_number(__shfl_sync(whole_warp, my_row, min(i0 + i, here - 1)), d);
             }
             load_rows<chunks>(lists.x, first, d, lane, values);
-            unsigned far = 0;
 #pragma unroll
             for (int i = 0; i < ahead; ++i) {
                 const float weight = __shfl_sync(whole_warp, my_weight, min(i0 + i, 31));
@@ -253,36 +427,21 @@ __global__ void __launch_bounds__(32 * warps_a_block, sum_blocks(form, chunks)) 
                 if ((alone >> (i0 + i) & 1) != 0) {
                     const AgainstHome against =
                             against_c<form, chunks>(mixture, c, values[i], lane);
-                    if (is_near(against, d)) {
-                        mine = lane == i0 + i ? against : mine;
-                    } else {
-                        far |= 1u << i;
-                    }
-                }
-            }
-#pragma unroll 1
-            for (; far != 0; far &= far - 1) { // or not finite
-                const int i = i0 + __ffs(static_cast<int>(far)) - 1;
-                const uint32_t row = __shfl_sync(whole_warp, my_row, i);
-                double square = 0;
-                const double joint = exact_joint<form>(
-                        mixture, lists.x, first_number(row, d), 1, c.k, lane, square);
-                const bool is_row = all_finite_row(lists.x, first_number(row, d), d, lane);
-                if (lane == 0 && !is_row) {
-                    atomicMin(out.bad_row, first_row + row);
-                }
-                if (lane == 0) {
-                    sums.mass += 1;
-                    sums.moment += square;
-                    sums.log_likelihood += joint;
+                    mine = lane == i0 + i ? against : mine;
                 }
             }
         }
-        if (mine.weighted >= 0) {
-            sums.mass += 1;
-            sums.moment += mine.square;
-            sums.log_likelihood += c.constant - static_cast<double>(mine.weighted);
-        }
+        add_likelihoods<form>(
+                mixture,
+                lists,
+                c.k,
+                c.constant,
+                mine,
+                (alone >> lane & 1) != 0,
+                my_row,
+                first_row,
+                out.bad_row,
+                sums);
     }
     moments.store(out.sums, s, d, lane);
     sums.store<form>(out.sums, s, lane);
@@ -363,8 +522,13 @@ template <Covariance form, int chunks> struct SumHomes {
         const int blocks = blocks_of(segments), threads = 32 * warps_a_block;
         weigh_kernel<form><<<blocks, threads, 0, stream>>>(
                 mixture, rule, lists, order, table, first_row, out);
-        sum_homes_kernel<form, chunks>
-                <<<blocks, threads, 0, stream>>>(mixture, lists, order, table, first_row, out);
+        if constexpr (chunks == 1 && !has_low_parts(form)) {
+            sum_short_homes_kernel<form>
+                    <<<blocks, threads, 0, stream>>>(mixture, lists, order, table, first_row, out);
+        } else {
+            sum_homes_kernel<form, chunks>
+                    <<<blocks, threads, 0, stream>>>(mixture, lists, order, table, first_row, out);
+        }
     }
 };
 
