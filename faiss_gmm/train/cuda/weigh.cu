@@ -5,10 +5,10 @@
 //   a segment's sums: r, r (x - mu_c), r |x - mu_c|^2 (diagonal: r (x - mu_c)^2), L
 //   c: the provisional home of the segment's rows; r, L: detail/judge.cuh.
 // A warp takes a segment (at most 64 rows of one block and provisional home, neighbours in `order`).
-//   weigh_kernel: rows of several candidates, two lanes a row; writes what is c's, and the other shares that
-//     count into the row's list, for sum_pairs_kernel.
+//   weigh_kernel: rows of several candidates, a lane a row of up to four, two lanes a row of more; writes what
+//     is c's, and the other shares that count into the row's list, for sum_pairs_kernel.
 //   sum_homes_kernel: reads x, a few rows at once; mu_c stays in registers. Rows of one candidate are c's.
-//     Up to 128 dimensions rows come through a ring in shared memory (detail/row_ring.cuh).
+//     Short rows come through a ring in shared memory (detail/row_ring.cuh).
 // Cost: n d 4 bytes read once, in the order of the homes; a few bytes a candidate.
 // Numerics: segments add at most 64 rows in fp32; r, likelihoods and the homes' |x - mu_c|^2 in fp64.
 // A row's shares sum to one: home takes what the others leave (fp64).
@@ -112,9 +112,114 @@ private:
     float held_[held ? 4 * chunks : 1];
 };
 
+/// Rows of at most so many candidates are one lane's work, in registers.
+constexpr int few_candidates = 4;
+/// Rows of about as many candidates are judged together: all wait for the one that has most.
+constexpr int judging_classes = 3;
+__device__ inline int judging_class(int count) {
+    return count <= few_candidates ? 0 : count <= 2 * few_candidates ? 1 : 2;
+}
+
+/// What the segment's sums and the lists get of a row of few candidates, by one lane: as judge() and weigh_kernel
+/// do it by two. False, and nothing is changed: fp32 does not settle it.
+template <Covariance form>
+__device__ bool weigh_few(
+        const MixtureView& mixture,
+        const PairRule& rule,
+        const RowLists& lists,
+        uint32_t row,
+        int count,
+        int c,
+        int position,
+        const WeighOutput& out,
+        RowSums& sums,
+        unsigned& shared) {
+    const AgainstHome against = lists.against[row];
+    if (!is_near(against, mixture.d)) {
+        return false;
+    }
+    const size_t list = static_cast<size_t>(row) * lists.capacity;
+    float below[few_candidates], bound[few_candidates];
+    int component[few_candidates];
+    float best = -infinity;
+    int home = most_candidates;
+#pragma unroll
+    for (int l = 0; l < few_candidates; ++l) {
+        const bool exists = l < count;
+        below[l] =
+                exists ? lists.share[list + l] : -infinity; // less its own, until the best is known
+        bound[l] = exists ? __uint_as_float(static_cast<uint32_t>(lists.error[list + l]) << 16) : 0;
+        component[l] = exists ? lists.component[list + l] : -1;
+    }
+#pragma unroll
+    for (int l = 0; l < few_candidates; ++l) {
+        if (below[l] > best) {
+            best = below[l];
+            home = l;
+        }
+    }
+    float r[few_candidates], sum = 0, home_error = 0;
+#pragma unroll
+    for (int l = 0; l < few_candidates; ++l) {
+        below[l] = best - below[l];
+        r[l] = below[l] <= rule.margin ? expf(-below[l]) : 0.0f;
+        sum += r[l];
+        home_error = l == home ? bound[l] : home_error;
+    }
+    bool settled = home < count;
+#pragma unroll
+    for (int l = 0; l < few_candidates; ++l) {
+        r[l] /= sum;
+        const float both = bound[l] + home_error, slope = fminf(r[l], 1 - r[l]) + 1e-6f;
+        const bool fine = slope * both <= tolerable_shift && (l == home || below[l] > both);
+        settled = settled && (fine || l >= count);
+    }
+    if (!settled) {
+        return false;
+    }
+    double others = 0;
+    uint32_t emitted = 0;
+    bool is_shared = false, has_c = false;
+#pragma unroll
+    for (int l = 0; l < few_candidates; ++l) {
+        r[l] = rule.hard              ? 0.0f
+               : !has_low_parts(form) ? r[l]
+                                      : rintf(r[l] * share_steps) / share_steps;
+        const bool gets = l != home && r[l] >= rule.threshold && r[l] > 0;
+        others += gets ? static_cast<double>(r[l]) : 0.0;
+        emitted |= gets || l == home ? 1u << l : 0;
+        is_shared |= l != home && r[l] > 1.0f / mixture.K;
+    }
+    shared += is_shared;
+    double weight_of_c = 0;
+    size_t at = list;
+#pragma unroll
+    for (int l = 0; l < few_candidates; ++l) {
+        if ((emitted >> l & 1) == 0) {
+            continue;
+        }
+        const double weight = l == home ? 1.0 - others : static_cast<double>(r[l]);
+        if (component[l] == c) {
+            weight_of_c = weight;
+            has_c = true;
+        } else {
+            lists.component[at] = static_cast<uint16_t>(component[l]);
+            lists.share[at] = static_cast<float>(weight);
+            ++at;
+        }
+    }
+    sums.mass += weight_of_c;
+    sums.moment += weight_of_c > 0 ? weight_of_c * against.square : 0;
+    sums.log_likelihood +=
+            mixture.constant[c] - against.weighted + best + (rule.hard ? 0.0f : logf(sum));
+    out.kept[position] = static_cast<uint8_t>(__popc(emitted) - has_c);
+    out.weight[position] = static_cast<float>(weight_of_c);
+    return true;
+}
+
 /// A warp a segment, rows of several candidates.
 template <Covariance form>
-__global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
+__global__ void __launch_bounds__(32 * warps_a_block, 8) weigh_kernel(
         const __grid_constant__ MixtureView mixture,
         PairRule rule,
         const __grid_constant__ RowLists lists,
@@ -132,27 +237,57 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
     const int c = segment.group % mixture.K;
     RowSums sums;
     unsigned shared = 0;
-    // Rows of several candidates side by side, so that few are judged as quickly as none.
-    uint8_t* const places = place[threadIdx.x / 32];
-    int several_rows = 0;
+    constexpr int halves = segment_rows / 32;
+    int count[halves];
 #pragma unroll
-    for (int i = 0; i < segment_rows; i += 32) {
-        const int position = segment.begin + i + lane;
-        const bool exists = position < segment.end;
-        const bool several = exists && lists.count[order[position]] > 1;
-        if (exists && !several) {
+    for (int h = 0; h < halves; ++h) {
+        const int position = segment.begin + 32 * h + lane;
+        count[h] = position < segment.end ? lists.count[order[position]] : 0;
+        if (count[h] == 1) {
             out.kept[position] = 0;
             out.weight[position] = 1;
         }
-        const unsigned all = __ballot_sync(whole_warp, several);
-        if (several) {
-            places[several_rows + __popc(all & ((1u << lane) - 1))] =
-                    static_cast<uint8_t>(i + lane);
+    }
+    // Places of the others, by class.
+    uint8_t* const places = place[threadIdx.x / 32];
+    const unsigned lower_lanes = (1u << lane) - 1;
+    int several_rows = 0, of_few = 0;
+#pragma unroll
+    for (int of_class = 0; of_class < judging_classes; ++of_class) {
+#pragma unroll
+        for (int h = 0; h < halves; ++h) {
+            const bool mine = count[h] > 1 && judging_class(count[h]) == of_class;
+            const unsigned all = __ballot_sync(whole_warp, mine);
+            if (mine) {
+                places[several_rows + __popc(all & lower_lanes)] =
+                        static_cast<uint8_t>(32 * h + lane);
+            }
+            several_rows += __popc(all);
         }
-        several_rows += __popc(all);
+        of_few = of_class == 0 ? several_rows : of_few;
+    }
+    // Those that a lane cannot settle go to the end of their class, before the rows of more candidates.
+    int first = of_few;
+    for (int begin = (of_few - 1) / 32 * 32; of_few > 0 && begin >= 0; begin -= 32) {
+        __syncwarp();
+        const bool exists = begin + lane < of_few;
+        const int at = exists ? places[begin + lane] : 0;
+        const int position = segment.begin + at;
+        bool left = false;
+        if (exists) {
+            const uint32_t row = order[position];
+            left = !weigh_few<form>(
+                    mixture, rule, lists, row, lists.count[row], c, position, out, sums, shared);
+        }
+        const unsigned all =
+                __ballot_sync(whole_warp, left); // and what they read of places is read
+        first -= __popc(all);
+        if (left) {
+            places[first + __popc(all & lower_lanes)] = static_cast<uint8_t>(at);
+        }
     }
     __syncwarp();
-    for (int begin = 0; begin < several_rows; begin += judged_at_once) {
+    for (int begin = first; begin < several_rows; begin += judged_at_once) {
         const bool several = begin + lane / 2 < several_rows;
         const int position = segment.begin + (several ? places[begin + lane / 2] : 0);
         const uint32_t row = order[position];
@@ -211,6 +346,7 @@ __global__ void __launch_bounds__(32 * warps_a_block) weigh_kernel(
         }
     }
     sums.store<form>(out.sums, s, lane);
+
     const unsigned all_shared = __reduce_add_sync(whole_warp, shared);
     if (lane == 0 && all_shared > 0) {
         atomicAdd(out.shared_rows, static_cast<unsigned long long>(all_shared));
@@ -259,9 +395,15 @@ __device__ void add_likelihoods(
 /// Rows whose numbers come, and are taken, at once from the ring.
 constexpr int ring_batch = 4;
 
+/// A row of a segment.
+struct WeightedRow {
+    uint32_t row;
+    float weight; ///< 0: nothing of it is its home's, and it may hold anything
+};
+
 /// A warp a segment: what its rows give to their provisional home. Up to 128 dimensions, no low parts.
-template <Covariance form>
-__global__ void __launch_bounds__(32 * warps_a_block, 5) sum_short_homes_kernel(
+template <Covariance form, bool whole_pieces>
+__global__ void __launch_bounds__(32 * warps_a_block, 6) sum_short_homes_kernel(
         const __grid_constant__ MixtureView mixture,
         const __grid_constant__ RowLists lists,
         const uint32_t* __restrict__ order,
@@ -269,6 +411,7 @@ __global__ void __launch_bounds__(32 * warps_a_block, 5) sum_short_homes_kernel(
         unsigned long long first_row,
         WeighOutput out) {
     __shared__ RingSlots slots[warps_a_block];
+    __shared__ WeightedRow weighted_rows[warps_a_block][segment_rows];
     const int s = blockIdx.x * warps_a_block + threadIdx.x / 32;
     const int lane = threadIdx.x % 32, d = mixture.d;
     if (s >= table.first[table.groups]) {
@@ -276,40 +419,36 @@ __global__ void __launch_bounds__(32 * warps_a_block, 5) sum_short_homes_kernel(
     }
     const Segment segment = find_segment(table, s);
     const int rows = segment.end - segment.begin;
+    WeightedRow* const weighted = weighted_rows[threadIdx.x / 32];
     constexpr int halves = segment_rows / 32;
-    uint32_t my_row[halves];
-    float my_weight[halves];
-    unsigned of_use[halves], alone[halves];
+    WeightedRow mine[halves];
 #pragma unroll
     for (int h = 0; h < halves; ++h) {
-        const bool exists = 32 * h + lane < rows;
-        const int position = segment.begin + 32 * h + lane;
-        my_row[h] = exists ? order[position] : 0;
-        my_weight[h] = exists ? out.weight[position] : 0;
+        const int i = 32 * h + lane;
+        mine[h] = i < rows ? WeightedRow{order[segment.begin + i], out.weight[segment.begin + i]}
+                           : WeightedRow{0, 0};
+        weighted[i] = mine[h];
     }
-#pragma unroll
-    for (int h = 0; h < halves; ++h) {
-        of_use[h] = __ballot_sync(whole_warp, my_weight[h] != 0);
-        alone[h] = __ballot_sync(whole_warp, 32 * h + lane < rows && lists.count[my_row[h]] == 1);
-    }
-    const auto of_row = [&](const auto(&values)[halves], int i) { // of its half; uniform
-        return i < 32 ? values[0] : values[1];
-    };
-    static_assert(halves == 2, "");
-    const RowRing ring(lists.x, d, lane, slots[threadIdx.x / 32]);
+    __syncwarp();
+    const RowRing<whole_pieces> ring(lists.x, d, lane, slots[threadIdx.x / 32]);
     const auto bring_batch = [&](int first) {
         if (first < rows) {
 #pragma unroll
             for (int i = first; i < first + ring_batch; ++i) {
-                const uint32_t row = __shfl_sync(whole_warp, of_row(my_row, i), i % 32);
-                if ((of_row(of_use, i) >> i % 32 & 1) != 0) {
-                    ring.bring(i, row);
+                const WeightedRow it = weighted[i];
+                if (it.weight != 0) {
+                    ring.bring(i, it.row);
                 }
             }
         }
         ring.close_batch();
     };
     bring_batch(0);
+    unsigned alone[halves]; // rows of one candidate
+#pragma unroll
+    for (int h = 0; h < halves; ++h) {
+        alone[h] = __ballot_sync(whole_warp, 32 * h + lane < rows && lists.count[mine[h].row] == 1);
+    }
     const Component<form, 1> c(mixture, segment.group % mixture.K);
     float mean[4], precision[4];
     load_four(c.mean, 4 * lane, d, d % 4 == 0, mean);
@@ -328,14 +467,13 @@ __global__ void __launch_bounds__(32 * warps_a_block, 5) sum_short_homes_kernel(
             const int first = begin + b;
             __syncwarp(); // the batch before has been read
             bring_batch(first + ring_batch);
-            ring.wait_for_all_but<1>();
+            ring.wait_for_all_but_last();
             float difference[ring_batch][4];
             ring.load(first, difference);
 #pragma unroll
             for (int i = 0; i < ring_batch; ++i) {
-                const int r = first + i;
-                const float weight = __shfl_sync(whole_warp, of_row(my_weight, r), r % 32);
-                if ((of_row(of_use, r) >> r % 32 & 1) == 0) {
+                const float weight = weighted[first + i].weight;
+                if (weight == 0) {
                     continue;
                 }
                 float square = 0;
@@ -352,9 +490,8 @@ __global__ void __launch_bounds__(32 * warps_a_block, 5) sum_short_homes_kernel(
         const float square = warp_sums(squares); // lane l has number l / 4
         my_square = lane % 4 == begin / 8 % 4 ? square : my_square;
         if ((begin + 8) % 32 == 0 || begin + 8 >= rows) {
-            const int mine = 8 * (lane % 4) + lane / 4;
-            const bool is_alone = (of_row(alone, begin) >> mine & 1) != 0;
-            const uint32_t row = __shfl_sync(whole_warp, of_row(my_row, begin), mine);
+            const int i = 8 * (lane % 4) + lane / 4;
+            const unsigned are_alone = begin < 32 ? alone[0] : alone[1];
             const AgainstHome against =
                     form == Covariance::diagonal
                             ? AgainstHome{0, my_square}
@@ -365,13 +502,14 @@ __global__ void __launch_bounds__(32 * warps_a_block, 5) sum_short_homes_kernel(
                     c.k,
                     c.constant,
                     against,
-                    is_alone,
-                    row,
+                    (are_alone >> i & 1) != 0,
+                    weighted[begin / 32 * 32 + i].row,
                     first_row,
                     out.bad_row,
                     sums);
         }
     }
+    static_assert(halves == 2, "alone");
     moments.store(out.sums, s, d, lane);
     sums.store<form>(out.sums, s, lane);
 }
@@ -523,8 +661,10 @@ template <Covariance form, int chunks> struct SumHomes {
         weigh_kernel<form><<<blocks, threads, 0, stream>>>(
                 mixture, rule, lists, order, table, first_row, out);
         if constexpr (chunks == 1 && !has_low_parts(form)) {
-            sum_short_homes_kernel<form>
-                    <<<blocks, threads, 0, stream>>>(mixture, lists, order, table, first_row, out);
+            const auto kernel = in_whole_pieces(lists.x, mixture.d)
+                                        ? sum_short_homes_kernel<form, true>
+                                        : sum_short_homes_kernel<form, false>;
+            kernel<<<blocks, threads, 0, stream>>>(mixture, lists, order, table, first_row, out);
         } else {
             sum_homes_kernel<form, chunks>
                     <<<blocks, threads, 0, stream>>>(mixture, lists, order, table, first_row, out);

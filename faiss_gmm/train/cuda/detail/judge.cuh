@@ -74,24 +74,39 @@ __device__ double exact_joint(
         int component,
         int lane,
         double& square) {
+    // A few candidates at a time: a warp would wait for each one's mean and sums otherwise, and the others of the
+    // grid for that warp.
+    constexpr int at_once = 4;
     double mine = -static_cast<double>(infinity);
     const int d = mixture.d;
-    for (int l = 0; l < count; ++l) {
-        const int k = __shfl_sync(whole_warp, component, l);
-        double weighted = 0, plain = 0;
+    for (int l0 = 0; l0 < count; l0 += at_once) {
+        int k[at_once];
+        double weighted[at_once] = {}, plain[at_once] = {};
+#pragma unroll
+        for (int o = 0; o < at_once; ++o) {
+            k[o] = __shfl_sync(whole_warp, component, min(l0 + o, count - 1));
+        }
         for (int j = lane; j < d; j += 32) {
-            const double e = number(x, first + j) - mean_number(mixture, k, j);
-            plain += e * e;
-            if (form == Covariance::diagonal) {
-                weighted += half_precision<form>(mixture, k, j) * e * e;
+            const double value = number(x, first + j);
+#pragma unroll
+            for (int o = 0; o < at_once; ++o) {
+                const double e = value - mean_number(mixture, k[o], j);
+                plain[o] += e * e;
+                if (form == Covariance::diagonal) {
+                    weighted[o] += half_precision<form>(mixture, k[o], j) * e * e;
+                }
             }
         }
-        plain = warp_sum(plain);
-        weighted = form == Covariance::diagonal ? warp_sum(weighted)
-                                                : half_precision<form>(mixture, k, 0) * plain;
-        if (lane == l) {
-            mine = mixture.constant[k] - weighted;
-            square = plain;
+#pragma unroll
+        for (int o = 0; o < at_once; ++o) {
+            plain[o] = warp_sum(plain[o]);
+            weighted[o] = form == Covariance::diagonal
+                                  ? warp_sum(weighted[o])
+                                  : half_precision<form>(mixture, k[o], 0) * plain[o];
+            if (lane == l0 + o && lane < count) {
+                mine = mixture.constant[k[o]] - weighted[o];
+                square = plain[o];
+            }
         }
     }
     return mine;

@@ -145,16 +145,15 @@ struct Segment {
     int group;
 };
 
-/// Segment number s < table.first[table.groups].
+/// Segment number s < table.first[table.groups], for a warp in step: 32 places are looked at at once.
 __device__ inline Segment find_segment(const SegmentTable& table, int s) {
+    const int lane = threadIdx.x % 32;
     int low = 0, high = table.groups; // first[low] <= s < first[high]
     while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (table.first[middle] <= s) {
-            low = middle;
-        } else {
-            high = middle;
-        }
+        const int step = (high - low + 31) / 32, probe = low + step * (lane + 1);
+        const bool before = probe < high && table.first[probe] <= s;
+        low += step * __popc(__ballot_sync(whole_warp, before));
+        high = min(low + step, high);
     }
     const int begin = table.offset[low] + segment_rows * (s - table.first[low]);
     return {begin, min(begin + segment_rows, table.offset[low + 1]), low};
