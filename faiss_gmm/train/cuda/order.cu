@@ -15,6 +15,7 @@
 
 #include <algorithm>
 
+#include <cub/block/block_scan.cuh>
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
 #include <thrust/iterator/counting_iterator.h>
@@ -93,6 +94,34 @@ struct SegmentsOfGroup {
     }
 };
 
+constexpr int scan_threads = 1024, scan_items = 4;
+/// Up to so many groups one block of threads is quicker than a scan by many, which takes two launches.
+constexpr int most_scanned_by_one = 4 * scan_threads * scan_items;
+
+/// first [groups + 1]: exclusive sums of the groups' segments.
+__global__ void __launch_bounds__(scan_threads) first_segments(SegmentsOfGroup count, int* first) {
+    using Scan = cub::BlockScan<int, scan_threads>;
+    __shared__ typename Scan::TempStorage storage;
+    int before = 0;
+    for (int begin = 0; begin <= count.groups; begin += scan_threads * scan_items) {
+        const int mine = begin + threadIdx.x * scan_items;
+        int value[scan_items], all = 0;
+#pragma unroll
+        for (int i = 0; i < scan_items; ++i) {
+            value[i] = count(mine + i);
+        }
+        Scan(storage).ExclusiveSum(value, value, all);
+#pragma unroll
+        for (int i = 0; i < scan_items; ++i) {
+            if (mine + i <= count.groups) {
+                first[mine + i] = before + value[i];
+            }
+        }
+        before += all;
+        __syncthreads();
+    }
+}
+
 struct KeptOfPlace {
     const uint8_t* kept;
     const int* sorted_rows;
@@ -157,8 +186,13 @@ void find_groups(
                 keys, count, last, arrays.offset);
     }
     check_launch("finding the groups of a sorted list");
-    exclusive_sums(
-            SegmentsOfGroup{arrays.offset, groups}, arrays.first, groups + 1, scratch, stream);
+    const SegmentsOfGroup segments{arrays.offset, groups};
+    if (groups <= most_scanned_by_one) {
+        first_segments<<<1, scan_threads, 0, stream>>>(segments, arrays.first);
+        check_launch("numbering segments");
+    } else {
+        exclusive_sums(segments, arrays.first, groups + 1, scratch, stream);
+    }
 }
 
 __global__ void count_kernel(KeptPairs pairs, int* of_group) {
