@@ -12,7 +12,8 @@
 //   5 left     rows without a list: dense products where their bound allows (dense.cu, dense_wgmma.cu,
 //              dense_wide_wgmma.cu), the others in fp64    (exact.cu)
 // The host waits once a wave, for the number of pairs and of rows left to 5, while the device adds up
-// the homes. Four sets of fp64 sums (3, 4, both of 5), each in the order of the blocks, become one in finish().
+// the homes. 4 and 5 run beside each other where the workspace has room for both. Four sets of fp64 sums
+// (3, 4, both of 5), each in the order of the blocks, become one in finish().
 // tied: rows are whitened as a wave begins, and all else sees a tied_spherical mixture; full: all rows go
 // to the exact tier (matrices.cu). Their factors and M-step are the host's work, once a pass.
 // Rows of host memory come through two buffers of a wave each, copied on a stream of their own while
@@ -229,6 +230,7 @@ public:
     ~Engine() override {
         // A pass may have been given up: nothing that is still running may lose its memory.
         cudaStreamSynchronize(copy_stream_.get());
+        cudaStreamSynchronize(left_stream_.get());
         cudaStreamSynchronize(stream_.get());
     }
     /// With options.device current.
@@ -314,18 +316,21 @@ private:
     size_t planned_pairs_of_wave() const {
         return planned_pairs * wave_rows();
     }
-    void sum_other_pairs(int pairs, int listed);
-    void sum_pairs_of(const KeptPairs& kept, const GroupRange& range, int pairs);
-    void sum_left_rows(const int* left);
+    void sum_other_pairs(int pairs, int listed, size_t from);
+    void sum_pairs_of(const KeptPairs& kept, const GroupRange& range, int pairs, size_t from);
+    void sum_left_rows(const int* left, cudaStream_t stream);
+    size_t left_rows_bytes() const;
+    bool fits_beside_left_rows(int pairs) const;
     bool dense_applies() const;
     DenseShape shape_of_dense_tier() const;
-    SegmentSums segment_sums(bool with_likelihood) const;
-    size_t segments_at_once() const;
+    SegmentSums segment_sums(bool with_likelihood, size_t from) const;
+    size_t segments_at_once(size_t from) const;
     template <class Sum>
     void sum_segments(
             const Grouping& grouping,
             int items,
             bool with_likelihood,
+            size_t from,
             const PassSums& into,
             const Sum& sum);
     ExactBuffers exact_buffers() const;
@@ -345,6 +350,8 @@ private:
     PhaseClock clock_;
     OwnedStream stream_;
     Event counted_, consumed_;
+    OwnedStream left_stream_; ///< of phase 5, beside 4
+    Event homes_added_, left_added_;
     bool ready_ = false;
     GaussianMixture before_; ///< the parameters of the pass, if before_is_current_
     bool before_is_current_ = false;
@@ -365,6 +372,7 @@ private:
 
     // Of a wave.
     size_t block_rows_ = 0, wave_blocks_ = 0;
+    size_t wave_blocks_asked_ = 0; ///< of which wave_blocks_ had room
     DeviceArray<uint16_t> component_, home_;
     /// Provisional homes of the first rows of source hinted_source_, most_wave_rows in each array: the next
     /// pass's hints.
@@ -456,8 +464,9 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
     ready_ = false;
     const bool same_shape = K_ == mixture.K && d_ == mixture.d && covariance_ == mixture.covariance;
     if (!same_shape) {
-        wave_blocks_ = planned_blocks_ = 0; // what fitted says nothing of this shape
-        release_wave();                     // its parameters may need the room
+        // What fitted says nothing of this shape.
+        wave_blocks_ = wave_blocks_asked_ = planned_blocks_ = 0;
+        release_wave(); // its parameters may need the room
     }
     if (!same_shape || !before_is_current_ || !follows(before_, mixture)) {
         homes_seen_ = 0; // homes under another mixture are no hints
@@ -597,8 +606,15 @@ Engine::Staging Engine::staging_of(const Chunk& chunk) const {
 void Engine::reserve_wave(const Staging& staging, size_t rows_to_come) {
     const size_t source_rows = rows_ + rows_to_come;
     first_chunk_rows_ = rows_ == 0 ? rows_to_come : first_chunk_rows_;
-    size_t blocks = wave_blocks_ == 0 ? wave_blocks_for(options_, covariance_, source_rows, K_, d_)
-                                      : wave_blocks_;
+    // Rows from the host come no quicker in longer waves, and the first of them later.
+    const bool in_place = staging.rows <= block_rows_;
+    const size_t asked = wave_blocks_for(
+            options_, covariance_, source_rows, in_place ? rows_to_come : 0, K_, d_);
+    const bool may_grow = rows_ == 0 && staged_ == 0 && !wave_.open;
+    size_t blocks = wave_blocks_;
+    if (blocks == 0 || (may_grow && asked > wave_blocks_asked_)) {
+        blocks = wave_blocks_asked_ = asked;
+    }
     while (true) {
         // A wave that has begun keeps its size.
         const bool may_shrink = blocks > 1 && staged_ == 0 && !wave_.open;
@@ -688,14 +704,15 @@ void Engine::reserve_for(size_t blocks, const Staging& staging) {
     scratch_.reserve(scratch_bytes_);
 }
 
-/// Segments whose sums the workspace holds; whole blocks of threads.
-size_t Engine::segments_at_once() const {
-    return workspace_.size() / segment_bytes(covariance_, d_) / segment_rows * segment_rows;
+/// Segments whose sums the workspace holds from byte `from` on; whole blocks of threads.
+size_t Engine::segments_at_once(size_t from) const {
+    return (workspace_.size() - from) / segment_bytes(covariance_, d_) / segment_rows *
+           segment_rows;
 }
 
-SegmentSums Engine::segment_sums(bool with_likelihood) const {
-    const size_t segments = segments_at_once();
-    auto* vectors = static_cast<float*>(workspace_.data());
+SegmentSums Engine::segment_sums(bool with_likelihood, size_t from) const {
+    const size_t segments = segments_at_once(from);
+    auto* vectors = reinterpret_cast<float*>(static_cast<char*>(workspace_.data()) + from);
     SegmentSums sums;
     sums.first_moment = vectors;
     vectors += segments * d_;
@@ -710,20 +727,21 @@ SegmentSums Engine::segment_sums(bool with_likelihood) const {
 }
 
 /// sum(table, segments, sums, whether they are the last) for as many segments of the groups of `items` as
-/// the workspace holds, adds what they leave to `into`, and goes on with the next.
+/// the workspace holds from byte `from` on, adds what they leave to `into`, and goes on with the next.
 template <class Sum>
 void Engine::sum_segments(
         const Grouping& grouping,
         int items,
         bool with_likelihood,
+        size_t from,
         const PassSums& into,
         const Sum& sum) {
     const cudaStream_t stream = stream_.get();
     const GroupArrays arrays{group_offset_.data(), group_first_.data()};
     const SegmentTable table{grouping.groups(), arrays.offset, arrays.first};
-    const SegmentSums sums = segment_sums(with_likelihood);
+    const SegmentSums sums = segment_sums(with_likelihood, from);
     const int at_once = static_cast<int>(
-            std::min<size_t>(segments_at_once(), std::numeric_limits<int>::max() / 2));
+            std::min<size_t>(segments_at_once(from), std::numeric_limits<int>::max() / 2));
     for (int left = items / segment_rows + std::min(grouping.groups(), items); left > 0;
          left -= at_once) {
         const int here = std::min(left, at_once);
@@ -807,6 +825,7 @@ void Engine::accumulate(const Chunk& chunk) {
         }
     } catch (...) {
         cudaStreamSynchronize(copy_stream_.get()); // the caller may give the chunk up
+        cudaStreamSynchronize(left_stream_.get());
         cudaStreamSynchronize(stream_.get());
         reads_chunk_ = false;
         throw;
@@ -1183,7 +1202,7 @@ void Engine::start_wave(const Rows& given, size_t rows, size_t first_row) {
                     tell_counts();
                 }
             };
-    sum_segments(grouping, static_cast<int>(rows), true, home_sums_.view(), weigh_segments);
+    sum_segments(grouping, static_cast<int>(rows), true, 0, home_sums_.view(), weigh_segments);
     clock_.mark("add homes", stream);
     wave_.open = true;
     processed_ += rows;
@@ -1220,12 +1239,22 @@ void Engine::end_wave() {
     if (counts->bad_row != no_row && listed == rows) {
         refuse_row(counts->bad_row); // of all rows so far; with rows left a lower one may follow
     }
+    const bool beside = pairs > 0 && listed < rows && fits_beside_left_rows(pairs);
+    if (beside) {
+        homes_added_.record(stream);
+    }
     if (pairs > 0) {
-        sum_other_pairs(pairs, listed);
+        sum_other_pairs(pairs, listed, beside ? left_rows_bytes() : 0);
         clock_.mark("sum pairs", stream);
     }
-    if (listed < rows) {
-        sum_left_rows(counts->left);
+    if (beside) {
+        homes_added_.block(left_stream_.get());
+        sum_left_rows(counts->left, left_stream_.get());
+        left_added_.record(left_stream_.get());
+        left_added_.block(stream);
+        clock_.mark("rows without a list, after pairs", stream);
+    } else if (listed < rows) {
+        sum_left_rows(counts->left, stream);
     }
     if (in_use_ != nullptr) {
         in_use_->used.record(stream);
@@ -1239,7 +1268,7 @@ void Engine::end_wave() {
 
 /// Phase 4. More pairs than planned take turns: as many groups at once as there is room for. A row has one
 /// pair at most with a component, so a group always fits.
-void Engine::sum_other_pairs(int pairs, int listed) {
+void Engine::sum_other_pairs(int pairs, int listed, size_t from) {
     const cudaStream_t stream = stream_.get();
     KeptPairs kept;
     kept.lists = wave_.lists;
@@ -1250,7 +1279,7 @@ void Engine::sum_other_pairs(int pairs, int listed) {
     const int groups = kept.grouping.groups();
     const size_t room = planned_pairs_of_wave();
     if (static_cast<size_t>(pairs) <= room) {
-        sum_pairs_of(kept, {0, groups}, pairs); // place_pairs() has placed them
+        sum_pairs_of(kept, {0, groups}, pairs, from); // place_pairs() has placed them
         return;
     }
     std::vector<int> of_group(groups);
@@ -1270,13 +1299,13 @@ void Engine::sum_other_pairs(int pairs, int listed) {
         }
         if (here > 0) {
             place_pairs_of(kept, range, first_pair_.data(), scratch(), stream);
-            sum_pairs_of(kept, range, static_cast<int>(here));
+            sum_pairs_of(kept, range, static_cast<int>(here), from);
         }
     }
 }
 
 /// Phase 4 for the pairs of some groups, which have their places.
-void Engine::sum_pairs_of(const KeptPairs& kept, const GroupRange& range, int pairs) {
+void Engine::sum_pairs_of(const KeptPairs& kept, const GroupRange& range, int pairs, size_t from) {
     const cudaStream_t stream = stream_.get();
     gather_pairs(kept, range, first_pair_.data(), pair_keys_.data(), pairs_.data(), stream);
     const RowShare* sorted = order_pairs(
@@ -1293,6 +1322,7 @@ void Engine::sum_pairs_of(const KeptPairs& kept, const GroupRange& range, int pa
             kept.grouping,
             pairs,
             false,
+            from,
             pair_sums_.view(),
             [&](const SegmentTable& table, int segments, const SegmentSums& sums, bool) {
                 sum_pairs(mixture_.view(), kept.lists.x, sorted, table, segments, sums, stream);
@@ -1308,13 +1338,34 @@ DenseShape Engine::shape_of_dense_tier() const {
     return dense_shape(path_, covariance_, static_cast<int>(K_), static_cast<int>(d_));
 }
 
+/// Of the workspace, from its beginning on, what phase 5 takes; on a multiple of 256.
+size_t Engine::left_rows_bytes() const {
+    const ExactBuffers exact = exact_buffers();
+    const size_t dense = dense_applies() ? dense_bytes(shape_of_dense_tier()).chunk : 0;
+    const size_t bytes = std::max(dense, 2 * sizeof(double) * exact.rows * K_);
+    return (bytes + 255) / 256 * 256;
+}
+
+/// Whether the workspace holds the sums of so many pairs at once behind what phase 5 takes: then 4 and 5, which
+/// are many short kernels, run beside each other.
+bool Engine::fits_beside_left_rows(int pairs) const {
+    const size_t taken = left_rows_bytes();
+    const int segments = pairs / segment_rows + std::min(wave_.grouping.groups(), pairs);
+    return taken < workspace_.size() && static_cast<size_t>(pairs) <= planned_pairs_of_wave() &&
+           static_cast<size_t>(segments) <= segments_at_once(taken);
+}
+
 /// Phase 5. left[b]: where in the order block b's rows of the dense tier begin; left[blocks]: where
 /// those of the exact tier do.
-void Engine::sum_left_rows(const int* left) {
-    const cudaStream_t stream = stream_.get();
+void Engine::sum_left_rows(const int* left, cudaStream_t stream) {
     const RowLists& lists = wave_.lists;
     const int blocks = wave_.grouping.blocks, exact_rows = lists.rows - left[blocks];
     const bool diagonal = covariance_ == Covariance::diagonal;
+    const auto mark = [&](const char* phase) {
+        if (stream == stream_.get()) { // beside others it has no time of its own
+            clock_.mark(phase, stream);
+        }
+    };
     double* log_likelihood = row_values_.data();
     double* moment = log_likelihood + wave_rows();
     check(cudaMemset2DAsync(
@@ -1347,7 +1398,7 @@ void Engine::sum_left_rows(const int* left) {
                 dense_sums_.view(),
                 output,
                 stream);
-        clock_.mark("dense rows", stream);
+        mark("dense rows");
     }
     if (exact_rows > 0) {
         if (exact_sums_.empty()) {
@@ -1373,7 +1424,7 @@ void Engine::sum_left_rows(const int* left) {
                 &counters_.data()->shared_rows,
                 &counters_.data()->bad_row,
                 stream);
-        clock_.mark("exact rows", stream);
+        mark("exact rows");
     }
     add_row_values(
             log_likelihood,
@@ -1383,7 +1434,7 @@ void Engine::sum_left_rows(const int* left) {
             row_tiles_.data(),
             counters_.data()->of_rows,
             stream);
-    clock_.mark("add likelihoods", stream);
+    mark("add likelihoods");
 }
 
 /// The pass's sums as one set.

@@ -50,13 +50,14 @@ struct CudaOptions {
 
 /// What the engine takes of the device's memory, in bytes.
 struct CudaPlan {
-    size_t block_rows = 0, wave_rows = 0; ///< rows summed together, and rows worked on at once
+    /// Rows summed together, and rows worked on at once (from the host: 2^20 at most).
+    size_t block_rows = 0, wave_rows = 0;
     /// The mixture, operands, 5 sets of fp64 sums, sums of outer products.
     size_t parameters = 0;
     /// 2 waves of rows (on the device already: 2 blocks at most), tied: and whitened ones.
     size_t row_buffers = 0;
     size_t lists = 0; ///< candidates and pairs of a wave: 3 of a row, more take turns
-    /// 2 bytes a row of a source, 2^20 rows at a time: where its next pass looks first.
+    /// 2 bytes a row of a source, 2^21 rows at a time: where its next pass looks first.
     size_t homes = 0;
     /// Of working memory: these take turns in one workspace.
     size_t collecting = 0; ///< rows in the form of the product's operand, lists on their way

@@ -199,9 +199,15 @@ CudaPlan plan_for(
     return plan;
 }
 
-size_t
-wave_blocks_for(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d) {
-    size_t blocks = std::max<size_t>(1, most_wave_rows / block_rows_for(d));
+size_t wave_blocks_for(
+        const CudaOptions& options,
+        Covariance covariance,
+        size_t n,
+        size_t at_once,
+        size_t K,
+        size_t d) {
+    const size_t rows = at_once > usual_wave_rows ? most_wave_rows : usual_wave_rows;
+    size_t blocks = std::max<size_t>(1, rows / block_rows_for(d));
     while (options.gpu_memory > 0 && blocks > 1 &&
            plan_for(options, covariance, n, K, d, blocks).total() > options.gpu_memory) {
         blocks /= 2;
@@ -227,8 +233,8 @@ CudaPlan
 cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d) {
     using namespace cuda;
     const DeviceGuard guard(options.device);
-    CudaPlan plan =
-            plan_for(options, covariance, n, K, d, wave_blocks_for(options, covariance, n, K, d));
+    CudaPlan plan = plan_for(
+            options, covariance, n, K, d, wave_blocks_for(options, covariance, n, n, K, d));
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "asking for free memory");
     const size_t taken = plan.total() + total / 8;

@@ -486,6 +486,38 @@ TEST_F(CudaEStepEngineTest, AnyMixOfChunksIsTheSameBits) {
     }
 }
 
+/// Many rows on the device go in waves of eight blocks, also where an engine had few before.
+TEST_F(CudaEStepEngineTest, LongWavesOnTheDevice) {
+    constexpr size_t few = 300000, n = (size_t{1} << 21) + 70001, K = 60, d = 12;
+    const auto mixture = random_mixture(Covariance::tied_spherical, K, d, 1.3, 0, 18);
+    const auto x = draw(mixture, n, 19);
+    const DeviceRows rows(x);
+    const auto planned = [&](size_t of) {
+        return cuda_plan({}, Covariance::tied_spherical, of, K, d).wave_rows;
+    };
+    EXPECT_EQ(planned(few), size_t{1} << 20);
+    EXPECT_EQ(planned(n), size_t{1} << 21);
+    CudaOptions little;
+    little.gpu_memory = 1; // one block at once
+    const auto small = make_cuda_engine(little), engine = make_cuda_engine();
+    for (const size_t count : {few, n}) {
+        const uint64_t source = VectorSource::new_number();
+        const auto pass_of = [&](CudaEStepEngine& with) {
+            Chunk chunk = rows.chunk(d, 0, count, true);
+            chunk.source = source; // the second round has hints
+            with.begin(mixture);
+            with.accumulate(chunk);
+            return with.finish();
+        };
+        const SufficientStatistics expected = pass_of(*small);
+        EXPECT_GT(small->counts().pairs, count / 100);
+        EXPECT_GT(small->counts().dense_rows, 0u);
+        for (int round = 0; round < 2; ++round) {
+            expect_same_bits(expected, pass_of(*engine));
+        }
+    }
+}
+
 /// Numbers of an element type, and the same values as f32.
 struct TypedRows {
     RowElement element;

@@ -15,9 +15,12 @@ namespace faiss_gmm::cuda {
 
 constexpr int pass_capacity = 32;   ///< candidates that a row's list holds
 constexpr size_t planned_pairs = 3; ///< of a row, beside its home: what a wave has room for
-constexpr size_t most_wave_rows = size_t{1} << 20;
-constexpr size_t most_hints = size_t{1} << 26; ///< rows whose homes are kept for the next pass
-constexpr int most_wave_blocks = 32;           ///< at d = 2,048
+/// Rows of a wave where they lie on the device and so many come at once: what ends a wave costs the more, the
+/// fewer rows it has.
+constexpr size_t most_wave_rows = size_t{1} << 21;
+constexpr size_t usual_wave_rows = size_t{1} << 20; ///< of others
+constexpr size_t most_hints = size_t{1} << 26;      ///< rows whose homes are kept for the next pass
+constexpr int most_wave_blocks = 64;                ///< at d = 2,048
 
 /// Rows of a block: a function of d alone, a power of two.
 size_t block_rows_for(size_t d);
@@ -56,8 +59,14 @@ CudaPlan plan_for(
         size_t d,
         size_t blocks);
 
-/// Blocks of a wave: as many as options.gpu_memory allows, at least one.
-size_t
-wave_blocks_for(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d);
+/// Blocks of a wave, where `at_once` of the source's n rows come together, on the device: as many as
+/// options.gpu_memory allows, at least one.
+size_t wave_blocks_for(
+        const CudaOptions& options,
+        Covariance covariance,
+        size_t n,
+        size_t at_once,
+        size_t K,
+        size_t d);
 
 } // namespace faiss_gmm::cuda
