@@ -372,7 +372,7 @@ private:
 
     // Of a wave.
     size_t block_rows_ = 0, wave_blocks_ = 0;
-    size_t wave_blocks_asked_ = 0; ///< of which wave_blocks_ had room
+    bool long_waves_asked_ = false; ///< wave_blocks_ is what there was room for of long ones
     DeviceArray<uint16_t> component_, home_;
     /// Provisional homes of the first rows of source hinted_source_, most_wave_rows in each array: the next
     /// pass's hints.
@@ -465,7 +465,7 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
     const bool same_shape = K_ == mixture.K && d_ == mixture.d && covariance_ == mixture.covariance;
     if (!same_shape) {
         // What fitted says nothing of this shape.
-        wave_blocks_ = wave_blocks_asked_ = planned_blocks_ = 0;
+        wave_blocks_ = planned_blocks_ = 0;
         release_wave(); // its parameters may need the room
     }
     if (!same_shape || !before_is_current_ || !follows(before_, mixture)) {
@@ -607,13 +607,15 @@ void Engine::reserve_wave(const Staging& staging, size_t rows_to_come) {
     const size_t source_rows = rows_ + rows_to_come;
     first_chunk_rows_ = rows_ == 0 ? rows_to_come : first_chunk_rows_;
     // Rows from the host come no quicker in longer waves, and the first of them later.
-    const bool in_place = staging.rows <= block_rows_;
-    const size_t asked = wave_blocks_for(
-            options_, covariance_, source_rows, in_place ? rows_to_come : 0, K_, d_);
-    const bool may_grow = rows_ == 0 && staged_ == 0 && !wave_.open;
+    const bool asks_for_long = staging.rows <= block_rows_ && rows_to_come > usual_wave_rows;
+    const bool has_begun = rows_ > 0 || staged_ > 0 || wave_.open;
     size_t blocks = wave_blocks_;
-    if (blocks == 0 || (may_grow && asked > wave_blocks_asked_)) {
-        blocks = wave_blocks_asked_ = asked;
+    if (blocks == 0 || (asks_for_long && !long_waves_asked_ && !has_begun)) {
+        const size_t at_once = asks_for_long ? rows_to_come : 0;
+        // Not fewer than there are: what they take would stay.
+        blocks = std::max(
+                blocks, wave_blocks_for(options_, covariance_, source_rows, at_once, K_, d_));
+        long_waves_asked_ = asks_for_long;
     }
     while (true) {
         // A wave that has begun keeps its size.
