@@ -3,8 +3,8 @@
 //
 // What the engine takes of the device's memory.
 //   parameters   grow with K d (full: K d^2): the mixture, operands, fp64 sums
-//   row buffers, lists   grow with the rows of a wave: a power of two of blocks, chosen by gpu_memory;
-//                pairs beyond those planned take turns
+//   row buffers, lists   grow with the rows of a wave: a power of two of blocks, chosen by gpu_memory and by
+//                whether many rows come at once on the device; pairs beyond those planned take turns
 //   working      at most 256 MiB for any K and d: a workspace that the collecting pass, the segments' sums,
 //                the dense and the exact tier use one after the other, and the scratch of sorting.
 //                Segments that do not fit come in pieces, in the same order.
