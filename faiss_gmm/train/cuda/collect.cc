@@ -88,12 +88,11 @@ void collect_in_waves(
     for (wave.first = 0; wave.first < call.input.n; wave.first += rows_at_once) {
         wave.rows = static_cast<int32_t>(std::min(rows_at_once, call.input.n - wave.first));
         cast_rows(call, wave, stream);
-        if (call.input.rank > 1) {
-            multiply(call, CollectStep::survey_many, wave, stream);
-        } else if (call.input.hint == nullptr) {
-            multiply(call, CollectStep::survey, wave, stream);
+        const bool many = call.input.rank > 1;
+        if (many || call.input.hint == nullptr) {
+            multiply(call, many ? CollectStep::survey_many : CollectStep::survey, wave, stream);
         }
-        multiply(call, CollectStep::list, wave, stream);
+        multiply(call, many ? CollectStep::list_many : CollectStep::list, wave, stream);
     }
 }
 

@@ -11,9 +11,12 @@
 //   Each is the log-joint up to a constant of the row, in nats.
 //   (4) U_ik >= s_ik >= L_ik, computed from fp16 operands; head card and proof in collect_bound.h.
 //   (5) k is a candidate of row i if U_ik >= (rank-th largest L_ij over j) - margin. Those are listed.
+//   (6) For rank > 1 the fast paths list more: in the place of the rank-th largest L stands the rank-th
+//       largest of those that a survey keeps: the largest of groups of components, and of these some. What
+//       (5) would drop of that list, rescoring drops too.
 // Rows go in waves through three steps: cast into the operand's form, with a threshold from the hint;
 // where there is none, a survey of all scores for the threshold; the scores again, of which those are
-// listed that reach it. A threshold that is too low makes entries that (5) drops in the end, so a list
+// listed that reach it. A threshold of a hint that is too low makes entries that (5) drops in the end, so a list
 // depends on the row, the model and the path alone: not on n, the place of the row, the number of
 // multiprocessors, the run or the hint (but that a bad hint may let a list overflow on its way).
 // Implementations of one contract, by `CollectPath`: collect_plain.cu (reference: read this one),
@@ -106,7 +109,7 @@ struct CollectOutput {
     uint16_t* component = nullptr; ///< [n, capacity], ascending; past the count undefined
     uint8_t* count = nullptr;      ///< [n]; capacity + 1: overflow, the row's list is undefined
     /// [n] or null: component of the largest U_ik; of a row that overflows the largest to 8 bits of its
-    /// distance to the threshold, or any below K.
+    /// distance to the threshold, or any below K. Not written for rank > 1.
     uint16_t* best = nullptr;
     int32_t capacity = 16; ///< a multiple of 8, at most collect_max_capacity
 };

@@ -74,7 +74,8 @@ template <int steps> struct Shared {
     alignas(16) float columns[S::stages][S::component_groups][collect_columns];
     int count[S::tile_rows];
     uint32_t best[S::tile_rows];
-    float bound[S::tile_rows]; ///< a survey's, of the second half of the components
+    /// A survey's, of the second half of the components.
+    float seen[S::component_groups == 1 ? 1 : S::tile_rows][Survey<true>::seen_values];
     uint64_t full[S::stages], empty[S::stages];
     uint64_t rows_full[S::row_slots], rows_empty[S::row_slots];
 };
@@ -156,7 +157,8 @@ __device__ inline void multiply_slice(float (&score)[64], uint64_t rows, uint64_
 template <CollectForm form, CollectStep step, int steps>
 __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared, int group) {
     using S = Shape<steps>;
-    constexpr bool lists = step == CollectStep::list;
+    constexpr bool lists = step == CollectStep::list, marks = step == CollectStep::list_many;
+    constexpr bool surveys = !lists && !marks;
     const CollectCall& call = arguments.call;
     const CollectWave& wave = arguments.wave;
     const int lane = threadIdx.x % 32, row_group = group % S::row_groups;
@@ -186,19 +188,20 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
         rows.load(wave, first + lane / 4);
         Survey<step == CollectStep::survey_many> survey;
         survey.begin();
+        MarkedTiles marked;
         for (int tile = component_group; tile < arguments.tiles + component_group;
              tile += S::component_groups) {
             hopper::wait(&shared.full[ring.place], ring.parity);
             const float* columns = shared.columns[ring.place][component_group];
             start_scores<form>(columns, rows, score);
             float errors[3] = {};
-            if (!lists && form != CollectForm::squares) {
+            if (surveys && form != CollectForm::squares) {
 #pragma unroll
                 for (int e = 0; e < 3; ++e) {
                     errors[e] = columns[column_errors + e];
                 }
             }
-            const float scale = lists ? common_scale<form>(columns) : 1.0f;
+            const float scale = surveys ? 1.0f : common_scale<form>(columns);
             hopper::hold(score);
             if constexpr (S::resident) {
                 hopper::Ring<S::stages> at[S::slices];
@@ -273,26 +276,57 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
             }
             if (lists) {
                 list_candidates<form>(call.model, score, tile, scale, rows, own_lists);
+            } else if (marks) {
+                constexpr int places = mark_places / S::component_groups;
+                marked.template mark_candidates<form>(
+                        call.model,
+                        score,
+                        tile,
+                        scale,
+                        rows,
+                        own_lists.marks(),
+                        places * component_group,
+                        places);
             } else {
-                survey.template see<form>(score, errors, own_columns(call.model, tile), rows);
+                survey.template see_tile<form>(
+                        score, errors, own_columns(call.model, tile), rows, arguments.tiles);
             }
         }
-        if (!lists) {
-            float bound[2] = {survey.bound(0, call.input.rank), survey.bound(1, call.input.rank)};
+        if (surveys) {
+            survey.end();
+            float bound[2] = {0, 0}; // the second half's are told
             if (S::component_groups > 1) {
-                float* other = shared.bound + 16 * strip + lane / 4;
-                if (component_group == 1 && lane % 4 == 0) {
-                    other[0] = bound[0];
-                    other[8] = bound[1];
+                float* other = shared.seen[16 * strip + lane / 4];
+                float* other8 = shared.seen[16 * strip + lane / 4 + 8];
+                if (component_group == 1) {
+                    survey.tell(0, other);
+                    survey.tell(1, other8);
                 }
                 meet();
-                bound[0] = fmaxf(bound[0], other[0]);
-                bound[1] = fmaxf(bound[1], other[8]);
+                if (component_group == 0) {
+                    bound[0] = survey.bound_with(0, call.input.rank, other);
+                    bound[1] = survey.bound_with(1, call.input.rank, other8);
+                }
                 meet();
+            } else {
+                bound[0] = survey.bound(0, call.input.rank);
+                bound[1] = survey.bound(1, call.input.rank);
             }
             if (component_group == 0) {
                 raise_thresholds<form>(call, wave, first + lane / 4, rows, bound);
             }
+            continue;
+        }
+        if (marks) {
+            int* counts =
+                    component_group == 0 ? own_lists.count : reinterpret_cast<int*>(own_lists.best);
+            marked.tell(counts);
+            meet();
+            if (component_group == 0) {
+                write_marked<(S::component_groups > 1)>(
+                        call, wave, first, own_lists.marks(), own_lists.count, own_lists.best);
+            }
+            meet();
             continue;
         }
         meet();

@@ -1639,7 +1639,6 @@ void Engine::rank(
         lists = row_lists(x, rows, home_.data());
         check(cudaMemsetAsync(lists.count, 0, rows, stream), "clearing lists");
     }
-    compare_candidates(mixture_.view(), lists, nullptr, nullptr, stream);
     rank_candidates(
             mixture_.view(),
             rule,

@@ -27,7 +27,8 @@ struct CollectCall {
 enum class CollectStep {
     survey,      ///< raise thresholds to the row's largest L
     survey_many, ///< to a value that the L of `rank` components reach
-    list,        ///< list what reaches the threshold
+    list,        ///< list what reaches the threshold, and the margin below the largest L
+    list_many,   ///< list what reaches the threshold
 };
 
 /// Rows that are in the form of the operand; device memory. Both kernels work on tiles of
@@ -72,6 +73,9 @@ void with_form_and_step(CollectForm form, CollectStep step, const Launch& launch
             break;
         case CollectStep::list:
             launch(constant_form, std::integral_constant<CollectStep, CollectStep::list>{});
+            break;
+        case CollectStep::list_many:
+            launch(constant_form, std::integral_constant<CollectStep, CollectStep::list_many>{});
             break;
         }
     };

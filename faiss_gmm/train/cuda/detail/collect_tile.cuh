@@ -12,13 +12,17 @@
 //     entries come in any order. A row with too many only looks for its best from then on.
 // (3) write_lists: what lies within the margin of the largest L, ascending. So a threshold that is too
 //     low (the hint's) costs places on the way, but changes no list that fits.
-// (4) Survey: thresholds, where no hint gives one or rank > 1. For rank > 1 each lane keeps the four
-//     largest of its groups' maxima: the smallest of a quad's ceil(rank / 4)-th ones is a bound, for
-//     each stands for a component of its own.
+// (4) Survey: thresholds, where no hint gives one or rank > 1. For rank > 1 each lane keeps the six
+//     largest of its groups' maxima: the rank-th largest of a quad's is a bound, for each stands for a
+//     component of its own. A group is eight components, two where there are few.
+// (5) mark_candidates: for rank > 1, whose rows list many: the signs of a row and tile as they are, side by
+//     side in L2 where a row has any; write_marked: they become its list, all of them.
 // Lost: running maxima that raise the threshold from tile to tile, instead of a survey or a hint: lists
 //     of thousands of components overflow before the row's home is seen, and a maximum a score is dearer
 //     than a sign. A sum of saturated distances for eight scores at once, signs only where it is not zero:
 //     8% more time, 16% on `overlap`.
+
+#include <climits>
 
 #include <math_constants.h>
 
@@ -28,8 +32,13 @@
 
 namespace faiss_gmm::cuda {
 
-constexpr int survey_largest = 4; ///< group maxima that a lane keeps: rank up to 16
-static_assert(4 * survey_largest == collect_max_rank, "");
+constexpr int survey_largest = 6; ///< group maxima that a lane keeps
+static_assert(4 * survey_largest >= collect_max_rank, "");
+constexpr int survey_group =
+        8; ///< components of a lane's group: columns 8 j + 2 (l % 4) + i, four j's
+constexpr int small_survey_tiles = 2;
+template <CollectForm form> ///< of so few tiles; squares' bounds come by fours
+constexpr int small_survey_group = form == CollectForm::squares ? 4 : 2;
 static_assert(list_places == 64, "two entries a lane");
 
 __device__ inline float quad_max(float value) {
@@ -155,6 +164,16 @@ __device__ inline float pick(const float (&score)[64], int h, int c) {
     return value[0];
 }
 
+constexpr int mark_places = 28; ///< tiles in which a row may have candidates: in more it overflows
+
+/// (5) Of a row, in the place of its entries.
+struct alignas(16) RowMarks {
+    /// Lane t's of a quad: bit 31 - c for column 8 j + 2 t + i of the tile, c = 2 j + i.
+    uint32_t word[mark_places][4];
+    uint16_t tile[mark_places];
+};
+static_assert(sizeof(RowMarks) == list_places * sizeof(uint2), "");
+
 /// What the lanes of a warp find for its 16 rows; shared memory, but for the entries.
 struct WarpLists {
     int* count; ///< [16]
@@ -179,6 +198,10 @@ struct WarpLists {
             entries[row * list_places + place] = make_uint2(__float_as_uint(score), k);
         }
     }
+    /// [16] where marks stand in the place of entries.
+    __device__ RowMarks* marks() const {
+        return reinterpret_cast<RowMarks*>(entries);
+    }
     __device__ uint32_t best_component(int row) const {
         return 0xffffu - (best[row] & 0xffffu);
     }
@@ -199,6 +222,23 @@ template <CollectForm form> __device__ inline float common_scale(const float* co
     return scale * columns[column_largest_step] == 1 ? scale : 0.0f;
 }
 
+/// The lane's [32] of e_k of a tile's components; squares.
+template <CollectForm form>
+__device__ inline const float* lane_scales(const CollectModel& model, int tile) {
+    return form == CollectForm::squares
+                   ? own_columns(model, tile) + own_scale + threadIdx.x % 4 * column_pitch
+                   : nullptr;
+}
+
+/// scores_below of a tile whose components have that scale, or those of `own`.
+template <CollectForm form>
+__device__ inline uint32_t
+scores_below(const float (&score)[64], int h, float threshold, float scale, const float* own) {
+    return form != CollectForm::squares ? scores_below(score, h, threshold)
+           : scale != 0                 ? scores_below(score, h, threshold * scale)
+                                        : own_scores_below(score, h, threshold, own);
+}
+
 /// (2) of tile `tile`, whose components have that scale.
 template <CollectForm form>
 __device__ inline void list_candidates(
@@ -209,17 +249,12 @@ __device__ inline void list_candidates(
         const TwoRows& rows,
         const WarpLists& lists) {
     const int row = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
-    const float* own = nullptr;
-    if (form == CollectForm::squares) {
-        own = own_columns(model, tile) + own_scale + quad * column_pitch;
-    }
+    const float* own = lane_scales<form>(model, tile);
     uint32_t below[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         const float bar = lists.bar(row + 8 * h, rows.threshold[h]);
-        below[h] = form != CollectForm::squares ? scores_below(score, h, bar)
-                   : scale != 0                 ? scores_below(score, h, bar * scale)
-                                                : own_scores_below(score, h, bar, own);
+        below[h] = scores_below<form>(score, h, bar, scale, own);
     }
     __syncwarp();
     if ((below[0] & below[1]) != ~0u) {
@@ -242,31 +277,6 @@ __device__ inline void list_candidates(
     __syncwarp();
 }
 
-/// The rank-th largest of a row's values; -infinity where there are fewer.
-template <int places>
-__device__ inline float largest_of_rank(const float (&value)[places], int rank) {
-    const int lane = threadIdx.x % 32;
-    int larger[places] =
-            {}; // or equal and before: what comes to stand at rank - 1 is one of equals
-#pragma unroll
-    for (int o = 0; o < places; ++o) {
-#pragma unroll 8
-        for (int l = 0; l < 32; ++l) {
-            const float other = __shfl_sync(whole_warp, value[o], l);
-#pragma unroll
-            for (int p = 0; p < places; ++p) {
-                larger[p] += other > value[p] || (other == value[p] && 32 * o + l < 32 * p + lane);
-            }
-        }
-    }
-    float found = -CUDART_INF_F;
-#pragma unroll
-    for (int p = 0; p < places; ++p) {
-        found = larger[p] == rank - 1 ? value[p] : found;
-    }
-    return warp_max(found);
-}
-
 /// An entry that is none.
 __device__ inline uint2 no_entry() {
     return make_uint2(__float_as_uint(-CUDART_INF_F), ~0u);
@@ -283,7 +293,7 @@ struct Kept {
 template <CollectForm form, int places>
 __device__ inline Kept
 write_list(const CollectCall& call, int64_t i, const uint2 (&entry)[places], float f, float q) {
-    const int lane = threadIdx.x % 32, capacity = call.output.capacity, rank = call.input.rank;
+    const int lane = threadIdx.x % 32, capacity = call.output.capacity;
     float upper[places], lower[places], top = -CUDART_INF_F, largest_lower = -CUDART_INF_F;
     uint32_t k[places];
 #pragma unroll
@@ -303,8 +313,8 @@ write_list(const CollectCall& call, int64_t i, const uint2 (&entry)[places], flo
         first_of_top = upper[o] == top ? min(first_of_top, k[o]) : first_of_top;
     }
     const uint32_t best = __reduce_min_sync(whole_warp, first_of_top);
-    const float at_rank = rank > 1 ? largest_of_rank<places>(lower, rank) : warp_max(largest_lower);
-    const float threshold = threshold_under<form>(call.model, at_rank, call.input.margin, f);
+    const float threshold =
+            threshold_under<form>(call.model, warp_max(largest_lower), call.input.margin, f);
     uint32_t keeps[places];
     int smaller[places] = {}, kept = 0;
 #pragma unroll
@@ -383,6 +393,47 @@ write_lists(const CollectCall& call, const CollectWave& wave, int first, const W
     lists.clear();
 }
 
+/// A bitonic sequence of six, the largest first.
+__device__ inline void sort_bitonic(float (&value)[6]) {
+    const auto exchange = [&](int a, int b) {
+        const float larger = fmaxf(value[a], value[b]);
+        value[b] = fminf(value[a], value[b]);
+        value[a] = larger;
+    };
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+        exchange(i, i + 3);
+    }
+#pragma unroll
+    for (int i = 0; i < 6; i += 3) {
+        exchange(i, i + 1);
+        exchange(i + 1, i + 2);
+        exchange(i, i + 1);
+    }
+}
+
+/// Four sorted sixes of a quad as one sequence, the largest first: lane t's are numbers 6 t to 6 t + 5.
+__device__ inline void sort_quad(float (&value)[6]) {
+    const auto split = [&](int step, bool reversed, bool takes_larger) {
+        float other[6];
+#pragma unroll
+        for (int i = 0; i < 6; ++i) {
+            other[i] = __shfl_xor_sync(whole_warp, value[reversed ? 5 - i : i], step);
+        }
+#pragma unroll
+        for (int i = 0; i < 6; ++i) {
+            value[i] = takes_larger ? fmaxf(value[i], other[i]) : fminf(value[i], other[i]);
+        }
+    };
+    const bool even = threadIdx.x % 2 == 0;
+    split(1, true, even);
+    sort_bitonic(value);
+    split(3, true, threadIdx.x % 4 < 2);
+    split(1, false, even);
+    sort_bitonic(value);
+}
+static_assert(survey_largest == 6, "as they are sorted");
+
 /// (4) What a survey has seen of two rows: lower bounds L.
 template <bool many> struct Survey {
     float largest[2][many ? survey_largest : 1];
@@ -397,7 +448,7 @@ template <bool many> struct Survey {
         }
     }
     /// Of a tile with such error factors; squares: with such own columns.
-    template <CollectForm form>
+    template <CollectForm form, int group = survey_group>
     __device__ void
     see(const float (&score)[64], const float* errors, const float* own, const TwoRows& rows) {
 #pragma unroll
@@ -407,18 +458,15 @@ template <bool many> struct Survey {
                                       : bound_gap<form>(errors, rows.f[h], rows.q[h]);
             float all = -CUDART_INF_F;
 #pragma unroll
-            for (int g = 0; g < 8; ++g) {
+            for (int c0 = 0; c0 < 32; c0 += group) {
                 float value;
-                if (form == CollectForm::squares) {
-                    value = largest_of_four(score, own, g, h, rows.f[h]);
+                if constexpr (form == CollectForm::squares) {
+                    value = largest_of_own<group>(score, own, c0, h, rows.f[h]);
                 } else {
-                    value = score[8 * g + 2 * h];
+                    value = score[2 * c0 + 2 * h];
 #pragma unroll
-                    for (int j = 0; j < 2; ++j) {
-#pragma unroll
-                        for (int i = 0; i < 2; ++i) {
-                            value = fmaxf(value, score[8 * g + 4 * j + 2 * h + i]);
-                        }
+                    for (int c = c0 + 1; c < c0 + group; ++c) {
+                        value = fmaxf(value, score[c / 2 * 4 + 2 * h + c % 2]);
                     }
                 }
                 if (!many) {
@@ -438,33 +486,96 @@ template <bool many> struct Survey {
             }
         }
     }
-    /// The largest l, in the row's unit, of columns 4 g to 4 g + 3 of the lane; squares.
+    /// The largest l, in the row's unit, of columns c0 to c0 + group - 1 of the lane; squares.
+    template <int group>
     __device__ static float
-    largest_of_four(const float (&score)[64], const float* own, int g, int h, float f) {
-        own += threadIdx.x % 4 * column_pitch + 4 * g;
-        const float4 e = load_four_columns(own + own_scale);
-        const float4 gap = load_four_columns(own + own_gap);
-        const float4 base = load_four_columns(own + own_gap_base);
-        const auto lower = [&](int c, float scale, float bound, float of_base) {
-            const float own_score = score[8 * g + c / 2 * 4 + 2 * h + c % 2];
-            return fmaf(own_score, inverse_of_power(scale), -fmaf(of_base, f, bound));
-        };
-        return fmaxf(
-                fmaxf(lower(0, e.x, gap.x, base.x), lower(1, e.y, gap.y, base.y)),
-                fmaxf(lower(2, e.z, gap.z, base.z), lower(3, e.w, gap.w, base.w)));
+    largest_of_own(const float (&score)[64], const float* own, int c0, int h, float f) {
+        static_assert(group % 4 == 0, "columns come in fours");
+        own += threadIdx.x % 4 * column_pitch;
+        float largest_l = -CUDART_INF_F;
+#pragma unroll
+        for (int c4 = c0; c4 < c0 + group; c4 += 4) {
+            const float4 e = load_four_columns(own + c4 + own_scale);
+            const float4 gap = load_four_columns(own + c4 + own_gap);
+            const float4 base = load_four_columns(own + c4 + own_gap_base);
+            const auto lower = [&](int c, float scale, float bound, float of_base) {
+                const float own_score = score[2 * c4 + c / 2 * 4 + 2 * h + c % 2];
+                return fmaf(own_score, inverse_of_power(scale), -fmaf(of_base, f, bound));
+            };
+            const float first = fmaxf(lower(0, e.x, gap.x, base.x), lower(1, e.y, gap.y, base.y));
+            const float last = fmaxf(lower(2, e.z, gap.z, base.z), lower(3, e.w, gap.w, base.w));
+            largest_l = fmaxf(largest_l, fmaxf(first, last));
+        }
+        return largest_l;
+    }
+    /// The same in groups for so many tiles.
+    template <CollectForm form>
+    __device__ void see_tile(
+            const float (&score)[64],
+            const float* errors,
+            const float* own,
+            const TwoRows& rows,
+            int tiles) {
+        if (many && tiles <= small_survey_tiles) {
+            see<form, small_survey_group<form>>(score, errors, own, rows);
+        } else {
+            see<form>(score, errors, own, rows);
+        }
+    }
+    /// No tile comes any more.
+    __device__ void end() {
+        if constexpr (many) {
+            sort_quad(largest[0]);
+            sort_quad(largest[1]);
+        }
     }
     /// The L of so many components are at least this.
     __device__ float bound(int h, int rank) const {
-        if (!many) {
+        if constexpr (!many) {
             return quad_max(largest[h][0]);
-        }
-        const int place = (rank - 1) / 4;
-        float own = largest[h][0];
+        } else {
+            const int wanted = (rank - 1) % survey_largest;
+            float own = -CUDART_INF_F;
 #pragma unroll
-        for (int i = 1; i < (many ? survey_largest : 1); ++i) {
-            own = i == place ? largest[h][i] : own;
+            for (int i = 0; i < survey_largest; ++i) { // a plain choice became an indexed array
+                own = fmaxf(own, i == wanted ? largest[h][i] : -CUDART_INF_F);
+            }
+            const int holder = threadIdx.x % 32 / 4 * 4 + (rank - 1) / survey_largest;
+            return __shfl_sync(whole_warp, own, holder);
         }
-        return quad_min(own);
+    }
+    /// For another survey of the row's other components: in shared memory, one row's [seen_values].
+    static constexpr int seen_values = many ? 4 * survey_largest : 1;
+    __device__ void tell(int h, float* seen) const {
+        if constexpr (!many) {
+            const float value = quad_max(largest[h][0]);
+            if (threadIdx.x % 4 == 0) {
+                seen[0] = value;
+            }
+        } else {
+#pragma unroll
+            for (int i = 0; i < survey_largest; ++i) {
+                seen[survey_largest * (threadIdx.x % 4) + i] = largest[h][i];
+            }
+        }
+    }
+    /// bound() of both surveys' components.
+    __device__ float bound_with(int h, int rank, const float* seen) const {
+        if constexpr (!many) {
+            return fmaxf(quad_max(largest[h][0]), seen[0]);
+        } else {
+            // The rank-th of two sorted sequences: the largest of min(i-th of one, (rank - i)-th of the other).
+            float found = seen[rank - 1];
+#pragma unroll
+            for (int i = 0; i < survey_largest; ++i) {
+                const int others = rank - (survey_largest * (threadIdx.x % 4) + i + 1);
+                const float value = others > 0    ? fminf(largest[h][i], seen[others - 1])
+                                    : others == 0 ? largest[h][i]
+                                                  : -CUDART_INF_F;
+                found = fmaxf(found, value);
+            }
+            return quad_max(found);
+        }
     }
 };
 
@@ -485,6 +596,171 @@ __device__ inline void raise_thresholds(
             wave.threshold[row] = fmaxf(rows.threshold[h], threshold);
         }
     }
+}
+
+/// (5) Tiles of a lane's two rows that have marks; more than there are places: the row overflows.
+struct MarkedTiles {
+    int count[2] = {0, 0};
+
+    /// Of tile `tile`, whose components have that scale. `marks` [16]: of the warp's rows; in places `begin`
+    /// to begin + places - 1.
+    template <CollectForm form>
+    __device__ void mark_candidates(
+            const CollectModel& model,
+            const float (&score)[64],
+            int tile,
+            float scale,
+            const TwoRows& rows,
+            RowMarks* marks,
+            int begin,
+            int places) {
+        const int lane = threadIdx.x % 32;
+        const float* own = lane_scales<form>(model, tile);
+        uint32_t word[2];
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            word[h] = ~scores_below<form>(score, h, rows.threshold[h], scale, own);
+        }
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const uint32_t any = __ballot_sync(whole_warp, word[h] != 0);
+            if ((any >> (lane / 4 * 4) & 15u) == 0) {
+                continue;
+            }
+            if (count[h] < places) {
+                RowMarks& row = marks[lane / 4 + 8 * h];
+                row.word[begin + count[h]][lane % 4] = word[h];
+                if (lane % 4 == 0) {
+                    row.tile[begin + count[h]] = static_cast<uint16_t>(tile);
+                }
+            }
+            ++count[h];
+        }
+    }
+    /// To the warp's [16], in shared memory.
+    __device__ void tell(int* counts) const {
+        const int lane = threadIdx.x % 32;
+        if (lane % 4 == 0) {
+            counts[lane / 4] = count[0];
+            counts[lane / 4 + 8] = count[1];
+        }
+        __syncwarp();
+    }
+};
+
+/// A tile's word of each of 32 components in their order, the first in bit 31: lane t of a quad gets those from
+/// 32 t on, of its lanes' marks.
+__device__ inline uint32_t in_order(uint32_t marks) {
+    const int own = threadIdx.x % 4;
+    uint32_t word = 0;
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+        const uint32_t of_t = __shfl_sync(whole_warp, marks, threadIdx.x % 32 / 4 * 4 + t);
+        uint32_t pairs = of_t >> (24 - 8 * own) & 0xffu; // of columns 8 j + 2 t, four j's
+        pairs = (pairs | pairs << 12) & 0x000f000fu;
+        pairs = (pairs | pairs << 6) & 0x03030303u;
+        word |= pairs << (6 - 2 * t);
+    }
+    return word;
+}
+
+/// Which place holds the lane-th of a row's marked tiles, of two sequences of `first` and `second` tiles
+/// that are ascending each, in the first and the second half of its places.
+__device__ inline int merged_place(const RowMarks& marks, int first, int second) {
+    constexpr int half = mark_places / 2;
+    const int lane = threadIdx.x % 32, own = lane < half ? lane : lane - half;
+    const bool exists = lane < mark_places && own < (lane < half ? first : second);
+    const int tile = exists ? marks.tile[lane] : INT_MAX;
+    int number = own;
+    for (int i = 0; i < half; ++i) {
+        number += __shfl_sync(whole_warp, tile, lane < half ? half + i : i) < tile;
+    }
+    int place = 0;
+    for (int i = 0; i < mark_places; ++i) {
+        const bool is_mine = __shfl_sync(whole_warp, exists ? number : -1, i) == lane;
+        place = is_mine ? i : place;
+    }
+    return place;
+}
+
+/// (5) for a warp's 16 rows, `first` of the wave and after. Tiles with marks by `count` [16], and where other
+/// warps have marked a second half of the components by `second` [16].
+template <bool halves>
+__device__ inline void write_marked(
+        const CollectCall& call,
+        const CollectWave& wave,
+        int first,
+        const RowMarks* marks,
+        const int* count,
+        const uint32_t* second) {
+    constexpr int places = halves ? mark_places / 2 : mark_places;
+    const CollectOutput& output = call.output;
+    const int lane = threadIdx.x % 32, row = first + lane;
+    const bool there = lane < 16 && row < wave.rows;
+    const int tiles = there ? count[lane] : 0;
+    const int other_tiles = halves && there ? static_cast<int>(second[lane]) : 0;
+    const bool fits =
+            there && wave.threshold[row] != closed && tiles <= places && other_tiles <= places;
+    int mine = fits ? 0 : output.capacity + 1;
+    uint32_t left = __ballot_sync(whole_warp, fits && tiles + other_tiles > 0);
+    struct Part {
+        uint32_t word = 0;
+        int tile = 0;
+    };
+    // Eight tiles of the first of `rows`, from number `from` on.
+    const auto part_of = [&](uint32_t rows, int from) {
+        const int r = rows != 0 ? __ffs(static_cast<int>(rows)) - 1 : 0;
+        const int n = __shfl_sync(whole_warp, tiles, r);
+        const int others = halves ? __shfl_sync(whole_warp, other_tiles, r) : 0;
+        int place = from + lane / 4;
+        const bool exists = rows != 0 && place < n + others;
+        if (halves) {
+            place = __shfl_sync(whole_warp, merged_place(marks[r], n, others), place % 32);
+        }
+        Part part;
+        if (exists) {
+            part.word = marks[r].word[place][lane % 4];
+            part.tile = marks[r].tile[place];
+        }
+        return part;
+    };
+    Part next = part_of(left, 0);
+    while (left != 0) {
+        const int r = __ffs(static_cast<int>(left)) - 1;
+        const int all_tiles = __shfl_sync(whole_warp, tiles + other_tiles, r);
+        uint16_t* list = output.component + (wave.first + first + r) * output.capacity;
+        int listed = 0;
+#pragma unroll 1
+        for (int from = 0; from < all_tiles; from += 8) {
+            const Part part = next;
+            // The next ones are on their way while these are written.
+            next = from + 8 < all_tiles ? part_of(left, from + 8) : part_of(left & (left - 1), 0);
+            uint32_t word = in_order(part.word);
+            int end = __popc(word);
+#pragma unroll
+            for (int step = 1; step < 32; step *= 2) {
+                const int before = __shfl_up_sync(whole_warp, end, step);
+                end += lane >= step ? before : 0;
+            }
+            int place = listed + end - __popc(word);
+            listed += __shfl_sync(whole_warp, end, 31);
+            const int component = part.tile * collect_tile + 32 * (lane % 4);
+#pragma unroll 1
+            for (; word != 0; ++place) {
+                const int c = __clz(static_cast<int>(word));
+                word &= ~(0x80000000u >> c);
+                if (place < output.capacity) {
+                    list[place] = static_cast<uint16_t>(component + c);
+                }
+            }
+        }
+        mine = lane == r ? min(listed, output.capacity + 1) : mine;
+        left &= left - 1;
+    }
+    if (there) {
+        output.count[wave.first + row] = static_cast<uint8_t>(mine);
+    }
+    __syncwarp(); // the next rows' counts come where these have been read
 }
 
 } // namespace faiss_gmm::cuda
