@@ -96,8 +96,8 @@ struct RowsLeft {
     int* count = nullptr;    ///< [1]
 };
 
-/// The best m components of each row, after comparing, whose list settles them; the lists hold the m best by the quick
-/// scores and, for m = 1, all within the margin.
+/// The best m components of each row whose list settles them; the lists hold the m best by the quick scores and, for
+/// m = 1, all within the margin. No comparisons are needed.
 void rank_candidates(
         const MixtureView& mixture,
         const PairRule& rule,
