@@ -600,16 +600,18 @@ TEST_P(Contract, OfTheQuantizer) {
     }
     std::vector<int64_t> labels(queries * nlist);
     std::vector<float> logs(queries * nlist);
-    const std::pair<int64_t, int64_t> wrong[] = {{-1, 2}, {nq, 0}, {nq, -1}};
-    for (const auto& [some, m] : wrong) {
-        SCOPED_TRACE(testing::Message() << some << " rows, " << m << " lists");
-        const auto assign = [&] { quantizer->assign(some, asked_.data(), labels.data(), m); };
+    const auto refuses = [&](int64_t n, int64_t m) {
+        SCOPED_TRACE(testing::Message() << n << " rows, " << m << " lists");
+        const auto assign = [&] { quantizer->assign(n, asked_.data(), labels.data(), m); };
         const auto weigh = [&] {
-            quantizer->responsibilities(some, asked_.data(), m, labels.data(), logs.data());
+            quantizer->responsibilities(n, asked_.data(), m, labels.data(), logs.data());
         };
-        expect_four_parts(refusal(assign), std::to_string(some < 0 ? some : m));
-        expect_four_parts(refusal(weigh), std::to_string(some < 0 ? some : m));
-    }
+        expect_four_parts(refusal(assign), std::to_string(n < 0 ? n : m));
+        expect_four_parts(refusal(weigh), std::to_string(n < 0 ? n : m));
+    };
+    refuses(-1, 2);
+    refuses(nq, 0);
+    refuses(nq, -1);
 }
 
 /// Subsets from and to indices of the stock class, over the same means.
