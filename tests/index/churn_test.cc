@@ -112,14 +112,14 @@ TEST_P(Churn, CostsAHundredthOfRecallAndCompactTakesItBack) {
     retrained.train(stored, alive_.data());
     add(retrained, ids_);
     const std::vector<size_t> probed = {1, 2, 4, 8};
-    // On average over nprobe: one alone has a hundredth of noise.
-    double lost = 0, lost_to_training = 0;
+    // On average over nprobe: one alone has a hundredth of noise, and another mixture has other lists.
+    double lost = 0, lost_to_training = 0, more_visited = 0;
     for (const size_t nprobe : probed) {
         SCOPED_TRACE(testing::Message() << "nprobe " << nprobe);
         const Measured churned = measured(index_, nprobe), whole = measured(rebuilt, nprobe);
         const Measured anew = measured(retrained, nprobe);
         EXPECT_NEAR(churned.visited, whole.visited, 0.02 * whole.visited);
-        EXPECT_NEAR(churned.visited, anew.visited, 0.02 * anew.visited);
+        more_visited += (churned.visited / anew.visited - 1) / double(probed.size());
         EXPECT_GE(churned.recall, whole.recall - 0.02);
         lost += (whole.recall - churned.recall) / double(probed.size());
         EXPECT_LE(churned.recall, whole.recall + 0.005) << "a gain that churn cannot bring";
@@ -128,6 +128,7 @@ TEST_P(Churn, CostsAHundredthOfRecallAndCompactTakesItBack) {
     }
     EXPECT_LE(lost, 0.01);
     EXPECT_LE(lost_to_training, 0.02) << "another mixture, of the vectors there now";
+    EXPECT_NEAR(more_visited, 0, 0.015) << "than with that mixture";
     index_.compact();
     index_.check();
     for (const size_t nprobe : {1, 4, 16, 64}) {
