@@ -176,7 +176,7 @@ struct Key {
 };
 
 template <class Field> Key count_key(size_t least, Field field) {
-    return {least == 0 ? "a whole number" : "a whole number from 1",
+    return {least == 0 ? "a whole number below 2^31" : "a whole number from 1 to below 2^31",
             [=](const std::string& value, IndexIVFGMM& index) {
                 const auto count = read_count(value);
                 if (!count || *count < least) {

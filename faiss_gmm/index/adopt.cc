@@ -231,7 +231,7 @@ std::unique_ptr<faiss::InvertedLists> IndexIVFGMM::copy_of_lists() const {
     if (lists == nullptr) {
         throw Error(
                 {"copying an IVFGMM index",
-                 "lists of another class in place of its own",
+                 "other lists in place of its own",
                  "the lists that it was made with",
                  "use faiss::clone_index for stock lists"});
     }

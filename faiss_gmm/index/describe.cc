@@ -91,7 +91,7 @@ std::string lists_of(const IndexIVFGMM& index) {
         return "plain lists, in blocks of a FastScan codec";
     }
     if (lists == nullptr) {
-        return "lists of another class in place of its own";
+        return "of another class, in place of its own";
     }
     if (lists->has_runs()) {
         return in_runs(*lists);

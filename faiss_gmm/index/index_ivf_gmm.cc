@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 
 #include <faiss/IndexFlat.h>
+#include <faiss/impl/AuxIndexStructures.h>
 #include <faiss/impl/IDSelector.h>
 
 #include "faiss_gmm/index/budgeted_search.h"
@@ -287,8 +288,11 @@ void IndexIVFGMM::train_coarse(int64_t n, const float* x) {
     check_stored_copies();
     const bool keeps_means =
             index.quantizer->is_trained && static_cast<size_t>(index.quantizer->ntotal) == nlist;
-    const TrainingParameters parameters =
-            keeps_means ? training_around_quantizer() : index_training();
+    TrainingParameters parameters = keeps_means ? training_around_quantizer() : index_training();
+    parameters.progress = [progress = parameters.progress](const TrainingProgress& now) {
+        faiss::InterruptCallback::check(); // as stock does after each iteration of k-means
+        return !progress || progress(now);
+    };
     TrainingResult result = GMMTrainer(parameters).train(nlist, n, d, x);
     history_ = std::move(result.history);
     if (!keeps_means) {
@@ -474,6 +478,13 @@ void IndexIVFGMM::check_mergeable(const faiss::Index& other) const {
     }
     if (theirs != nullptr) {
         theirs->refuse_read_only("merging two indices"); // it is emptied
+    }
+    if (!ivf().is_trained || !other.is_trained) { // stock compares means that are not there
+        throw_faiss(
+                {"merging two indices",
+                 "an index that is not trained",
+                 "trained indices",
+                 "train both, with the same means"});
     }
     const bool their_copies = theirs != nullptr && theirs->stores_copies();
     if (their_copies ? !holds_copies_of(*theirs) : stores_copies()) {
@@ -705,6 +716,13 @@ void IndexIVFGMM::add_spilled(
     const Stopwatch watch(times_.add);
     faiss::IndexIVF& index = ivf();
     const size_t d = index.d;
+    if (!index.is_trained) { // an empty quantizer may leave the keys unwritten
+        throw_faiss(
+                {"adding vectors",
+                 "an index that is not trained",
+                 "a trained index",
+                 "call train() first"});
+    }
     if (assignment == nullptr) {
         throw_faiss(
                 {"adding vectors",

@@ -31,7 +31,8 @@ enum class SpillRule {
     fraction,  ///< every candidate of the share f of members with the largest border responsibility
 };
 
-/// What is placed: runs, with codes stored once, or vectors, with a code in every list.
+/// What is placed: runs, with codes stored once, or vectors, with a code in every list (copies: ids must differ, for
+/// entries of one id are taken for one vector).
 enum class SpillStorage { shared, copies };
 
 /// The whole policy, a value. What each knob buys and costs stands beside it.

@@ -211,6 +211,7 @@ INSTANTIATE_TEST_SUITE_P(
                 BadString{"IVFGMM64(spill=sometimes),Flat", "never | threshold(t)", "sometimes)"},
                 BadString{"IVFGMM64(seed=-1),Flat", "a whole number", "-1)"},
                 BadString{"IVFGMM64(seed=1.5),Flat", "a whole number", "1.5)"},
+                BadString{"IVFGMM64(seed=2147483648),Flat", "below 2^31", "2147483648)"},
                 BadString{"IVFGMM64(max_lists=0),Flat", "from 1", "0)"},
                 BadString{"IVFGMM64(lambda=nan),Flat", "a number from 0", "nan)"},
                 BadString{"IVFGMM64(lambda=),Flat", "a number from 0", ")"},

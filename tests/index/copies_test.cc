@@ -2,6 +2,9 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // storage=copies: a vector counts once wherever it is counted; what cannot be kept is refused.
+#include <map>
+#include <set>
+
 #include <gtest/gtest.h>
 
 #include "index_fixture.h"
@@ -42,6 +45,34 @@ TEST_F(Copies, StandInSeveralListsAndCountOnce) {
     }
     EXPECT_FALSE(index_->run_lists()->has_runs());
     index_->check();
+}
+
+/// More than FAISS adds at once come in several pieces.
+TEST(CopiesOfManyVectors, StandInTheListsOfTheirs) {
+    constexpr size_t n = 65536, few = 500, k_lists = 3, dimensions = 2;
+    IndexSetup setup;
+    setup.storage = SpillStorage::copies;
+    setup.max_lists = k_lists;
+    setup.d = dimensions;
+    const std::vector<float> base = float_rows(few, dimensions, 5);
+    const auto one = setup.trained(base), many = setup.trained(base);
+    one->add(few, base.data());
+    std::vector<float> x;
+    for (size_t i = 0; i < n; i++) {
+        x.insert(x.end(), &base[i % few * dimensions], &base[i % few * dimensions] + dimensions);
+    }
+    many->add(n, x.data());
+    const auto places = [](const CountingIndex& index, size_t modulo) {
+        std::set<std::pair<int64_t, size_t>> found;
+        for (size_t l = 0; l < index.nlist; l++) {
+            for (size_t i = 0; i < index.invlists->list_size(l); i++) {
+                found.insert({index.invlists->get_single_id(l, i) % modulo, l});
+            }
+        }
+        return found;
+    };
+    EXPECT_EQ(many->invlists->compute_ntotal(), k_lists * n);
+    EXPECT_EQ(places(*many, few), places(*one, few));
 }
 
 TEST_F(Copies, RemoveIdsReturnsVectors) {

@@ -99,7 +99,7 @@ TEST(Describe, TellsOtherLists) {
             new faiss::ArrayInvertedLists(8, 4 * d), true);
     expect_words(
             describe(*replaced),
-            {"lists of another class in place of its own\n", "those of a plain IVF"});
+            {"of another class, in place of its own\n", "those of a plain IVF"});
 }
 
 TEST(Describe, TellsAStockIndexOverOurLists) {

@@ -70,6 +70,28 @@ TEST_F(Interrupt, StopsEverySearchAndLeavesTheIndexGood) {
     }
 }
 
+TEST_F(Interrupt, StopsTrainingAfterAnIteration) {
+    const IndexSetup setup;
+    const auto base = whole_rows(2000, setup.d, 1);
+    IndexIVFGMMFlat index(setup.d, setup.nlist);
+    index.training.tol = 0; // all iterations
+    for (const size_t patience : {0, 2}) {
+        Callback* callback = with_patience(patience);
+        EXPECT_NE(refusal([&] { index.train(2000, base.data()); }), "");
+        EXPECT_EQ(callback->asked, patience + 1);
+        EXPECT_FALSE(index.is_trained);
+        EXPECT_EQ(index.quantizer->ntotal, 0);
+    }
+    size_t told = 0;
+    index.training.progress = [&](const TrainingProgress&) { return ++told < 3; };
+    const Callback* patient = with_patience(1 << 30);
+    index.train(2000, base.data());
+    EXPECT_EQ(told, 3u) << "the caller's own callback is asked still";
+    EXPECT_GE(patient->asked, 3u);
+    index.add(2000, base.data());
+    index.check();
+}
+
 /// So many dimensions that the period hint asks within a list, and codes of a byte.
 struct Wide : faiss::IndexIVF {
     Wide(faiss::Index* quantizer, size_t dimensions, size_t lists)

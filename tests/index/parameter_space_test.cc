@@ -2,6 +2,8 @@
 // Copyright (c) 2026 the faiss_gmm authors
 //
 // FAISS's AutoTune over our parameters.
+#include <set>
+
 #include <faiss/IndexIDMap.h>
 #include <faiss/IndexPreTransform.h>
 #include <faiss/IndexShards.h>
@@ -100,7 +102,11 @@ TEST(OurParameterSpace, IsExploredByAutoTune) {
     faiss::OperatingPoints points;
     space.explore(index.get(), queries, asked.data(), criterion, &points);
     EXPECT_EQ(points.all_pts.size(), space.n_combinations());
-    ASSERT_GT(points.optimal_pts.size(), 2u);
+    std::set<double> recalls; // which of the points are optimal hangs on the clock
+    for (const faiss::OperatingPoint& point : points.all_pts) {
+        recalls.insert(point.perf);
+    }
+    ASSERT_GT(recalls.size(), 2u);
     double best = 0;
     for (const faiss::OperatingPoint& point : points.optimal_pts) {
         best = std::max(best, point.perf);

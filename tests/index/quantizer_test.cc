@@ -162,6 +162,31 @@ TEST_P(Quantizer, RowsThatAreNotFiniteBelongNowhere) {
     }
 }
 
+/// They also do where rows are ranked in several pieces.
+TEST(QuantizerOfManyRows, GivesEachItsOwnList) {
+    constexpr size_t d = 2, nlist = 8, few = 1000, n = 262144 + few;
+    const std::vector<float> base = float_rows(few, d, 3);
+    IndexIVFGMMFlat index(d, nlist);
+    index.train(few, base.data());
+    std::vector<int64_t> of_base(few), labels(n);
+    index.quantizer->assign(few, base.data(), of_base.data(), 1);
+    std::vector<float> asked;
+    for (size_t i = 0; i < n; i++) {
+        asked.insert(asked.end(), &base[i % few * d], &base[i % few * d] + d);
+    }
+    for (const bool all_finite : {true, false}) {
+        if (!all_finite) {
+            asked[7 * d] = NAN;
+        }
+        index.quantizer->assign(n, asked.data(), labels.data(), 1);
+        size_t wrong = 0;
+        for (size_t i = 0; i < n; i++) {
+            wrong += labels[i] != (!all_finite && i == 7 ? -1 : of_base[i % few]);
+        }
+        EXPECT_EQ(wrong, 0u);
+    }
+}
+
 TEST_P(Quantizer, BeforeTrainingItIsAnEmptyFlatIndex) {
     GMMQuantizer fresh(d, GetParam());
     faiss::IndexFlat flat(d, GetParam());

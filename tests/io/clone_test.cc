@@ -46,7 +46,14 @@ TEST(CloneOf, FactoryStrings) {
           "IVF16,Flat"}) {
         SCOPED_TRACE(description);
         const std::unique_ptr<faiss::Index> index = filled(description);
+        auto* refine = dynamic_cast<faiss::IndexRefine*>(index.get());
+        if (refine != nullptr) {
+            refine->k_factor = 3;
+        }
         const std::unique_ptr<faiss::Index> clone(clone_index(*index));
+        if (refine != nullptr) {
+            EXPECT_EQ(dynamic_cast<faiss::IndexRefine&>(*clone).k_factor, 3);
+        }
         const std::vector<float> queries = float_rows(30, 16, 9);
         const Results first = search(*index, queries, 5), second = search(*clone, queries, 5);
         EXPECT_EQ(first.labels, second.labels);
