@@ -386,18 +386,13 @@ std::string label(const Problem& problem, const Options& options, CollectPath pa
            (options.hint != nullptr ? " hint" : "");
 }
 
-int small_group(CollectForm form) {
-    return form == CollectForm::squares ? small_survey_group<CollectForm::squares>
-                                        : small_survey_group<CollectForm::linear>;
-}
-
 /// (6) of collect.h: the rank-th largest of a row's lower bounds that a survey keeps, for whom four lanes
 /// see its components, by a path whose two halves of a row's components may be surveyed by themselves.
 double kept_at_rank(
         const std::vector<double>& lower, const CollectModel& model, int rank, CollectPath path) {
     const auto K = static_cast<int64_t>(lower.size());
     const bool few = model.padded_K / collect_tile <= small_survey_tiles;
-    const int group = few ? small_group(model.form) : survey_group;
+    const int group = few ? small_survey_group : survey_group;
     const bool halves = path == CollectPath::hopper && model.padded_width > hopper_slot_columns;
     std::vector<double> kept;
     for (int half = 0; half < (halves ? 2 : 1); ++half) {
@@ -885,6 +880,8 @@ TEST_F(CollectTest, TopOfEachRow) {
                 options.capacity = 32;
                 run(draw(form, 300, 1000, d, 2.0, 37), options);
                 run(draw(form, 100, 10, d, 2.0, 38), options); // rank may exceed K
+                // So few components that the survey's groups are hardly more than the rank.
+                EXPECT_LE(run(draw(form, 100, 48, d, 2.0, 39), options), 10) << "rank " << rank;
             }
         }
     }

@@ -36,18 +36,12 @@ constexpr int survey_largest = 6; ///< group maxima that a lane keeps
 static_assert(4 * survey_largest >= collect_max_rank, "");
 constexpr int survey_group =
         8; ///< components of a lane's group: columns 8 j + 2 (l % 4) + i, four j's
-constexpr int small_survey_tiles = 2;
-template <CollectForm form> ///< of so few tiles; squares' bounds come by fours
-constexpr int small_survey_group = form == CollectForm::squares ? 4 : 2;
+constexpr int small_survey_group = 2, small_survey_tiles = 2; ///< of so few tiles
 static_assert(list_places == 64, "two entries a lane");
 
 __device__ inline float quad_max(float value) {
     value = fmaxf(value, __shfl_xor_sync(whole_warp, value, 1));
     return fmaxf(value, __shfl_xor_sync(whole_warp, value, 2));
-}
-__device__ inline float quad_min(float value) {
-    value = fminf(value, __shfl_xor_sync(whole_warp, value, 1));
-    return fminf(value, __shfl_xor_sync(whole_warp, value, 2));
 }
 
 /// Numbers of a lane's two rows.
@@ -67,33 +61,38 @@ struct TwoRows {
     }
 };
 
-__device__ inline float4 load_four_columns(const float* from) {
-    return *reinterpret_cast<const float4*>(from);
+/// Numbers of neighbouring columns, aligned to as many.
+__device__ inline void load_columns(const float* from, float (&out)[4]) {
+    const float4 all = *reinterpret_cast<const float4*>(from);
+    out[0] = all.x;
+    out[1] = all.y;
+    out[2] = all.z;
+    out[3] = all.w;
+}
+__device__ inline void load_columns(const float* from, float (&out)[2]) {
+    const float2 both = *reinterpret_cast<const float2*>(from);
+    out[0] = both.x;
+    out[1] = both.y;
 }
 
 /// (1). `columns` is aligned to 16 bytes.
 template <CollectForm form>
 __device__ inline void start_scores(const float* columns, const TwoRows& rows, float (&score)[64]) {
     const int own = threadIdx.x % 4 * column_pitch;
-    const auto four = load_four_columns;
     constexpr bool with_quadratic = form != CollectForm::linear; // of squares: their bounds
 #pragma unroll
     for (int j4 = 0; j4 < 4; ++j4) {
-        const float4 bounds = form == CollectForm::squares ? float4{0, 0, 0, 0}
-                                                           : four(columns + column_bound + 4 * j4);
-        const float bound[4] = {bounds.x, bounds.y, bounds.z, bounds.w};
+        float bound[4] = {};
+        if (form != CollectForm::squares) {
+            load_columns(columns + column_bound + 4 * j4, bound);
+        }
 #pragma unroll
         for (int pair = 0; pair < 2; ++pair) {
             const int at = own + 8 * j4 + 4 * pair;
-            const float4 bases = four(columns + column_base + at);
-            const float base[4] = {bases.x, bases.y, bases.z, bases.w};
-            float quadratic[4] = {0, 0, 0, 0};
+            float base[4], quadratic[4] = {};
+            load_columns(columns + column_base + at, base);
             if (with_quadratic) {
-                const float4 quadratics = four(columns + column_quadratic + at);
-                quadratic[0] = quadratics.x;
-                quadratic[1] = quadratics.y;
-                quadratic[2] = quadratics.z;
-                quadratic[3] = quadratics.w;
+                load_columns(columns + column_quadratic + at, quadratic);
             }
 #pragma unroll
             for (int one = 0; one < 2; ++one) {
@@ -133,8 +132,8 @@ own_scores_below(const float (&score)[64], int h, float threshold, const float* 
     uint32_t mask = 0;
 #pragma unroll
     for (int c4 = 0; c4 < 8; ++c4) {
-        const float4 scales = load_four_columns(own + 4 * c4);
-        const float scale[4] = {scales.x, scales.y, scales.z, scales.w};
+        float scale[4];
+        load_columns(own + 4 * c4, scale);
 #pragma unroll
         for (int one = 0; one < 4; ++one) {
             const int c = 4 * c4 + one;
@@ -289,7 +288,7 @@ struct Kept {
 };
 
 /// (3) for row i of the output by a whole warp, `places` entries a lane: those are kept whose U reaches
-/// the rank-th L less the margin.
+/// the largest L less the margin.
 template <CollectForm form, int places>
 __device__ inline Kept
 write_list(const CollectCall& call, int64_t i, const uint2 (&entry)[places], float f, float q) {
@@ -490,21 +489,21 @@ template <bool many> struct Survey {
     template <int group>
     __device__ static float
     largest_of_own(const float (&score)[64], const float* own, int c0, int h, float f) {
-        static_assert(group % 4 == 0, "columns come in fours");
+        constexpr int at_once = group % 4 == 0 ? 4 : 2;
         own += threadIdx.x % 4 * column_pitch;
         float largest_l = -CUDART_INF_F;
 #pragma unroll
-        for (int c4 = c0; c4 < c0 + group; c4 += 4) {
-            const float4 e = load_four_columns(own + c4 + own_scale);
-            const float4 gap = load_four_columns(own + c4 + own_gap);
-            const float4 base = load_four_columns(own + c4 + own_gap_base);
-            const auto lower = [&](int c, float scale, float bound, float of_base) {
-                const float own_score = score[2 * c4 + c / 2 * 4 + 2 * h + c % 2];
-                return fmaf(own_score, inverse_of_power(scale), -fmaf(of_base, f, bound));
-            };
-            const float first = fmaxf(lower(0, e.x, gap.x, base.x), lower(1, e.y, gap.y, base.y));
-            const float last = fmaxf(lower(2, e.z, gap.z, base.z), lower(3, e.w, gap.w, base.w));
-            largest_l = fmaxf(largest_l, fmaxf(first, last));
+        for (int c = c0; c < c0 + group; c += at_once) {
+            float scale[at_once], gap[at_once], base[at_once];
+            load_columns(own + c + own_scale, scale);
+            load_columns(own + c + own_gap, gap);
+            load_columns(own + c + own_gap_base, base);
+#pragma unroll
+            for (int one = 0; one < at_once; ++one) {
+                const float own_score = score[(c + one) / 2 * 4 + 2 * h + one % 2];
+                const float error = fmaf(base[one], f, gap[one]);
+                largest_l = fmaxf(largest_l, fmaf(own_score, inverse_of_power(scale[one]), -error));
+            }
         }
         return largest_l;
     }
@@ -517,7 +516,7 @@ template <bool many> struct Survey {
             const TwoRows& rows,
             int tiles) {
         if (many && tiles <= small_survey_tiles) {
-            see<form, small_survey_group<form>>(score, errors, own, rows);
+            see<form, small_survey_group>(score, errors, own, rows);
         } else {
             see<form>(score, errors, own, rows);
         }
