@@ -20,7 +20,7 @@
 // the wave before is worked on; what fits stays for the next pass over the same source. Pinned rows are
 // copied from where they lie, and waited for once a chunk; others through four pinned buffers that all
 // threads fill, and between two of them the host launches phases 4 and 5 if their numbers have come.
-// Memory: plan.cc. One workspace serves phase 1, the segments of 3 and 4, and both tiers of 5 in turn; more
+// Memory: plan.cc. One workspace serves phase 1, the segments of 3 and 4, and both tiers of 5; more
 // pairs than there is room for go through phase 4 in parts of whole groups. Of size n are only 2 bytes a row
 // of a source, up to 2^26 rows: its provisional home, from which the next pass over that source starts; where
 // there is no room for them it starts without.
@@ -364,8 +364,8 @@ private:
     CollectModel collect_model_;
     DeviceArray<uint16_t> collect_operand_;
     DeviceArray<float> collect_columns_, collect_scale_;
-    /// What works on a wave one after the other, in the stream's order: collecting, the segments' sums, the
-    /// dense and the exact tier. Nothing stays in it.
+    /// For what works on a wave: collecting, the segments' sums, the dense and the exact tier, one after the
+    /// other but for phases 4 and 5, which may each have a part. Nothing stays in it.
     DeviceBytes workspace_;
     size_t workspace_bytes_ = 0, scratch_bytes_ = 0; ///< what is to be held
     size_t planned_blocks_ = 0;                      ///< for waves of these
@@ -378,10 +378,10 @@ private:
     /// pass's hints.
     std::vector<DeviceArray<uint16_t>> homes_;
     uint64_t hinted_source_ = 0;
-    size_t first_chunk_rows_ = 0; ///< of the pass: what is planned for them is taken
-    size_t homes_allowed_ = 0;    ///< rows, by gpu_memory, where more chunks follow
-    size_t homes_known_ = 0;      ///< rows whose homes are known from passes before
-    size_t homes_seen_ = 0;       ///< in this pass
+    size_t homes_planned_ = 0; ///< rows, where the blocks of a wave were chosen
+    size_t homes_allowed_ = 0; ///< rows, by what gpu_memory leaves beside these blocks
+    size_t homes_known_ = 0;   ///< rows whose homes are known from passes before
+    size_t homes_seen_ = 0;    ///< in this pass
     DeviceArray<uint8_t> count_, kept_;
     DeviceArray<float> share_, weight_;
     DeviceArray<uint16_t> error_;
@@ -605,16 +605,17 @@ Engine::Staging Engine::staging_of(const Chunk& chunk) const {
 /// Buffers for a wave: as many blocks as memory allows, any number of them gives the same bits.
 void Engine::reserve_wave(const Staging& staging, size_t rows_to_come) {
     const size_t source_rows = rows_ + rows_to_come;
-    first_chunk_rows_ = rows_ == 0 ? rows_to_come : first_chunk_rows_;
     // Rows from the host come no quicker in longer waves, and the first of them later.
     const bool asks_for_long = staging.rows <= block_rows_ && rows_to_come > usual_wave_rows;
     const bool has_begun = rows_ > 0 || staged_ > 0 || wave_.open;
     size_t blocks = wave_blocks_;
     if (blocks == 0 || (asks_for_long && !long_waves_asked_ && !has_begun)) {
         const size_t at_once = asks_for_long ? rows_to_come : 0;
-        // Not fewer than there are: what they take would stay.
-        blocks = std::max(
-                blocks, wave_blocks_for(options_, covariance_, source_rows, at_once, K_, d_));
+        const size_t fitting = wave_blocks_for(options_, covariance_, source_rows, at_once, K_, d_);
+        if (fitting >= blocks) { // otherwise there stay as many as are: what they take would stay
+            blocks = fitting;
+            homes_planned_ = source_rows;
+        }
         long_waves_asked_ = asks_for_long;
     }
     while (true) {
@@ -1098,7 +1099,7 @@ RowLists Engine::collect(
 
 /// Room for the homes of the source's first rows. False: too little memory for more than there is.
 bool Engine::reserve_homes(size_t rows) {
-    const size_t allowed = std::min(most_hints, std::max(homes_allowed_, first_chunk_rows_));
+    const size_t allowed = std::min(most_hints, std::max(homes_allowed_, homes_planned_));
     const size_t needed = hinted_source_ == 0 ? 0 : std::min(rows, allowed);
     while (homes_.size() * most_wave_rows < needed) {
         DeviceArray<uint16_t> more;
@@ -1251,7 +1252,13 @@ void Engine::end_wave() {
     }
     if (beside) {
         homes_added_.block(left_stream_.get());
-        sum_left_rows(counts->left, left_stream_.get());
+        try {
+            sum_left_rows(counts->left, left_stream_.get());
+        } catch (...) {
+            // What comes next on the other stream does not wait for it.
+            cudaStreamSynchronize(left_stream_.get());
+            throw;
+        }
         left_added_.record(left_stream_.get());
         left_added_.block(stream);
         clock_.mark("rows without a list, after pairs", stream);

@@ -19,7 +19,9 @@ enum class CudaTier {
     /// All whose candidates a proven bound keeps to a short list; of the others, those whose products
     /// of split numbers are exact enough by theirs go densely, the rest in fp64.
     automatic,
-    dense, ///< none: as the others of automatic (soft, not full), for tests and comparisons
+    /// None: as the others of automatic (soft, not full), for tests and comparisons. Without a list a row is not
+    /// known to be far from thin components but by component 0.
+    dense,
     exact, ///< none: fp64 for all, for tests and comparisons
 };
 
@@ -50,7 +52,7 @@ struct CudaOptions {
 
 /// What the engine takes of the device's memory, in bytes.
 struct CudaPlan {
-    /// Rows summed together, and rows worked on at once (from the host: 2^20 at most).
+    /// Rows summed together, and rows worked on at once.
     size_t block_rows = 0, wave_rows = 0;
     /// The mixture, operands, 5 sets of fp64 sums, sums of outer products.
     size_t parameters = 0;
@@ -59,14 +61,14 @@ struct CudaPlan {
     size_t lists = 0; ///< candidates and pairs of a wave: 3 of a row, more take turns
     /// 2 bytes a row of a source, 2^21 rows at a time: where its next pass looks first.
     size_t homes = 0;
-    /// Of working memory: these take turns in one workspace.
+    /// Of working memory: these share one workspace.
     size_t collecting = 0; ///< rows in the form of the product's operand, lists on their way
     size_t segments = 0;   ///< sums of rows and pairs on their way into fp64
     size_t dense = 0, exact = 0;
     size_t sorting = 0;     ///< beside them
     size_t cached_rows = 0; ///< of n that stay on the device
 
-    size_t workspace() const; ///< the largest of those that take turns
+    size_t workspace() const; ///< the largest of those that share it
     size_t working() const;   ///< at most 256 MiB
     /// All but the rows that stay: what CudaOptions::gpu_memory is compared with.
     size_t total() const;
@@ -84,7 +86,8 @@ struct CudaPassCounts {
 /// The engine on one GPU; head cards in train/cuda/*.cu. Chunks in host or in the device's memory.
 /// Results are the same bits for any cut into chunks, amount of memory and residence of the rows. A pass
 /// over a source that the last one was over too (Chunk::source) looks first where its rows were at home;
-/// that finds the same candidates sooner, but where it lets a list overflow the row takes another tier.
+/// that finds the same candidates sooner, but where it lets a list overflow the row takes another tier, and
+/// which one of a row whose list overflows anyway may hang on it too (spherical, diagonal).
 class CudaEStepEngine : public EStepEngine {
 public:
     using EStepEngine::begin;
@@ -113,8 +116,14 @@ public:
 /// Throws Error where there is no usable GPU, naming what was found.
 std::unique_ptr<CudaEStepEngine> make_cuda_engine(const CudaOptions& options = {});
 
-/// The plan for n rows in host memory; asks the device what is free.
-CudaPlan cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d);
+/// The plan for n rows in host memory, or that come at once on the device; asks the device what is free.
+CudaPlan cuda_plan(
+        const CudaOptions& options,
+        Covariance covariance,
+        size_t n,
+        size_t K,
+        size_t d,
+        Chunk::Memory memory = Chunk::Memory::host);
 
 /// Empty if the engine can do such a mixture, otherwise what of it it cannot; cuda_limits() says what
 /// it can.

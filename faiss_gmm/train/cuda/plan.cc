@@ -6,7 +6,7 @@
 //   row buffers, lists   grow with the rows of a wave: a power of two of blocks, chosen by gpu_memory and by
 //                whether many rows come at once on the device; pairs beyond those planned take turns
 //   working      at most 256 MiB for any K and d: a workspace that the collecting pass, the segments' sums,
-//                the dense and the exact tier use one after the other, and the scratch of sorting.
+//                the dense and the exact tier share, and the scratch of sorting.
 //                Segments that do not fit come in pieces, in the same order.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc (the bound over all sizes; what is taken against it).
 #include "faiss_gmm/train/cuda/detail/plan.h"
@@ -229,12 +229,18 @@ size_t CudaPlan::total() const {
     return parameters + row_buffers + lists + working() + homes;
 }
 
-CudaPlan
-cuda_plan(const CudaOptions& options, Covariance covariance, size_t n, size_t K, size_t d) {
+CudaPlan cuda_plan(
+        const CudaOptions& options,
+        Covariance covariance,
+        size_t n,
+        size_t K,
+        size_t d,
+        Chunk::Memory memory) {
     using namespace cuda;
     const DeviceGuard guard(options.device);
+    const size_t at_once = memory == Chunk::Memory::device ? n : 0;
     CudaPlan plan = plan_for(
-            options, covariance, n, K, d, wave_blocks_for(options, covariance, n, n, K, d));
+            options, covariance, n, K, d, wave_blocks_for(options, covariance, n, at_once, K, d));
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "asking for free memory");
     const size_t taken = plan.total() + total / 8;
@@ -249,7 +255,7 @@ std::string CudaPlan::text() const {
     return fmt::format(
             "blocks of {} rows, {} rows at once; MiB: parameters and sums {}, rows on their way "
             "{}, "
-            "candidates and pairs {}, homes {}, working {} (one after the other in the same place: "
+            "candidates and pairs {}, homes {}, working {} (in the same place: "
             "collecting {}, segments {}, dense tier {}, exact tier {}; sorting {}); {} rows stay "
             "on the device",
             block_rows,

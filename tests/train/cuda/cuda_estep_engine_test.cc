@@ -493,7 +493,8 @@ TEST_F(CudaEStepEngineTest, LongWavesOnTheDevice) {
     const auto x = draw(mixture, n, 19);
     const DeviceRows rows(x);
     const auto planned = [&](size_t of) {
-        return cuda_plan({}, Covariance::tied_spherical, of, K, d).wave_rows;
+        const auto memory = Chunk::Memory::device;
+        return cuda_plan({}, Covariance::tied_spherical, of, K, d, memory).wave_rows;
     };
     EXPECT_EQ(planned(few), size_t{1} << 20);
     EXPECT_EQ(planned(n), size_t{1} << 21);
@@ -982,9 +983,10 @@ TEST_F(CudaEStepEngineTest, HomesTakeWhatIsPlanned) {
     const auto bounded = make_cuda_engine(little);
     pass_over(*bounded, mixture, few, piece);
     const size_t then = free_memory();
-    for (int pass = 0; pass < 2; ++pass) {
+    for (const size_t at_once : {piece, piece, n}) {
         expect_same_bits(
-                pass_over(*engine, mixture, all, piece), pass_over(*bounded, mixture, all, piece));
+                pass_over(*engine, mixture, all, at_once),
+                pass_over(*bounded, mixture, all, at_once));
     }
     EXPECT_LE(then - free_memory(), size_t{4} << 20);
 }
