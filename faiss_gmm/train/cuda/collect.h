@@ -90,8 +90,8 @@ struct CollectModelSource {
             nullptr; ///< 1 / (2 s2): linear [1], quadratic [K], squares [K, d]
 };
 
-/// Fills operand, columns and scale (allocated by the caller) and the other fields; two small kernels
-/// in double precision, no host synchronisation.
+/// Fills operand, columns and scale (allocated by the caller) and the other fields; a few small
+/// kernels in double precision, no host synchronisation.
 void prepare_collect_model(const CollectModelSource& source, CollectModel& model, Stream stream);
 
 struct CollectInput {

@@ -124,9 +124,9 @@ enum CollectScale : int32_t {
     scale_norm_bits,       ///< largest norm and |b|, as bits of floats while they are being found
     scale_least_norm_bits, ///< squares
     scale_base_bits,
-    scale_axes, ///< squares: components that live
+    scale_living, ///< squares: components that live
 };
-static_assert(scale_axes < collect_scales, "");
+static_assert(scale_living < collect_scales, "");
 /// Behind them, squares: a_j [d], which begin as sums of logarithms, and m_j [d].
 
 /// Where y^2 starts in an operand of the form `squares`.

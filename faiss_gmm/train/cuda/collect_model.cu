@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(threads) find_axes(ModelArrays model) {
                 reinterpret_cast<int*>(axes + source.d + j),
                 __float_as_int(__double2float_rd(least)));
         if (j == 0) {
-            atomicAdd(reinterpret_cast<int*>(model.scale + scale_axes), live);
+            atomicAdd(reinterpret_cast<int*>(model.scale + scale_living), live);
         }
     }
 }
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(threads) set_axes(ModelArrays model) {
     const int64_t j = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
     if (j < model.source.d) {
         float* a = model.scale + collect_scales + j;
-        const int live = max(1, __float_as_int(model.scale[scale_axes]));
+        const int live = max(1, __float_as_int(model.scale[scale_living]));
         const double logarithm = (__float_as_int(*a) + 0.5 * live) / (2.0 * live);
         *a = exp2f(static_cast<float>(rint(logarithm)));
     }

@@ -171,13 +171,11 @@ __global__ void __launch_bounds__(
                 const int* __restrict__ ordered) {
     const int begin = (blockIdx.x * warps_a_block + threadIdx.x / 32) * rows_a_warp;
     const int lane = threadIdx.x % 32, d = mixture.d;
-    const int here = min(rows_a_warp, (ordered == nullptr ? lists.rows : *ordered) - begin);
+    const int here = min(rows_a_warp, *ordered - begin);
     if (here <= 0) {
         return;
     }
-    const uint32_t my_row = lane >= here       ? 0
-                            : order == nullptr ? static_cast<uint32_t>(begin + lane)
-                                               : order[begin + lane];
+    const uint32_t my_row = lane < here ? order[begin + lane] : 0;
     const int my_count = lane < here ? lists.count[my_row] : 0;
     const bool several = my_count > 1 && my_count <= lists.capacity;
     const int my_home = several ? lists.home[my_row] : 0;

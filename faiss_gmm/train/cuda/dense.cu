@@ -47,6 +47,7 @@
 
 #include <algorithm>
 
+#include "faiss_gmm/train/cuda/detail/copies.cuh"
 #include "faiss_gmm/train/cuda/detail/dense_forms.cuh"
 #include "faiss_gmm/train/cuda/detail/device.h"
 #include "faiss_gmm/train/cuda/detail/halves.cuh"
@@ -90,8 +91,8 @@ constexpr int range_components = 64,
               logarithm_components = 16; ///< whose precisions a block looks at
 /// log2 of a precision over the typical one of its axis, from which a component is thin.
 constexpr int thin_from = 6;
-/// A thin component is left out of rows to which another is so much nearer, in nats: of 2^16 shares of
-/// e^-40 nothing is left in fp64.
+/// A thin component is left out of rows to which another is so much nearer, in nats: 2^16 shares of e^-40 are
+/// 3e-13.
 constexpr float left_out_from = 40;
 /// Of a weighted distance in fp32: 64 additions a lane, a tree, three roundings a term.
 constexpr float distance_error = 1e-5f;
@@ -449,20 +450,6 @@ __global__ void split_rows(
     }
 }
 
-/// 16 bytes into shared memory in the background; zeros where `inside` is false.
-__device__ void copy_16(void* to, const void* from, bool inside) {
-    asm volatile(
-            "cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)),
-            "l"(from),
-            "r"(inside ? 16 : 0));
-}
-__device__ void close_copies() {
-    asm volatile("cp.async.commit_group;\n" ::);
-}
-template <int later> __device__ void wait_for_copies() {
-    asm volatile("cp.async.wait_group %0;\n" ::"n"(later));
-}
-
 __device__ void load_matrices(unsigned (&out)[4], const uint16_t* address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -526,10 +513,14 @@ __global__ void __launch_bounds__(gemm_threads, 1)
 #pragma unroll
         for (int t = threadIdx.x; t < tile * depth / 8; t += gemm_threads) {
             const int i = t / (depth / 8), j = t % (depth / 8) * 8;
-            copy_16(&a_tile[stage][i * score_pitch + j],
+            copy_asynchronously(
+                    shared_address(&a_tile[stage][i * score_pitch + j]),
                     a + (first_row + i) * width + j0 + j,
                     true);
-            copy_16(&b_tile[stage][i * score_pitch + j], b + (first_k + i) * width + j0 + j, true);
+            copy_asynchronously(
+                    shared_address(&b_tile[stage][i * score_pitch + j]),
+                    b + (first_k + i) * width + j0 + j,
+                    true);
         }
         close_copies();
     };
@@ -539,9 +530,9 @@ __global__ void __launch_bounds__(gemm_threads, 1)
         const int stage = step % 2;
         if (step + 1 < steps) {
             fetch(step + 1, 1 - stage);
-            wait_for_copies<1>();
+            wait_for_copies_but<1>();
         } else {
-            wait_for_copies<0>();
+            wait_for_copies_but<0>();
         }
         __syncthreads();
 #pragma unroll
@@ -731,11 +722,13 @@ __global__ void __launch_bounds__(gemm_threads, 1)
 #pragma unroll
         for (int t = threadIdx.x; t < depth * tile / 8; t += gemm_threads) {
             const int i = t / (tile / 8), j = t % (tile / 8) * 8;
-            copy_16(&r_tile[stage][i * sum_pitch + j],
+            copy_asynchronously(
+                    shared_address(&r_tile[stage][i * sum_pitch + j]),
                     r + (i0 + i) * shape.padded_K + first_k + j,
                     true);
             const bool inside = first_j + j < width;
-            copy_16(&y_tile[stage][i * sum_pitch + j],
+            copy_asynchronously(
+                    shared_address(&y_tile[stage][i * sum_pitch + j]),
                     y + (i0 + i) * width + (inside ? first_j + j : 0),
                     inside);
         }
@@ -747,9 +740,9 @@ __global__ void __launch_bounds__(gemm_threads, 1)
         const int stage = step % 2;
         if (step + 1 < steps) {
             fetch(step + 1, 1 - stage);
-            wait_for_copies<1>();
+            wait_for_copies_but<1>();
         } else {
-            wait_for_copies<0>();
+            wait_for_copies_but<0>();
         }
         __syncthreads();
 #pragma unroll

@@ -46,7 +46,7 @@ struct WeighOutput {
     float* weight = nullptr; ///< [sorted rows] scratch: what of the row is its provisional home's
 };
 
-/// Fills share, error and against. `order` [*ordered]: rows, neighbours of one home best; null: all of them.
+/// Fills share, error and against. `order` [*ordered]: rows, neighbours of one home best.
 void compare_candidates(
         const MixtureView& mixture,
         const RowLists& lists,
