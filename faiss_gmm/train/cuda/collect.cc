@@ -52,6 +52,7 @@ constexpr int lists_a_multiprocessor = 256;     ///< rows whose lists are on the
 struct WaveShape {
     size_t rows;
     size_t operand, numbers, entries; ///< bytes
+    size_t open_tiles, open;          ///< and bytes of these and their rows' count
 };
 
 WaveShape wave_shape(const CollectModel& model) {
@@ -68,11 +69,15 @@ WaveShape wave_shape(const CollectModel& model) {
     shape.numbers = 3 * shape.rows * sizeof(float);
     shape.entries = static_cast<size_t>(multiprocessors()) * lists_a_multiprocessor * list_places *
                     sizeof(uint2);
+    shape.open_tiles = std::min<size_t>(shape.rows / wave_tile_rows, multiprocessors());
+    shape.open = shape.open_tiles * wave_tile_rows * (row + 3 * sizeof(float) + sizeof(int64_t)) +
+                 sizeof(*CollectWave::open);
     return shape;
 }
 
 void collect_in_waves(
         const CollectCall& call,
+        bool settles,
         void (*multiply)(const CollectCall&, CollectStep, const CollectWave&, Stream),
         void* workspace,
         Stream stream) {
@@ -84,15 +89,38 @@ void collect_in_waves(
     wave.f = reinterpret_cast<float*>(memory + shape.entries + shape.operand);
     wave.q = wave.f + shape.rows;
     wave.threshold = wave.q + shape.rows;
+    const size_t open_rows = shape.open_tiles * wave_tile_rows;
+    CollectWave open;
+    open.rows = static_cast<int32_t>(open_rows);
+    open.operand =
+            reinterpret_cast<uint16_t*>(memory + shape.entries + shape.operand + shape.numbers);
+    open.number = reinterpret_cast<int64_t*>(open.operand + open_rows * call.model.padded_width);
+    open.f = reinterpret_cast<float*>(open.number + open_rows);
+    open.q = open.f + open_rows;
+    open.threshold = open.q + open_rows;
+    open.entries = wave.entries;
+    open.open = reinterpret_cast<unsigned long long*>(open.threshold + open_rows);
+    open.open_tiles = static_cast<int32_t>(shape.open_tiles);
+    const bool many = call.input.rank > 1, hinted = call.input.hint != nullptr;
+    if (settles && !many && !hinted) {
+        wave.open = open.open;
+        wave.open_tiles = open.open_tiles;
+        // Zeros where no row comes: NaN would be listed before it is dropped.
+        check_collect(cudaMemsetAsync(open.operand, 0, shape.open, stream), "clearing open rows");
+    }
     const auto rows_at_once = static_cast<int64_t>(shape.rows);
     for (wave.first = 0; wave.first < call.input.n; wave.first += rows_at_once) {
         wave.rows = static_cast<int32_t>(std::min(rows_at_once, call.input.n - wave.first));
         cast_rows(call, wave, stream);
-        const bool many = call.input.rank > 1;
-        if (many || call.input.hint == nullptr) {
+        if (wave.open != nullptr) {
+            settle_hopper(call, wave, open, stream);
+        } else if (many || !hinted) {
             multiply(call, many ? CollectStep::survey_many : CollectStep::survey, wave, stream);
         }
         multiply(call, many ? CollectStep::list_many : CollectStep::list, wave, stream);
+    }
+    if (wave.open != nullptr) {
+        multiply(call, CollectStep::list, open, stream);
     }
 }
 
@@ -103,7 +131,7 @@ size_t collect_workspace_bytes(const CollectModel& model, CollectPath path) {
         return collect_plain_workspace(model);
     }
     const WaveShape shape = wave_shape(model);
-    return shape.entries + shape.operand + shape.numbers;
+    return shape.entries + shape.operand + shape.numbers + shape.open;
 }
 
 void collect_candidates(
@@ -136,10 +164,10 @@ void collect_candidates(
         collect_plain(call, workspace, stream);
         break;
     case CollectPath::portable:
-        collect_in_waves(call, multiply_portable, workspace, stream);
+        collect_in_waves(call, false, multiply_portable, workspace, stream);
         break;
     case CollectPath::hopper:
-        collect_in_waves(call, multiply_hopper, workspace, stream);
+        collect_in_waves(call, settles_on_hopper(model), multiply_hopper, workspace, stream);
         break;
     }
     check_collect(cudaGetLastError(), "launching the pass");

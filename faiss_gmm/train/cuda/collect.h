@@ -16,7 +16,8 @@
 //       (5) would drop of that list, rescoring drops too.
 // Rows go in waves through three steps: cast into the operand's form, with a threshold from the hint;
 // where there is none, a survey of all scores for the threshold; the scores again, of which those are
-// listed that reach it. A threshold of a hint that is too low makes entries that (5) drops in the end, so a list
+// listed that reach it. On Hopper the survey may list rows of one candidate itself, for rank 1, and only the
+// others' scores come again, those of all waves at once where they are few. A threshold of a hint that is too low makes entries that (5) drops in the end, so a list
 // depends on the row, the model and the path alone: not on n, the place of the row, the number of
 // multiprocessors, the run or the hint (but that a bad hint may let a list overflow on its way).
 // Implementations of one contract, by `CollectPath`: collect_plain.cu (reference: read this one),
@@ -115,7 +116,7 @@ struct CollectOutput {
 };
 
 /// Scratch that one call of collect_candidates needs on the current device, on a multiple of 256
-/// bytes as cudaMalloc gives it; it does not depend on n. About 120 MiB.
+/// bytes as cudaMalloc gives it; it does not depend on n. About 130 MiB.
 size_t collect_workspace_bytes(const CollectModel& shape, CollectPath path);
 
 /// Of the current device.

@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
         multiply_by_warps(const __grid_constant__ Arguments arguments) {
     extern __shared__ __align__(128) unsigned char memory[];
     Shared<resident>& shared = *reinterpret_cast<Shared<resident>*>(memory);
-    constexpr bool lists = step == CollectStep::list, marks = step == CollectStep::list_many;
+    constexpr bool lists = step == CollectStep::list, grows = step == CollectStep::list_many;
     constexpr int all_stages = stages<resident>;
     const CollectCall& call = arguments.call;
     const CollectModel& model = call.model;
@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
         }
         TwoRows rows[strips];
         Survey<step == CollectStep::survey_many> survey[strips];
-        MarkedTiles marked[strips];
+        GrowingLists growing[strips];
 #pragma unroll
         for (int m = 0; m < strips; ++m) {
             rows[m].load(wave, first + 16 * m + lane / 4);
@@ -199,16 +199,15 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
                             common_scale<form>(columns),
                             rows[m],
                             own_lists[m]);
-                } else if (marks) {
-                    marked[m].template mark_candidates<form>(
-                            model,
+                } else if (grows) {
+                    growing[m].template grow<form>(
+                            call,
+                            wave,
                             score[m],
                             tile,
                             common_scale<form>(columns),
                             rows[m],
-                            own_lists[m].marks(),
-                            0,
-                            mark_places);
+                            first + 16 * m + lane / 4);
                 } else {
                     survey[m].template see_tile<form>(
                             score[m],
@@ -223,15 +222,8 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
         for (int m = 0; m < strips; ++m) {
             if (lists) {
                 write_lists<form>(call, wave, first + 16 * m, own_lists[m]);
-            } else if (marks) {
-                marked[m].tell(own_lists[m].count);
-                write_marked<false>(
-                        call,
-                        wave,
-                        first + 16 * m,
-                        own_lists[m].marks(),
-                        own_lists[m].count,
-                        nullptr);
+            } else if (grows) {
+                growing[m].end(call, wave, rows[m], first + 16 * m + lane / 4);
             } else {
                 survey[m].end();
                 const float bound[2] = {

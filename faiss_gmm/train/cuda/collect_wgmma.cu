@@ -14,7 +14,8 @@
 // Each warpgroup by itself, for each component tile: start values, 64 x 128 products, what
 //   detail/collect_tile.cuh does with the scores. Four of them share the tensor cores.
 // Measured on an H200 at (1M, 1024, 128), where cuBLAS reaches 763 TFLOP/s: survey .40 ms (655), list
-//   .485 (540); K = 4,096: 1.55 (690) and 1.90; d = 960: 2.7 (720) and 3.3. bench/results/bench_estep.md.
+//   .485 (540); K = 4,096: 1.55 (690) and 1.90; d = 960: 2.7 (720) and 3.3. On an H100 survey .43, settle .47.
+//   bench/results/bench_estep.md.
 // Cost: 2 n K width flops, 2 n width bytes read once, the operand n / 256 times through L2 (wide rows:
 //   n / 128 times, and the rows K / 256 times).
 // Determinism: gpu_to_gpu for one path; a row's list depends on the row, its threshold and the model.
@@ -83,11 +84,19 @@ template <int steps> struct Shared {
 struct Arguments {
     CollectCall call;
     CollectWave wave;
-    int row_tiles, tiles, slices;
+    CollectWave open; ///< settling: where open rows go
+    int tiles, slices;
     bool half_slice; ///< the last slice has at most 32 columns
 };
 
-template <int steps>
+/// Row tiles of a wave's rows.
+template <int steps> FAISS_GMM_ON_BOTH int tiles_of(const CollectWave& wave) {
+    using S = Shape<steps>;
+    const int tiles = (wave.rows + S::tile_rows - 1) / S::tile_rows;
+    return wave.number == nullptr ? tiles : std::min(wave.rows, wave.open_tiles);
+}
+
+template <CollectStep step, int steps>
 __device__ void copy_operands(
         const Arguments& arguments,
         Shared<steps>& shared,
@@ -98,7 +107,10 @@ __device__ void copy_operands(
     hopper::Ring<S::row_slots> slots;
     hopper::prefetch_tensor_map(component_map);
     hopper::prefetch_tensor_map(row_map);
-    for (int row_tile = blockIdx.x; row_tile < arguments.row_tiles; row_tile += gridDim.x) {
+    CollectWave wave = arguments.wave;
+    wave.rows = rows_at_work<step>(wave);
+    const int row_tiles = tiles_of<steps>(wave);
+    for (int row_tile = blockIdx.x; row_tile < row_tiles; row_tile += gridDim.x) {
         if (S::resident) {
             for (int s = 0; s < arguments.slices; ++s) {
                 hopper::wait(&shared.rows_empty[slots.place], slots.parity ^ 1);
@@ -157,10 +169,13 @@ __device__ inline void multiply_slice(float (&score)[64], uint64_t rows, uint64_
 template <CollectForm form, CollectStep step, int steps>
 __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared, int group) {
     using S = Shape<steps>;
-    constexpr bool lists = step == CollectStep::list, marks = step == CollectStep::list_many;
-    constexpr bool surveys = !lists && !marks;
+    constexpr bool lists = step == CollectStep::list, settles = step == CollectStep::settle;
+    constexpr bool many = step == CollectStep::list_many, marks = many && S::component_groups > 1;
+    constexpr bool surveys = !lists && !many && !settles;
     const CollectCall& call = arguments.call;
-    const CollectWave& wave = arguments.wave;
+    CollectWave wave = arguments.wave;
+    wave.rows = rows_at_work<step>(wave);
+    const int row_tiles = tiles_of<steps>(wave);
     const int lane = threadIdx.x % 32, row_group = group % S::row_groups;
     const int component_group = group / S::row_groups;
     const int strip = row_group * 4 + threadIdx.x % 128 / 32;
@@ -182,13 +197,16 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
     hopper::Ring<S::stages> ring;
     hopper::Ring<S::row_slots> slots; // of the row tile's first slice
     float score[64];
-    for (int row_tile = blockIdx.x; row_tile < arguments.row_tiles; row_tile += gridDim.x) {
+    for (int row_tile = blockIdx.x; row_tile < row_tiles; row_tile += gridDim.x) {
         const int first = row_tile * S::tile_rows + 16 * strip;
         TwoRows rows;
         rows.load(wave, first + lane / 4);
         Survey<step == CollectStep::survey_many> survey;
         survey.begin();
         MarkedTiles marked;
+        GrowingLists growing;
+        LoneSurvey lone_survey;
+        lone_survey.begin();
         for (int tile = component_group; tile < arguments.tiles + component_group;
              tile += S::component_groups) {
             hopper::wait(&shared.full[ring.place], ring.parity);
@@ -287,10 +305,18 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
                         own_lists.marks(),
                         places * component_group,
                         places);
+            } else if (many) {
+                growing.template grow<form>(call, wave, score, tile, scale, rows, first + lane / 4);
+            } else if (settles) {
+                lone_survey.see(score, tile);
             } else {
                 survey.template see_tile<form>(
                         score, errors, own_columns(call.model, tile), rows, arguments.tiles);
             }
+        }
+        if constexpr (settles) {
+            settle_rows<form>(call, wave, arguments.open, first, rows, lone_survey);
+            continue;
         }
         if (surveys) {
             survey.end();
@@ -317,14 +343,17 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
             }
             continue;
         }
+        if (many && !marks) {
+            growing.end(call, wave, rows, first + lane / 4);
+            continue;
+        }
         if (marks) {
             int* counts =
                     component_group == 0 ? own_lists.count : reinterpret_cast<int*>(own_lists.best);
             marked.tell(counts);
             meet();
             if (component_group == 0) {
-                write_marked<(S::component_groups > 1)>(
-                        call, wave, first, own_lists.marks(), own_lists.count, own_lists.best);
+                write_marked(call, wave, first, own_lists.marks(), own_lists.count, own_lists.best);
             }
             meet();
             continue;
@@ -357,7 +386,7 @@ __global__ void __launch_bounds__(threads, 1) multiply_by_warpgroups(
                     hopper::init_barrier(&shared.rows_empty[i], consumer_warps);
                 }
             },
-            [&] { copy_operands<steps>(arguments, shared, &component_map, &row_map); },
+            [&] { copy_operands<step, steps>(arguments, shared, &component_map, &row_map); },
             [&](int group) { multiply_rows<form, step, steps>(arguments, shared, group); });
 }
 
@@ -404,8 +433,9 @@ template <CollectForm form, CollectStep step, int steps>
 void launch(Arguments arguments, Stream stream) {
     using S = Shape<steps>;
     const CollectModel& model = arguments.call.model;
+    static_assert(
+            step != CollectStep::settle || S::tile_rows == wave_tile_rows, "where open rows come");
     arguments.slices = S::resident ? S::slices : arguments.slices;
-    arguments.row_tiles = (arguments.wave.rows + S::tile_rows - 1) / S::tile_rows;
     const CUtensorMap component_map =
             tensor_map(model.operand, model.padded_width, model.padded_K, S::components);
     const CUtensorMap row_map =
@@ -418,33 +448,52 @@ void launch(Arguments arguments, Stream stream) {
     check_collect(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
             "asking for shared memory");
-    const int blocks = std::min(arguments.row_tiles, multiprocessors());
+    const int blocks = std::min(tiles_of<steps>(arguments.wave), multiprocessors());
     kernel<<<blocks, threads, bytes, stream>>>(arguments, component_map, row_map);
+}
+
+/// Shape by the operand's width.
+template <CollectForm form, CollectStep step>
+void launch_for_width(
+        const CollectCall& call, const CollectWave& wave, const CollectWave& open, Stream stream) {
+    const int width = call.model.padded_width;
+    Arguments arguments{};
+    arguments.call = call;
+    arguments.wave = wave;
+    arguments.open = open;
+    arguments.tiles = call.model.padded_K / collect_tile;
+    arguments.slices = (width + slice - 1) / slice;
+    arguments.half_slice = width - (arguments.slices - 1) * slice <= slice / 2;
+    constexpr bool linear = form == CollectForm::linear; // the others multiply zeros too
+    if (width > hopper_slot_columns) {
+        if constexpr (step != CollectStep::settle) {
+            launch<form, step, 0>(arguments, stream);
+        }
+    } else if (linear && width <= slice) {
+        launch<form, step, linear ? 4 : 8>(arguments, stream);
+    } else if (linear && width <= slice + slice / 2) {
+        launch<form, step, linear ? 6 : 8>(arguments, stream);
+    } else {
+        launch<form, step, 8>(arguments, stream);
+    }
 }
 
 } // namespace
 
 void multiply_hopper(
         const CollectCall& call, CollectStep step, const CollectWave& wave, Stream stream) {
-    Arguments arguments{};
-    const int width = call.model.padded_width;
-    arguments.call = call;
-    arguments.wave = wave;
-    arguments.tiles = call.model.padded_K / collect_tile;
-    arguments.slices = (width + slice - 1) / slice;
-    arguments.half_slice = width - (arguments.slices - 1) * slice <= slice / 2;
     with_form_and_step(call.model.form, step, [&](auto form, auto of_step) {
-        constexpr bool linear = form() == CollectForm::linear; // the others multiply zeros too
-        if (width > hopper_slot_columns) {
-            launch<form(), of_step(), 0>(arguments, stream);
-        } else if (linear && width <= slice) {
-            launch<form(), of_step(), linear ? 4 : 8>(arguments, stream);
-        } else if (linear && width <= slice + slice / 2) {
-            launch<form(), of_step(), linear ? 6 : 8>(arguments, stream);
-        } else {
-            launch<form(), of_step(), 8>(arguments, stream);
-        }
+        launch_for_width<form(), of_step()>(call, wave, {}, stream);
     });
+}
+
+void settle_hopper(
+        const CollectCall& call, const CollectWave& wave, const CollectWave& open, Stream stream) {
+    if (call.model.form == CollectForm::linear) {
+        launch_for_width<CollectForm::linear, CollectStep::settle>(call, wave, open, stream);
+    } else {
+        launch_for_width<CollectForm::quadratic, CollectStep::settle>(call, wave, open, stream);
+    }
 }
 
 } // namespace faiss_gmm::cuda

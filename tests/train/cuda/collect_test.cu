@@ -585,9 +585,11 @@ TEST_F(CollectTest, EveryUpperBoundHolds) {
             const DeviceModel device(problem);
             const Bounds bounds(problem, device);
             for (const CollectPath path : paths()) {
+                const std::vector<uint16_t> hint(problem.n, 0); // rows stay in their places then
                 Options options;
                 options.margin = 1e6f;
                 options.capacity = 32;
+                options.hint = &hint;
                 const Result result = collect(problem, device, options, path, true);
                 double highest = -1, lowest = 2; // place of the score between L and U, 0 to 1
                 int64_t seen = 0;
@@ -988,6 +990,44 @@ TEST_F(CollectTest, SameBitsEveryTimeAndInAnyCut) {
                             << label(problem, options, path);
                 }
             }
+        }
+    }
+}
+
+/// Rows that a survey settles and rows that it leaves open, few of them and more than have places, in two
+/// waves: each as if it came alone.
+TEST_F(CollectTest, OpenRowsFewAndMany) {
+    const int64_t d = 128, cut = 30000, copies = 16;
+    const Problem problem = draw(CollectForm::linear, cut, 200, d, 1.0, 47);
+    const DeviceModel device(problem);
+    Problem copied = problem;
+    copied.n = copies * cut;
+    for (int64_t copy = 1; copy < copies; ++copy) {
+        copied.rows.insert(copied.rows.end(), problem.rows.begin(), problem.rows.end());
+    }
+    for (const CollectPath path : paths()) {
+        if (path == CollectPath::plain) {
+            continue;
+        }
+        for (const bool many : {false, true}) {
+            Options options;
+            options.margin = many ? 85.0f : 30.0f;
+            options.capacity = 32;
+            const Result few = collect(problem, device, options, path);
+            const Result all = collect(copied, device, options, path);
+            int64_t several = 0, other = 0;
+            for (int64_t i = 0; i < copied.n; ++i) {
+                const int64_t own = i % cut;
+                several += all.count[i] > 1;
+                other += few.count[own] != all.count[i] ||
+                         (!few.overflowed(own, options.capacity) &&
+                          (few.best[own] != all.best[i] ||
+                           few.list(own, options.capacity) != all.list(i, options.capacity)));
+            }
+            EXPECT_EQ(other, 0);
+            // There are places for 256 rows a multiprocessor.
+            EXPECT_GT(several, many ? 100000 : 0);
+            EXPECT_LT(several, many ? copied.n - 1000 : 10000);
         }
     }
 }

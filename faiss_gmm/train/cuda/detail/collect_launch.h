@@ -29,6 +29,7 @@ enum class CollectStep {
     survey_many, ///< to a value that the L of `rank` components reach
     list,        ///< list what reaches the threshold, and the margin below the largest L
     list_many,   ///< list what reaches the threshold
+    settle, ///< survey, and list rows of one candidate; the others are left open (settle_hopper)
 };
 
 /// Rows that are in the form of the operand; device memory. Both kernels work on tiles of
@@ -39,9 +40,15 @@ struct CollectWave {
     uint16_t* operand = nullptr; ///< fp16 [rows up to wave_tile_rows, padded_width]
     float* f = nullptr;          ///< [rows] collect_bound.h; 1 where the threshold is closed
     float* q = nullptr;          ///< [rows]
-    float* threshold = nullptr;  ///< [rows] a component below it is none; closed: no use
+    float* threshold = nullptr;  ///< [rows] a component below it is none; closed: no use; settled
     /// [rows that all blocks work on at once, list_places]: lists on their way.
     uint2* entries = nullptr;
+    /// [1] or null: how many rows of the call settling has left open until now. As many as find a place in so
+    /// many tiles are listed there in the end; where there are more, the wave lists all its rows.
+    unsigned long long* open = nullptr;
+    int32_t open_tiles = 0;
+    /// [open_tiles * wave_tile_rows] of those tiles: rows of the call. Null: of a wave.
+    int64_t* number = nullptr;
 };
 
 constexpr int wave_tile_rows = 256;
@@ -56,6 +63,15 @@ void multiply_portable(
         const CollectCall& call, CollectStep step, const CollectWave& wave, Stream stream);
 void multiply_hopper(
         const CollectCall& call, CollectStep step, const CollectWave& wave, Stream stream);
+
+/// Whether settle_hopper() is there for such a model.
+inline bool settles_on_hopper(const CollectModel& model) {
+    return model.form != CollectForm::squares && model.padded_width <= hopper_slot_columns;
+}
+/// For rank 1: lists rows of one candidate. The others get thresholds, and go into `open` too as long as there
+/// are places.
+void settle_hopper(
+        const CollectCall& call, const CollectWave& wave, const CollectWave& open, Stream stream);
 
 void collect_plain(const CollectCall& call, void* workspace, Stream stream);
 size_t collect_plain_workspace(const CollectModel& model);
@@ -76,6 +92,8 @@ void with_form_and_step(CollectForm form, CollectStep step, const Launch& launch
             break;
         case CollectStep::list_many:
             launch(constant_form, std::integral_constant<CollectStep, CollectStep::list_many>{});
+            break;
+        case CollectStep::settle: // settle_hopper()
             break;
         }
     };

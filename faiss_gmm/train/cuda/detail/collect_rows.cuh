@@ -123,5 +123,39 @@ template <CollectForm form> struct ColumnsOf {
 /// A row whose threshold is this collects nothing.
 constexpr float closed = FLT_MAX;
 constexpr float open = -FLT_MAX; // above the -infinity of padding
+/// A row that is settled.
+constexpr float settled = __builtin_huge_valf();
+
+/// Rows of the wave that a step looks at.
+template <CollectStep step> __device__ inline int32_t rows_at_work(const CollectWave& wave) {
+    if (step != CollectStep::list || wave.open == nullptr) {
+        return wave.rows;
+    }
+    const unsigned long long open_rows = *wave.open, places = wave.open_tiles * wave_tile_rows;
+    if (wave.number != nullptr) {
+        return static_cast<int32_t>(min(open_rows, places));
+    }
+    return open_rows > places ? wave.rows : 0;
+}
+
+/// Where open row number p comes: few of them lie far apart, for many warps share them then.
+__device__ inline int open_place(int p, int open_tiles) {
+    const int strip = p / open_tiles % 16, of_strip = p / open_tiles / 16;
+    return p % open_tiles * wave_tile_rows + 16 * strip + of_strip;
+}
+
+/// Whether there is such a row, in a wave of as many rows as are at work.
+__device__ inline bool has_row(const CollectWave& wave, int row) {
+    if (wave.number == nullptr) {
+        return row < wave.rows;
+    }
+    const int of_tile = row % wave_tile_rows, p = of_tile % 16 * 16 + of_tile / 16;
+    return p * wave.open_tiles + row / wave_tile_rows < wave.rows;
+}
+
+/// A wave's row as the call counts them.
+__device__ inline int64_t row_of_call(const CollectWave& wave, int row) {
+    return wave.number == nullptr ? wave.first + row : wave.number[row];
+}
 
 } // namespace faiss_gmm::cuda

@@ -15,8 +15,11 @@
 // (4) Survey: thresholds, where no hint gives one or rank > 1. For rank > 1 each lane keeps the six
 //     largest of its groups' maxima: the rank-th largest of a quad's is a bound, for each stands for a
 //     component of its own. A group is eight components, two where there are few.
-// (5) mark_candidates: for rank > 1, whose rows list many: the signs of a row and tile as they are, side by
-//     side in L2 where a row has any; write_marked: they become its list, all of them.
+// (5) GrowingLists: for rank > 1, whose rows list many: the signs of a row and tile become the next part of
+//     its list, four lanes a row. Where two warpgroups share a row: mark_candidates, the signs as they are, side
+//     by side in L2 where a row has any; write_marked: they become its list in the end.
+// (6) LoneSurvey: a survey for rank 1 that knows which column of which tile it is that reaches the threshold,
+//     if one alone does; settle_rows: that one is the row's list.
 // Lost: running maxima that raise the threshold from tile to tile, instead of a survey or a hint: lists
 //     of thousands of components overflow before the row's home is seen, and a maximum a score is dearer
 //     than a sign. A sum of saturated distances for eight scores at once, signs only where it is not zero:
@@ -53,7 +56,7 @@ struct TwoRows {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             const int row = first + 8 * h;
-            const bool there = row < wave.rows;
+            const bool there = has_row(wave, row);
             f[h] = there ? wave.f[row] : 1.0f;
             q[h] = there ? wave.q[row] : 0.0f;
             threshold[h] = there ? wave.threshold[row] : closed;
@@ -349,13 +352,14 @@ __device__ inline void
 write_lists(const CollectCall& call, const CollectWave& wave, int first, const WarpLists& lists) {
     const CollectOutput& output = call.output;
     const int lane = threadIdx.x % 32, row = first + lane;
-    const bool there = lane < 16 && row < wave.rows;
+    const bool there = lane < 16 && has_row(wave, row) && wave.threshold[row] != settled;
     const bool of_use = there && wave.threshold[row] != closed;
+    const int64_t my_row = there ? row_of_call(wave, row) : 0;
     const int listed = there ? lists.count[lane] : 0;
     Kept mine{output.capacity + 1, listed > 0 ? lists.best_component(lane) : 0};
     if (of_use && listed == 1) { // most rows where components lie apart
         mine.count = 1;
-        output.component[(wave.first + row) * output.capacity] = static_cast<uint16_t>(mine.best);
+        output.component[my_row * output.capacity] = static_cast<uint16_t>(mine.best);
     }
     const bool several = of_use && listed != 1 && listed <= list_places;
     const float f = several ? wave.f[row] : 0, q = several ? wave.q[row] : 0;
@@ -370,7 +374,7 @@ write_lists(const CollectCall& call, const CollectWave& wave, int first, const W
         const int r = __ffs(static_cast<int>(left)) - 1;
         const uint2 here = next;
         next = entry_of(left & (left - 1), lane); // on its way while this row is judged
-        const int64_t i = wave.first + first + r;
+        const int64_t i = __shfl_sync(whole_warp, my_row, r);
         const float own_f = __shfl_sync(whole_warp, f, r), own_q = __shfl_sync(whole_warp, q, r);
         Kept kept;
         if (__shfl_sync(whole_warp, listed, r) <= 32) {
@@ -382,9 +386,9 @@ write_lists(const CollectCall& call, const CollectWave& wave, int first, const W
         left &= left - 1;
     }
     if (there) {
-        output.count[wave.first + row] = static_cast<uint8_t>(mine.count);
+        output.count[my_row] = static_cast<uint8_t>(mine.count);
         if (output.best != nullptr) {
-            output.best[wave.first + row] =
+            output.best[my_row] =
                     static_cast<uint16_t>(min(mine.best, static_cast<uint32_t>(call.model.K - 1)));
         }
     }
@@ -597,6 +601,236 @@ __device__ inline void raise_thresholds(
     }
 }
 
+/// (6) What a survey for the best component alone has seen of two rows: the largest U, rounded to bf16, which
+/// keeps their order. A lane's columns of a tile are 16 pairs, four lines of four places.
+struct LoneSurvey {
+    static constexpr int lines = 4, places = 4;
+    // Of all tiles, for the first and the second of a pair.
+    __nv_bfloat162 of_line[2][lines], of_place[2][places];
+    float best[2], second[2]; ///< of tiles
+    int tile[2];              ///< of the best
+
+    __device__ void begin() {
+        const auto least = __float2bfloat162_rn(-CUDART_INF_F);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            best[h] = second[h] = -CUDART_INF_F;
+            tile[h] = 0;
+#pragma unroll
+            for (int i = 0; i < lines; ++i) {
+                of_line[h][i] = of_place[h][i] = least;
+            }
+        }
+    }
+    __device__ void see(const float (&score)[64], int number) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            __nv_bfloat162 all;
+#pragma unroll
+            for (int line = 0; line < lines; ++line) {
+                __nv_bfloat162 pair[places], largest;
+#pragma unroll
+                for (int place = 0; place < places; ++place) {
+                    const float* of_pair = score + 4 * (places * line + place) + 2 * h;
+                    pair[place] = __floats2bfloat162_rn(of_pair[0], of_pair[1]);
+                    of_place[h][place] = __hmax2(of_place[h][place], pair[place]);
+                    largest = place == 0 ? pair[0] : __hmax2(largest, pair[place]);
+                }
+                of_line[h][line] = __hmax2(of_line[h][line], largest);
+                all = line == 0 ? largest : __hmax2(all, largest);
+            }
+            const float value = fmaxf(__low2float(all), __high2float(all));
+            second[h] = fmaxf(second[h], fminf(best[h], value));
+            tile[h] = value > best[h] ? number : tile[h];
+            best[h] = fmaxf(best[h], value);
+        }
+    }
+    /// The threshold of row h, from an L of each lane's best.
+    template <CollectForm form>
+    __device__ float threshold(const CollectCall& call, const TwoRows& rows, int h) const {
+        const float* errors = call.model.columns + tile[h] * collect_columns + column_errors;
+        const float rounding = 0x1.0p-8f * fabsf(best[h]);
+        const float lower = best[h] - rounding - bound_gap<form>(errors, rows.f[h], rows.q[h]);
+        const float found =
+                threshold_under<form>(call.model, quad_max(lower), call.input.margin, rows.f[h]);
+        return fmaxf(rows.threshold[h], found);
+    }
+    struct Reach {
+        int count; ///< 0: no column of the lane reaches it; 1: this one; more: it is not known which
+        int column; ///< of the best's tile
+    };
+    __device__ Reach reach(int h, float threshold) const {
+        const float bar = __bfloat162float(__float2bfloat16_rn(threshold));
+        int reaching_lines = 0, reaching_places = 0, column = 2 * (threadIdx.x % 4);
+        const auto look = [&](const __nv_bfloat162& pair, int first, int& reaching) {
+            const bool one = __low2float(pair) >= bar, other = __high2float(pair) >= bar;
+            reaching += one + other;
+            column += one || other ? first : 0;
+            return other;
+        };
+#pragma unroll
+        for (int line = 0; line < lines; ++line) {
+            column += look(of_line[h][line], 8 * places * line, reaching_lines);
+        }
+#pragma unroll
+        for (int place = 0; place < places; ++place) {
+            look(of_place[h][place], 8 * place, reaching_places);
+        }
+        return {max(max(reaching_lines, reaching_places), second[h] >= bar ? 2 : 0), column};
+    }
+};
+
+/// (6) for a warp's 16 rows, `first` of the wave and after: those with one candidate are listed, the others go
+/// into `open`.
+template <CollectForm form>
+__device__ inline void settle_rows(
+        const CollectCall& call,
+        const CollectWave& wave,
+        const CollectWave& open,
+        int first,
+        const TwoRows& rows,
+        const LoneSurvey& survey) {
+    const int lane = threadIdx.x % 32;
+    float threshold[2];
+    bool is_open[2];
+    uint32_t opens[2]; // bit 4 r of row r of eight
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        const int row = first + lane / 4 + 8 * h;
+        threshold[h] = survey.threshold<form>(call, rows, h);
+        const LoneSurvey::Reach reach = survey.reach(h, threshold[h]);
+        int all = reach.count + __shfl_xor_sync(whole_warp, reach.count, 1);
+        all += __shfl_xor_sync(whole_warp, all, 2);
+        is_open[h] = all != 1 && lane % 4 == 0 && row < wave.rows;
+        opens[h] = __ballot_sync(whole_warp, is_open[h]);
+        if (all == 1 && reach.count == 1 && row < wave.rows) {
+            const auto k = static_cast<uint16_t>(survey.tile[h] * collect_tile + reach.column);
+            const int64_t i = wave.first + row;
+            call.output.component[i * call.output.capacity] = k;
+            call.output.count[i] = 1;
+            if (call.output.best != nullptr) {
+                call.output.best[i] = k;
+            }
+            wave.threshold[row] = settled;
+        }
+    }
+    if ((opens[0] | opens[1]) == 0) {
+        return;
+    }
+    const int first_count = __popc(opens[0]);
+    int begin = 0;
+    if (lane == 0) {
+        const unsigned long long before = atomicAdd(
+                wave.open, static_cast<unsigned long long>(first_count + __popc(opens[1])));
+        begin = static_cast<int>(min(before, static_cast<unsigned long long>(open.rows)));
+    }
+    begin = __shfl_sync(whole_warp, begin, 0);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        const int row = first + lane / 4 + 8 * h;
+        const int number = begin + h * first_count + __popc(opens[h] & ((1u << lane) - 1));
+        if (is_open[h]) {
+            wave.threshold[row] = threshold[h];
+        }
+        if (is_open[h] && number < open.rows) {
+            const int place = open_place(number, wave.open_tiles);
+            open.f[place] = rows.f[h];
+            open.q[place] = rows.q[h];
+            open.threshold[place] = threshold[h];
+            open.number[place] = wave.first + row;
+        }
+        const int parts = call.model.padded_width / 8; // of 16 bytes
+        const auto* from = reinterpret_cast<const uint4*>(wave.operand);
+        auto* to = reinterpret_cast<uint4*>(open.operand);
+        int next = begin + h * first_count;
+        for (uint32_t left = opens[h]; left != 0 && next < open.rows; left &= left - 1, ++next) {
+            const size_t of_wave = first + 8 * h + __ffs(static_cast<int>(left)) / 4;
+            const size_t place = open_place(next, wave.open_tiles);
+            if (lane < parts) {
+                to[place * parts + lane] = from[of_wave * parts + lane];
+            }
+        }
+    }
+}
+
+/// A tile's word of each of 32 components in their order, the first in bit 31: lane t of a quad gets those from
+/// 32 t on, of its lanes' marks.
+__device__ inline uint32_t in_order(uint32_t marks) {
+    const int own = threadIdx.x % 4;
+    uint32_t word = 0;
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+        const uint32_t of_t = __shfl_sync(whole_warp, marks, threadIdx.x % 32 / 4 * 4 + t);
+        uint32_t pairs = of_t >> (24 - 8 * own) & 0xffu; // of columns 8 j + 2 t, four j's
+        pairs = (pairs | pairs << 12) & 0x000f000fu;
+        pairs = (pairs | pairs << 6) & 0x03030303u;
+        word |= pairs << (6 - 2 * t);
+    }
+    return word;
+}
+
+/// (5) Lists of a lane's two rows, whose tiles come in order. All tiles are this warp's.
+struct GrowingLists {
+    int count[2] = {0, 0}; ///< the same in the four lanes of a quad
+
+    /// Of tile `tile`, whose components have that scale; rows `first` and first + 8 of the wave.
+    template <CollectForm form>
+    __device__ void
+    grow(const CollectCall& call,
+         const CollectWave& wave,
+         const float (&score)[64],
+         int tile,
+         float scale,
+         const TwoRows& rows,
+         int first) {
+        const int own = threadIdx.x % 4, capacity = call.output.capacity;
+        const float* own_scales = lane_scales<form>(call.model, tile);
+        uint32_t word[2];
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const uint32_t below =
+                    scores_below<form>(score, h, rows.threshold[h], scale, own_scales);
+            word[h] = in_order(~below);
+        }
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            int end = __popc(word[h]);
+#pragma unroll
+            for (int step = 1; step < 4; step *= 2) {
+                const int before = __shfl_up_sync(whole_warp, end, step, 4);
+                end += own >= step ? before : 0;
+            }
+            int place = count[h] + end - __popc(word[h]);
+            count[h] += __shfl_sync(whole_warp, end, 3, 4);
+            uint16_t* list = call.output.component + (wave.first + first + 8 * h) * capacity;
+            const int component = tile * collect_tile + 32 * own;
+            const int places =
+                    rows.threshold[h] == closed ? 0 : capacity; // such a row may not be there
+#pragma unroll 1
+            for (; word[h] != 0; ++place) {
+                const int c = __clz(static_cast<int>(word[h]));
+                word[h] &= ~(0x80000000u >> c);
+                if (place < places) {
+                    list[place] = static_cast<uint16_t>(component + c);
+                }
+            }
+        }
+    }
+    /// No tile comes any more.
+    __device__ void
+    end(const CollectCall& call, const CollectWave& wave, const TwoRows& rows, int first) const {
+        const int too_many = call.output.capacity + 1;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int row = first + 8 * h;
+            if (threadIdx.x % 4 == 0 && row < wave.rows) {
+                const int listed = rows.threshold[h] == closed ? too_many : count[h];
+                call.output.count[wave.first + row] = static_cast<uint8_t>(min(listed, too_many));
+            }
+        }
+    }
+};
+
 /// (5) Tiles of a lane's two rows that have marks; more than there are places: the row overflows.
 struct MarkedTiles {
     int count[2] = {0, 0};
@@ -647,22 +881,6 @@ struct MarkedTiles {
     }
 };
 
-/// A tile's word of each of 32 components in their order, the first in bit 31: lane t of a quad gets those from
-/// 32 t on, of its lanes' marks.
-__device__ inline uint32_t in_order(uint32_t marks) {
-    const int own = threadIdx.x % 4;
-    uint32_t word = 0;
-#pragma unroll
-    for (int t = 0; t < 4; ++t) {
-        const uint32_t of_t = __shfl_sync(whole_warp, marks, threadIdx.x % 32 / 4 * 4 + t);
-        uint32_t pairs = of_t >> (24 - 8 * own) & 0xffu; // of columns 8 j + 2 t, four j's
-        pairs = (pairs | pairs << 12) & 0x000f000fu;
-        pairs = (pairs | pairs << 6) & 0x03030303u;
-        word |= pairs << (6 - 2 * t);
-    }
-    return word;
-}
-
 /// Which place holds the lane-th of a row's marked tiles, of two sequences of `first` and `second` tiles
 /// that are ascending each, in the first and the second half of its places.
 __device__ inline int merged_place(const RowMarks& marks, int first, int second) {
@@ -682,9 +900,8 @@ __device__ inline int merged_place(const RowMarks& marks, int first, int second)
     return place;
 }
 
-/// (5) for a warp's 16 rows, `first` of the wave and after. Tiles with marks by `count` [16], and where other
-/// warps have marked a second half of the components by `second` [16].
-template <bool halves>
+/// (5) for a warp's 16 rows, `first` of the wave and after. Tiles with marks by `count` [16], and of the
+/// second half of the components, which other warps have marked, by `second` [16].
 __device__ inline void write_marked(
         const CollectCall& call,
         const CollectWave& wave,
@@ -692,12 +909,12 @@ __device__ inline void write_marked(
         const RowMarks* marks,
         const int* count,
         const uint32_t* second) {
-    constexpr int places = halves ? mark_places / 2 : mark_places;
+    constexpr int places = mark_places / 2;
     const CollectOutput& output = call.output;
     const int lane = threadIdx.x % 32, row = first + lane;
     const bool there = lane < 16 && row < wave.rows;
     const int tiles = there ? count[lane] : 0;
-    const int other_tiles = halves && there ? static_cast<int>(second[lane]) : 0;
+    const int other_tiles = there ? static_cast<int>(second[lane]) : 0;
     const bool fits =
             there && wave.threshold[row] != closed && tiles <= places && other_tiles <= places;
     int mine = fits ? 0 : output.capacity + 1;
@@ -710,12 +927,10 @@ __device__ inline void write_marked(
     const auto part_of = [&](uint32_t rows, int from) {
         const int r = rows != 0 ? __ffs(static_cast<int>(rows)) - 1 : 0;
         const int n = __shfl_sync(whole_warp, tiles, r);
-        const int others = halves ? __shfl_sync(whole_warp, other_tiles, r) : 0;
+        const int others = __shfl_sync(whole_warp, other_tiles, r);
         int place = from + lane / 4;
         const bool exists = rows != 0 && place < n + others;
-        if (halves) {
-            place = __shfl_sync(whole_warp, merged_place(marks[r], n, others), place % 32);
-        }
+        place = __shfl_sync(whole_warp, merged_place(marks[r], n, others), place % 32);
         Part part;
         if (exists) {
             part.word = marks[r].word[place][lane % 4];
