@@ -155,6 +155,16 @@ void collect_candidates(
                  "1 to " + std::to_string(collect_max_rank),
                  "score all components of a row where more are wanted"});
     }
+    const bool asks_for_rest = output.rest != nullptr;
+    if (asks_for_rest && (model.form != CollectForm::linear || input.rank != 1 ||
+                          !(input.significant >= least_significant))) {
+        throw Error(
+                {"collecting candidates on the GPU",
+                 "a rest asked for, significant = " + std::to_string(input.significant),
+                 "a linear model, rank 1 and significant of at least " +
+                         std::to_string(least_significant),
+                 "list all candidates: rest = nullptr"});
+    }
     if (input.n <= 0) {
         return;
     }

@@ -14,6 +14,11 @@
 //   (6) For rank > 1 the fast paths list more: in the place of the rank-th largest L stands the rank-th
 //       largest of those that a survey keeps: the largest of groups of components, and of these some. What
 //       (5) would drop of that list, rescoring drops too.
+//   (7) Where `rest` is asked for (linear, rank 1), of (5) only those with U_ik >= (largest L_ij) - significant are
+//       listed. What is left is so little that the quick scores do for it:
+//         rest_i = sum of exp(m_ik - m_ib) over the others of (5), m = (U + L) / 2, b = best,
+//       off by at most rest_i times the largest gap U - L of the row's candidates (the fast paths: of all
+//       components). Where that is more than most_rest_error, (5) is listed and the rest is 0.
 // Rows go in waves through three steps: cast into the operand's form, with a threshold from the hint;
 // where there is none, a survey of all scores for the threshold; the scores again, of which those are
 // listed that reach it. On Hopper the survey may list rows of one candidate itself, for rank 1, and only the
@@ -69,6 +74,9 @@ constexpr int32_t collect_own_columns = 12 * (collect_tile / 4 + 4);
 constexpr int32_t collect_scales = 16;
 constexpr int32_t collect_max_capacity = 32;
 constexpr int32_t collect_max_rank = 16;
+constexpr float most_rest_error = 2e-5f;
+constexpr float least_significant =
+        11.1f; ///< 2^-16: sums of a list's places fit an integer of 2^-40
 
 /// The numbers of a model, without its arrays.
 CollectModel collect_model_shape(CollectForm form, int64_t K, int64_t d);
@@ -102,8 +110,9 @@ struct CollectInput {
     /// [n] or null: a component believed to be the row's best (its last home), which saves the survey;
     /// any value below K is correct. May be `best` of the output. Not used for rank > 1.
     const uint16_t* hint = nullptr;
-    float margin = 0; ///< nats, >= 0
-    int32_t rank = 1; ///< (5); 1 for an E-step, m for top m; at most collect_max_rank
+    float margin = 0;      ///< nats, >= 0
+    int32_t rank = 1;      ///< (5); 1 for an E-step, m for top m; at most collect_max_rank
+    float significant = 0; ///< (7) nats, least_significant or more; where `rest` is asked for
 };
 
 struct CollectOutput {
@@ -112,11 +121,12 @@ struct CollectOutput {
     /// [n] or null: component of the largest U_ik; of a row that overflows the largest to 8 bits of its
     /// distance to the threshold, or any below K. Not written for rank > 1.
     uint16_t* best = nullptr;
+    float* rest = nullptr; ///< [n] (7), of rows with a list; null: all of (5) are listed
     int32_t capacity = 16; ///< a multiple of 8, at most collect_max_capacity
 };
 
 /// Scratch that one call of collect_candidates needs on the current device, on a multiple of 256
-/// bytes as cudaMalloc gives it; it does not depend on n. About 130 MiB.
+/// bytes as cudaMalloc gives it; it does not depend on n. About 145 MiB.
 size_t collect_workspace_bytes(const CollectModel& shape, CollectPath path);
 
 /// Of the current device.

@@ -38,8 +38,7 @@ template <bool resident> struct Shared {
     static constexpr int stage_bytes = resident ? slice_bytes : 2 * slice_bytes;
     alignas(128) unsigned char stage[stages<resident>][stage_bytes]; ///< components, then rows
     alignas(128) unsigned char rows[resident ? resident_slices * slice_bytes : 16];
-    int count[tile_rows];
-    uint32_t best[tile_rows];
+    ListWork work[threads / 32][16];
 };
 
 struct Arguments {
@@ -135,11 +134,8 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
     for (int m = 0; m < strips; ++m) {
         const int strip = own_rows + 16 * m;
         own_lists[m] = {
-                shared.count + strip,
-                shared.best + strip,
                 wave.entries + (static_cast<size_t>(blockIdx.x) * tile_rows + strip) * list_places,
-                true};
-        own_lists[m].clear();
+                false};
     }
     for (int row_tile = blockIdx.x; row_tile < arguments.row_tiles; row_tile += gridDim.x) {
         const size_t tile_first = static_cast<size_t>(row_tile) * tile_rows;
@@ -164,6 +160,7 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
         TwoRows rows[strips];
         Survey<step == CollectStep::survey_many> survey[strips];
         GrowingLists growing[strips];
+        TwoLists listed[strips];
 #pragma unroll
         for (int m = 0; m < strips; ++m) {
             rows[m].load(wave, first + 16 * m + lane / 4);
@@ -172,6 +169,13 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
         int number = 0;
         for (int tile = 0; tile < arguments.tiles; ++tile) {
             const float* columns = model.columns + static_cast<size_t>(tile) * collect_columns;
+            float errors[3] = {};
+            if (lists && form != CollectForm::squares) {
+#pragma unroll
+                for (int e = 0; e < 3; ++e) {
+                    errors[e] = columns[column_errors + e];
+                }
+            }
             float score[strips][64];
 #pragma unroll
             for (int m = 0; m < strips; ++m) {
@@ -192,11 +196,12 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
 #pragma unroll
             for (int m = 0; m < strips; ++m) {
                 if (lists) {
-                    list_candidates<form>(
+                    listed[m].template list_candidates<form>(
                             model,
                             score[m],
                             tile,
                             common_scale<form>(columns),
+                            errors,
                             rows[m],
                             own_lists[m]);
                 } else if (grows) {
@@ -221,7 +226,16 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
 #pragma unroll
         for (int m = 0; m < strips; ++m) {
             if (lists) {
-                write_lists<form>(call, wave, first + 16 * m, own_lists[m]);
+                write_lists<form>(
+                        call,
+                        wave,
+                        first + 16 * m,
+                        rows[m],
+                        listed[m].of_quad(),
+                        own_lists[m],
+                        nullptr,
+                        own_lists[m],
+                        shared.work[threadIdx.x / 32]);
             } else if (grows) {
                 growing[m].end(call, wave, rows[m], first + 16 * m + lane / 4);
             } else {

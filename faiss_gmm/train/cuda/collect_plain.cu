@@ -129,9 +129,30 @@ __global__ void __launch_bounds__(threads)
         // (4)
         const float threshold = threshold_under<form>(model, last.value, call.input.margin, row.f);
         if (threadIdx.x == 0) {
+            float listed_from = threshold;
+            if (call.output.rest != nullptr) { // (7)
+                const float significant =
+                        threshold_under<form>(model, last.value, call.input.significant, row.f);
+                const auto gap = [&](int32_t k) {
+                    return ColumnsOf<form>(model, k).gap(row.f, row.q);
+                };
+                const float of_best = best.value - 0.5f * gap(best.k);
+                float rest = 0, widest = 0;
+                for (int32_t k = 0; k < model.K; ++k) {
+                    if (upper[k] >= threshold && upper[k] > minus_infinity) {
+                        widest = fmaxf(widest, gap(k));
+                        rest += upper[k] < significant
+                                        ? expf((upper[k] - 0.5f * gap(k) - of_best) / row.f)
+                                        : 0.0f;
+                    }
+                }
+                const bool is_little = rest * widest <= most_rest_error * row.f;
+                listed_from = is_little ? fmaxf(threshold, significant) : threshold;
+                call.output.rest[i] = is_little ? rest : 0.0f;
+            }
             listed = 0;
             for (int32_t k = 0; k < model.K && listed <= capacity; ++k) {
-                if (upper[k] >= threshold && upper[k] > minus_infinity) {
+                if (upper[k] >= listed_from && upper[k] > minus_infinity) {
                     if (listed < capacity) {
                         call.output.component[i * capacity + listed] = static_cast<uint16_t>(k);
                     }

@@ -73,8 +73,10 @@ template <int steps> struct Shared {
     alignas(1024) unsigned char rows[S::row_slots][S::row_slot_bytes];
     /// With a tile's first slice.
     alignas(16) float columns[S::stages][S::component_groups][collect_columns];
-    int count[S::tile_rows];
-    uint32_t best[S::tile_rows];
+    int marked[S::component_groups][S::tile_rows]; ///< tiles, of each half of the components
+    /// Of the second half of the components.
+    Listed listed[S::component_groups == 1 ? 1 : S::tile_rows];
+    ListWork work[consumer_warps / S::component_groups][16];
     /// A survey's, of the second half of the components.
     float seen[S::component_groups == 1 ? 1 : S::tile_rows][Survey<true>::seen_values];
     uint64_t full[S::stages], empty[S::stages];
@@ -179,21 +181,15 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
     const int lane = threadIdx.x % 32, row_group = group % S::row_groups;
     const int component_group = group / S::row_groups;
     const int strip = row_group * 4 + threadIdx.x % 128 / 32;
-    const WarpLists own_lists{
-            shared.count + 16 * strip,
-            shared.best + 16 * strip,
+    uint2* const entries =
             wave.entries +
-                    (static_cast<size_t>(blockIdx.x) * S::tile_rows + 16 * strip) * list_places,
-            S::component_groups == 1};
+            (static_cast<size_t>(blockIdx.x) * S::tile_rows + 16 * strip) * list_places;
+    const WarpLists own_lists{entries, component_group > 0};
     const auto meet = [&] { // the other half of the components
         if (S::component_groups > 1) {
             hopper::meet<consumers_barrier, 128 * groups>();
         }
     };
-    if (component_group == 0) {
-        own_lists.clear();
-    }
-    meet();
     hopper::Ring<S::stages> ring;
     hopper::Ring<S::row_slots> slots; // of the row tile's first slice
     float score[64];
@@ -207,13 +203,14 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
         GrowingLists growing;
         LoneSurvey lone_survey;
         lone_survey.begin();
+        TwoLists listed;
         for (int tile = component_group; tile < arguments.tiles + component_group;
              tile += S::component_groups) {
             hopper::wait(&shared.full[ring.place], ring.parity);
             const float* columns = shared.columns[ring.place][component_group];
             start_scores<form>(columns, rows, score);
             float errors[3] = {};
-            if (surveys && form != CollectForm::squares) {
+            if ((surveys || lists) && form != CollectForm::squares) {
 #pragma unroll
                 for (int e = 0; e < 3; ++e) {
                     errors[e] = columns[column_errors + e];
@@ -293,7 +290,8 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
                 break; // the last half tile, beyond the components
             }
             if (lists) {
-                list_candidates<form>(call.model, score, tile, scale, rows, own_lists);
+                listed.template list_candidates<form>(
+                        call.model, score, tile, scale, errors, rows, own_lists);
             } else if (marks) {
                 constexpr int places = mark_places / S::component_groups;
                 marked.template mark_candidates<form>(
@@ -348,19 +346,38 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
             continue;
         }
         if (marks) {
-            int* counts =
-                    component_group == 0 ? own_lists.count : reinterpret_cast<int*>(own_lists.best);
-            marked.tell(counts);
+            marked.tell(shared.marked[component_group] + 16 * strip);
             meet();
             if (component_group == 0) {
-                write_marked(call, wave, first, own_lists.marks(), own_lists.count, own_lists.best);
+                constexpr int last_half = S::component_groups - 1;
+                write_marked(
+                        call,
+                        wave,
+                        first,
+                        own_lists.marks(),
+                        shared.marked[0] + 16 * strip,
+                        shared.marked[last_half] + 16 * strip);
             }
             meet();
             continue;
         }
+        const Listed of_quad = listed.of_quad();
+        Listed* const others = S::component_groups > 1 ? shared.listed + 16 * strip : nullptr;
+        if (component_group > 0 && lane % 4 < 2) {
+            others[row_of_lane()] = of_quad;
+        }
         meet();
         if (component_group == 0) {
-            write_lists<form>(call, wave, first, own_lists);
+            write_lists<form>(
+                    call,
+                    wave,
+                    first,
+                    rows,
+                    of_quad,
+                    own_lists,
+                    others,
+                    WarpLists{entries, true},
+                    shared.work[strip]);
         }
         meet();
     }

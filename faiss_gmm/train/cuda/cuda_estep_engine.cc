@@ -312,7 +312,13 @@ private:
     void sum_scatter(const Rows& x, size_t rows);
     RowLists row_lists(const Rows& x, size_t rows, uint16_t* home) const;
     RowLists
-    collect(const Rows& x, size_t rows, float margin, int rank, uint16_t* home, bool home_is_hint);
+    collect(const Rows& x,
+            size_t rows,
+            const PairRule& rule,
+            int rank,
+            uint16_t* home,
+            bool home_is_hint);
+    bool sums_up_rests(const PairRule& rule) const;
     size_t planned_pairs_of_wave() const {
         return planned_pairs * wave_rows();
     }
@@ -383,7 +389,7 @@ private:
     size_t homes_known_ = 0;   ///< rows whose homes are known from passes before
     size_t homes_seen_ = 0;    ///< in this pass
     DeviceArray<uint8_t> count_, kept_;
-    DeviceArray<float> share_, weight_;
+    DeviceArray<float> share_, weight_, rest_;
     DeviceArray<uint16_t> error_;
     DeviceArray<AgainstHome> against_;
     DeviceArray<uint32_t> row_keys_, row_numbers_, pair_keys_;
@@ -520,6 +526,8 @@ PairRule Engine::rule_for(Assignment assignment) const {
     const double threshold = options_.pair_threshold > 0 ? options_.pair_threshold : otherwise;
     rule.threshold = static_cast<float>(threshold);
     rule.margin = static_cast<float>(std::max(std::log(K / negligible_rest), -std::log(threshold)));
+    // Less than gets a share, and together with others like it still little.
+    rule.significant = static_cast<float>(-std::log(std::min(threshold, negligible_rest)));
     return rule;
 }
 
@@ -645,6 +653,7 @@ void Engine::release_wave() {
     pairs_.release();
     component_.release();
     share_.release();
+    rest_.release();
     error_.release();
     against_.release();
     weight_.release();
@@ -661,6 +670,7 @@ void Engine::reserve_for(size_t blocks, const Staging& staging) {
     const bool diagonal = covariance_ == Covariance::diagonal;
     component_.reserve(rows * pass_capacity);
     share_.reserve(rows * pass_capacity);
+    rest_.reserve(rows);
     error_.reserve(rows * pass_capacity);
     against_.reserve(rows);
     weight_.reserve(rows);
@@ -1070,10 +1080,21 @@ RowLists Engine::row_lists(const Rows& x, size_t rows, uint16_t* home) const {
     return lists;
 }
 
-/// Phase 1.
+/// Whether candidates that get no share are summed up where they are found, without a place in a list.
+bool Engine::sums_up_rests(const PairRule& rule) const {
+    return form_of(covariance_) == CollectForm::linear && !rule.hard &&
+           rule.significant < rule.margin;
+}
+
+/// Phase 1. Rank 1: all that the rule asks for; more: the best by the quick scores.
 RowLists Engine::collect(
-        const Rows& x, size_t rows, float margin, int rank, uint16_t* home, bool home_is_hint) {
-    const RowLists lists = row_lists(x, rows, home);
+        const Rows& x,
+        size_t rows,
+        const PairRule& rule,
+        int rank,
+        uint16_t* home,
+        bool home_is_hint) {
+    RowLists lists = row_lists(x, rows, home);
     if (options_.tier != CudaTier::automatic || covariance_ == Covariance::full) {
         check(cudaMemsetAsync(lists.count, 0, rows, stream_.get()), "clearing lists");
         check(cudaMemsetAsync(lists.home, 0, rows * sizeof(*lists.home), stream_.get()),
@@ -1085,7 +1106,8 @@ RowLists Engine::collect(
     input.type = x.type;
     input.n = static_cast<int64_t>(rows);
     // The bounds know nothing of the rounding of the margin itself.
-    input.margin = margin * 1.0001f + 1e-4f;
+    const auto widened = [](float nats) { return nats * 1.0001f + 1e-4f; };
+    input.margin = widened(rank == 1 ? rule.margin : 0);
     input.rank = rank;
     input.hint = home_is_hint ? home : nullptr;
     CollectOutput output;
@@ -1093,6 +1115,11 @@ RowLists Engine::collect(
     output.count = lists.count;
     output.best = lists.home;
     output.capacity = lists.capacity;
+    if (rank == 1 && sums_up_rests(rule)) {
+        input.significant = widened(rule.significant);
+        output.rest = rest_.data();
+        lists.rest = rest_.data();
+    }
     collect_candidates(collect_model_, input, output, path_, workspace_.data(), stream_.get());
     return lists;
 }
@@ -1154,7 +1181,7 @@ void Engine::start_wave(const Rows& given, size_t rows, size_t first_row) {
     wave_.lists =
             collect(x,
                     rows,
-                    rule_.margin,
+                    rule_,
                     1,
                     homes_stay ? homes : home_.data(),
                     homes_stay && processed_ + rows <= homes_known_);
@@ -1635,13 +1662,10 @@ void Engine::rank(
     const RowsLeft left{row_numbers_.data(), left_count_.data()};
     RowLists lists;
     if (listed <= collect_max_rank) {
-        lists =
-                collect(x,
-                        rows,
-                        listed == 1 ? rule.margin : 0,
-                        static_cast<int>(listed),
-                        home_.data(),
-                        false);
+        // Without what the pass does for its sums: the normaliser is asked for by itself.
+        PairRule all_listed = rule;
+        all_listed.significant = rule.margin;
+        lists = collect(x, rows, all_listed, static_cast<int>(listed), home_.data(), false);
     } else {
         lists = row_lists(x, rows, home_.data());
         check(cudaMemsetAsync(lists.count, 0, rows, stream), "clearing lists");

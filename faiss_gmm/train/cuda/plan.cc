@@ -33,7 +33,7 @@ constexpr size_t most_block_rows = size_t{1} << 18;
 constexpr size_t exact_bytes = size_t{64} << 20;
 constexpr size_t most_segment_bytes = size_t{160} << 20;
 
-constexpr size_t list_bytes = 8 * pass_capacity + 52; ///< a row, all of its lists' parts
+constexpr size_t list_bytes = 8 * pass_capacity + 56; ///< a row, all of its lists' parts
 constexpr size_t pair_bytes = 24;
 
 /// Bytes of a row that is made ready for scoring: whitened, for tied.

@@ -11,6 +11,7 @@
 //     Short rows come through a ring in shared memory (detail/row_ring.cuh).
 // Cost: n d 4 bytes read once, in the order of the homes; a few bytes a candidate.
 // Numerics: segments add at most 64 rows in fp32; r, likelihoods and the homes' |x - mu_c|^2 in fp64.
+// What lists leave out (RowLists::rest) enters normalisers and likelihoods, and gets no share.
 // A row's shares sum to one: home takes what the others leave (fp64).
 // Determinism: gpu_to_gpu, but for the libm's expf and logf; a segment's sums depend on its rows in order.
 // Reference and test: tests/train/naive_em.h, tests/train/cuda/cuda_estep_engine_test.cc.
@@ -166,6 +167,7 @@ __device__ bool weigh_few(
         sum += r[l];
         home_error = l == home ? bound[l] : home_error;
     }
+    sum = fmaf(rest_of(lists, row), expf(-best), sum); // in exp(l_c); c's own is 0
     bool settled = home < count;
 #pragma unroll
     for (int l = 0; l < few_candidates; ++l) {
@@ -353,7 +355,8 @@ __global__ void __launch_bounds__(32 * warps_a_block, 8) weigh_kernel(
     }
 }
 
-/// Likelihoods of rows of one candidate k, one a lane: those of no use to fp32 are computed again in fp64.
+/// Likelihoods of rows of one listed candidate k, one a lane, with the rest of each: those of no use to fp32 are
+/// computed again in fp64.
 template <Covariance form>
 __device__ void add_likelihoods(
         const MixtureView& mixture,
@@ -362,6 +365,7 @@ __device__ void add_likelihoods(
         double constant,
         const AgainstHome& against,
         bool alone,
+        float rest,
         uint32_t row,
         unsigned long long first_row,
         unsigned long long* bad_row,
@@ -371,12 +375,14 @@ __device__ void add_likelihoods(
     if (alone && near) {
         sums.mass += 1;
         sums.moment += against.square;
-        sums.log_likelihood += constant - static_cast<double>(against.weighted);
+        sums.log_likelihood += constant - static_cast<double>(against.weighted) + log1pf(rest);
     }
     unsigned far = __ballot_sync(whole_warp, alone && !near); // or not finite
 #pragma unroll 1
     for (; far != 0; far &= far - 1) {
-        const uint32_t its = __shfl_sync(whole_warp, row, __ffs(static_cast<int>(far)) - 1);
+        const int its_lane = __ffs(static_cast<int>(far)) - 1;
+        const uint32_t its = __shfl_sync(whole_warp, row, its_lane);
+        const float its_rest = __shfl_sync(whole_warp, rest, its_lane);
         const size_t first = first_number(its, d);
         double square = 0;
         const double joint = exact_joint<form>(mixture, lists.x, first, 1, k, lane, square);
@@ -387,7 +393,7 @@ __device__ void add_likelihoods(
         if (lane == 0) {
             sums.mass += 1;
             sums.moment += square;
-            sums.log_likelihood += joint;
+            sums.log_likelihood += joint + log1pf(its_rest);
         }
     }
 }
@@ -445,9 +451,12 @@ __global__ void __launch_bounds__(32 * warps_a_block, 6) sum_short_homes_kernel(
     };
     bring_batch(0);
     unsigned alone[halves]; // rows of one candidate
+    float rest[halves];
 #pragma unroll
     for (int h = 0; h < halves; ++h) {
-        alone[h] = __ballot_sync(whole_warp, 32 * h + lane < rows && lists.count[mine[h].row] == 1);
+        const bool exists = 32 * h + lane < rows;
+        rest[h] = exists ? rest_of(lists, mine[h].row) : 0.0f;
+        alone[h] = __ballot_sync(whole_warp, exists && lists.count[mine[h].row] == 1);
     }
     const Component<form, 1> c(mixture, segment.group % mixture.K);
     float mean[4], precision[4];
@@ -503,6 +512,7 @@ __global__ void __launch_bounds__(32 * warps_a_block, 6) sum_short_homes_kernel(
                     c.constant,
                     against,
                     (are_alone >> i & 1) != 0,
+                    __shfl_sync(whole_warp, begin < 32 ? rest[0] : rest[1], i),
                     weighted[begin / 32 * 32 + i].row,
                     first_row,
                     out.bad_row,
@@ -544,6 +554,7 @@ __global__ void __launch_bounds__(32 * warps_a_block, sum_blocks(form, chunks)) 
         const int here = min(32, segment.end - begin);
         const uint32_t my_row = lane < here ? order[begin + lane] : 0;
         const float my_weight = lane < here ? out.weight[begin + lane] : 0;
+        const float my_rest = lane < here ? rest_of(lists, my_row) : 0.0f;
         const unsigned alone = __ballot_sync(whole_warp, lane < here && lists.count[my_row] == 1);
         AgainstHome mine{0, 0}; // of this lane's row, if it has one candidate
         for (int i0 = 0; i0 < here; i0 += ahead) {
@@ -576,6 +587,7 @@ __global__ void __launch_bounds__(32 * warps_a_block, sum_blocks(form, chunks)) 
                 c.constant,
                 mine,
                 (alone >> lane & 1) != 0,
+                my_rest,
                 my_row,
                 first_row,
                 out.bad_row,

@@ -205,6 +205,7 @@ struct DeviceModel {
 struct Options {
     float margin = 18.0f;
     int rank = 1, capacity = 16;
+    float significant = 0; ///< above 0: what is not of the list is asked for as a rest
     const std::vector<uint16_t>* hint = nullptr;
     ElementType type = ElementType::f32;
     size_t offset = 0; ///< elements by which the rows' address is off
@@ -213,6 +214,7 @@ struct Options {
 struct Result {
     std::vector<uint16_t> component, best;
     std::vector<uint8_t> count;
+    std::vector<float> rest;
     std::vector<unsigned char> workspace;
 
     bool overflowed(int64_t i, int capacity) const {
@@ -242,6 +244,7 @@ Result collect_as(
     const Buffer<T> rows(converted<T>(problem.rows), options.offset);
     Buffer<uint16_t> component(problem.n * options.capacity), best(problem.n);
     Buffer<uint8_t> count(problem.n);
+    Buffer<float> rest(problem.n);
     Buffer<unsigned char> workspace(collect_workspace_bytes(device.model, path));
     const Buffer<uint16_t> hint(
             options.hint != nullptr ? *options.hint : std::vector<uint16_t>(problem.n));
@@ -252,14 +255,16 @@ Result collect_as(
     input.hint = options.hint != nullptr ? hint.data() : nullptr;
     input.margin = options.margin;
     input.rank = options.rank;
+    input.significant = options.significant;
     CollectOutput output;
     output.component = component.data();
     output.count = count.data();
     output.best = best.data();
     output.capacity = options.capacity;
+    output.rest = options.significant > 0 ? rest.data() : nullptr;
     collect_candidates(device.model, input, output, path, workspace.data(), nullptr);
     check_collect(cudaDeviceSynchronize(), "running the pass");
-    Result result{component.host(), best.host(), count.host(), {}};
+    Result result{component.host(), best.host(), count.host(), rest.host(), {}};
     if (keep_workspace) {
         result.workspace = workspace.host();
     }
@@ -943,6 +948,130 @@ TEST_F(CollectTest, HintsOfAnyKind) {
                              result.best[i] != surveyed.best[i];
                 }
                 EXPECT_EQ(other, 0) << "of " << compared;
+            }
+        }
+    }
+}
+
+/// Rows whose rest is of use: lists of what is significant, and the sum over the others of the margin.
+struct RestsSeen {
+    int64_t rows = 0, listed_only_so = 0;
+};
+
+RestsSeen expect_rests(
+        const Problem& problem,
+        const Scores& all_scores,
+        const DeviceModel& device,
+        const Options& options,
+        const Result& result,
+        const Result& all_listed,
+        CollectPath path) {
+    const std::string what = label(problem, options, path);
+    const Bounds bounds(problem, device);
+    RestsSeen seen;
+    int64_t missing = 0, unexcused = 0, unsorted = 0, wrong_rests = 0;
+    for (int64_t i = 0; i < problem.n; ++i) {
+        if (result.overflowed(i, options.capacity)) {
+            EXPECT_TRUE(all_listed.overflowed(i, options.capacity)) << what;
+            continue;
+        }
+        seen.listed_only_so += all_listed.overflowed(i, options.capacity);
+        const double* scores = &all_scores.value[i * problem.K];
+        const double top = *std::max_element(scores, scores + problem.K);
+        const Bounds::Row row = bounds.row(i);
+        const double slack = 1e-5 * all_scores.magnitude[i];
+        double highest_lower = -infinity, widest = 0;
+        for (int64_t k = 0; k < problem.K; ++k) {
+            highest_lower = std::max(highest_lower, bounds.lower(row, scores[k], k));
+            widest = std::max(widest, bounds.gap(row, k) / row.f);
+        }
+        const std::vector<uint16_t> list = result.list(i, options.capacity);
+        unsorted += !std::is_sorted(list.begin(), list.end()) ||
+                    std::adjacent_find(list.begin(), list.end()) != list.end();
+        double rest = 0, doubtful = 0; // those that the bounds let be of the sum or not
+        for (int64_t k = 0; k < problem.K; ++k) {
+            const bool listed =
+                    std::binary_search(list.begin(), list.end(), static_cast<uint16_t>(k));
+            missing += !listed && scores[k] >= top - options.significant;
+            unexcused += listed && bounds.largest(row, scores[k], k) <
+                                           highest_lower - options.significant - slack;
+            if (!listed &&
+                bounds.largest(row, scores[k], k) >= highest_lower - options.margin - slack) {
+                const bool for_sure = scores[k] >= top - options.margin;
+                (for_sure ? rest : doubtful) += std::exp(scores[k] - top);
+            }
+        }
+        const double off = std::exp(widest + slack);
+        wrong_rests +=
+                !(result.rest[i] >= rest / off - 1e-12 &&
+                  result.rest[i] <= (rest + doubtful) * off + 1e-12);
+        seen.rows += result.rest[i] > 0;
+    }
+    EXPECT_EQ(missing, 0) << what;
+    EXPECT_EQ(unexcused, 0) << what;
+    EXPECT_EQ(unsorted, 0) << what;
+    EXPECT_EQ(wrong_rests, 0) << what;
+    return seen;
+}
+
+TEST_F(CollectTest, WhatIsNotListedIsSummedUp) {
+    struct {
+        int64_t K, d;
+        double sigma;
+    } const sizes[] = {{1024, 128, 1.75}, {300, 40, 1.0}, {700, 200, 2.3}, {5000, 130, 1.6}};
+    for (const auto& size : sizes) {
+        const Problem problem =
+                draw(CollectForm::linear, 1000, size.K, size.d, size.sigma, size.K + size.d);
+        const DeviceModel device(problem);
+        const Scores scores(problem);
+        for (const CollectPath path : paths()) {
+            std::vector<float> rests;
+            for (const bool hinted : {false, true}) {
+                Options options;
+                options.margin = 18.4f;
+                options.capacity = 32;
+                options.hint = hinted ? &problem.truth : nullptr;
+                const Result all_listed = collect(problem, device, options, path);
+                options.significant = 11.52f;
+                const Result result = collect(problem, device, options, path);
+                const RestsSeen seen =
+                        expect_rests(problem, scores, device, options, result, all_listed, path);
+                EXPECT_GT(seen.rows, problem.n / 10) << label(problem, options, path);
+                EXPECT_GT(seen.listed_only_so, 0) << label(problem, options, path);
+                // The threshold's origin changes no bit.
+                for (int64_t i = 0; i < problem.n && hinted; ++i) {
+                    if (result.count[i] <= options.capacity) {
+                        EXPECT_EQ(result.rest[i], rests[i]) << i;
+                    }
+                }
+                rests = result.rest;
+            }
+        }
+    }
+}
+
+TEST_F(CollectTest, WhatIsTooMuchToBeSummedUpIsListed) {
+    // A component at the rows' place, and so many in the same place whose weight is 11.7 nats less.
+    for (const int64_t twins : {3, 30}) {
+        Problem problem = draw(CollectForm::linear, 200, 256, 128, 1.2, 3);
+        for (int64_t k = 1; k <= twins; ++k) {
+            std::copy_n(
+                    problem.means.begin(), problem.d, problem.means.begin() + 8 * k * problem.d);
+            problem.constant[8 * k] = problem.constant[0] - 11.7;
+        }
+        for (int64_t i = 0; i < problem.n; ++i) {
+            std::copy_n(problem.means.begin(), problem.d, problem.rows.begin() + i * problem.d);
+        }
+        const DeviceModel device(problem);
+        for (const CollectPath path : paths()) {
+            Options options;
+            options.capacity = 32;
+            options.significant = 11.5f;
+            const Result result = collect(problem, device, options, path);
+            for (int64_t i = 0; i < problem.n; ++i) {
+                ASSERT_EQ(result.count[i], twins == 3 ? 1 : 31) << name(path);
+                ASSERT_NEAR(result.rest[i], twins == 3 ? 3 * std::exp(-11.7) : 0, 1e-6)
+                        << name(path);
             }
         }
     }

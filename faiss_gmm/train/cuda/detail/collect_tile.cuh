@@ -8,10 +8,11 @@
 //
 // (1) start_scores: what the accumulators begin with, so that the product leaves U there.
 // (2) list_candidates: the sign of each score's distance to the row's threshold. No maxima, no branch
-//     but where something is listed; a row's places are given out by a counter in shared memory, so
-//     entries come in any order. A row with too many only looks for its best from then on.
-// (3) write_lists: what lies within the margin of the largest L, ascending. So a threshold that is too
-//     low (the hint's) costs places on the way, but changes no list that fits.
+//     but where something is listed; a row's places are given out by counts that its quad shares. A row with too
+//     many only looks for its best from then on.
+// (3) write_lists: what lies within the margin of the largest L, ascending, or (7) of collect.h. So a threshold that
+//     is too low (the hint's) costs places on the way, but changes no list that fits. The entries of all 16 rows
+//     side by side, an entry a lane: rows have 1 to 128 of them.
 // (4) Survey: thresholds, where no hint gives one or rank > 1. For rank > 1 each lane keeps the six
 //     largest of its groups' maxima: the rank-th largest of a quad's is a bound, for each stands for a
 //     component of its own. A group is eight components, two where there are few.
@@ -22,8 +23,10 @@
 //     if one alone does; settle_rows: that one is the row's list.
 // Lost: running maxima that raise the threshold from tile to tile, instead of a survey or a hint: lists
 //     of thousands of components overflow before the row's home is seen, and a maximum a score is dearer
-//     than a sign. A sum of saturated distances for eight scores at once, signs only where it is not zero:
-//     8% more time, 16% on `overlap`.
+//     than a sign. Lists judged a row after the other by the warp (a third more time on `overlap`: each waits for
+//     L2), or a quad a row (a quarter more: eight rows wait for the longest); places given out one by one, by a vote
+//     of the lanes that have an entry more (3% more on `overlap`). A sum of saturated distances for eight scores at
+//     once, signs only where it is not zero: 8% more time, 16% on `overlap`.
 
 #include <climits>
 
@@ -40,7 +43,6 @@ static_assert(4 * survey_largest >= collect_max_rank, "");
 constexpr int survey_group =
         8; ///< components of a lane's group: columns 8 j + 2 (l % 4) + i, four j's
 constexpr int small_survey_group = 2, small_survey_tiles = 2; ///< of so few tiles
-static_assert(list_places == 64, "two entries a lane");
 
 __device__ inline float quad_max(float value) {
     value = fmaxf(value, __shfl_xor_sync(whole_warp, value, 1));
@@ -174,44 +176,48 @@ struct alignas(16) RowMarks {
     uint32_t word[mark_places][4];
     uint16_t tile[mark_places];
 };
-static_assert(sizeof(RowMarks) == list_places * sizeof(uint2), "");
+static_assert(sizeof(RowMarks) <= list_places * sizeof(uint2), "");
 
-/// What the lanes of a warp find for its 16 rows; shared memory, but for the entries.
+/// Where a warp lists for its 16 rows.
 struct WarpLists {
-    int* count; ///< [16]
-    /// [16] the largest distance to the row's threshold, to 16 bits, then 65,535 - component.
-    uint32_t* best;
     uint2* entries; ///< [16, list_places] {score, component}, in any order; in L2
-    bool alone;     ///< no other warp lists for these rows
+    bool from_end; ///< the last places: another warp lists other components of these rows in the first
 
-    __device__ void clear() const {
-        const int lane = threadIdx.x % 32;
-        if (lane < 16) {
-            count[lane] = 0;
-            best[lane] = 0;
-        }
-        __syncwarp();
-    }
-    __device__ void add(int row, float score, float threshold, uint32_t k) const {
-        const uint32_t above = __float_as_uint(score - threshold); // not below zero
-        atomicMax(best + row, (above & 0xffff0000u) | (0xffffu - k));
-        const int place = atomicAdd(count + row, 1);
-        if (place < list_places) {
-            entries[row * list_places + place] = make_uint2(__float_as_uint(score), k);
-        }
+    __device__ uint2* entry(int row, int place) const {
+        return entries + row * list_places + (from_end ? list_places - 1 - place : place);
     }
     /// [16] where marks stand in the place of entries.
     __device__ RowMarks* marks() const {
         return reinterpret_cast<RowMarks*>(entries);
     }
-    __device__ uint32_t best_component(int row) const {
-        return 0xffffu - (best[row] & 0xffffu);
+};
+
+/// What is known of a row's entries.
+struct Listed {
+    int count = 0;
+    uint32_t best = ~0u;                  ///< the component of the largest U
+    float top = -__builtin_huge_valf();   ///< its U
+    float lower = -__builtin_huge_valf(); ///< the largest L
+
+    /// An entry of the lane, whose components are ascending.
+    __device__ void see(float upper, float gap, uint32_t k) {
+        best = upper > top ? k : best;
+        top = fmaxf(top, upper);
+        lower = fmaxf(lower, upper - gap);
     }
-    /// What a component of the row must reach to be of interest still. (Where others list too, how many
-    /// they have depends on the run.)
-    __device__ float bar(int row, float threshold) const {
-        const float above = __uint_as_float(best[row] & 0xffff0000u);
-        return alone && count[row] > list_places ? threshold + above : threshold;
+    /// But for the count.
+    __device__ void see(const Listed& other) {
+        best = other.top > top || (other.top == top && other.best < best) ? other.best : best;
+        top = fmaxf(top, other.top);
+        lower = fmaxf(lower, other.lower);
+    }
+    /// With those of the lane so far off, which gives another row's.
+    __device__ void exchange(const Listed& given, int step) {
+        Listed other;
+        other.best = __shfl_xor_sync(whole_warp, given.best, step);
+        other.top = __shfl_xor_sync(whole_warp, given.top, step);
+        other.lower = __shfl_xor_sync(whole_warp, given.lower, step);
+        see(other);
     }
 };
 
@@ -241,42 +247,99 @@ scores_below(const float (&score)[64], int h, float threshold, float scale, cons
                                         : own_scores_below(score, h, threshold, own);
 }
 
-/// (2) of tile `tile`, whose components have that scale.
-template <CollectForm form>
-__device__ inline void list_candidates(
-        const CollectModel& model,
-        const float (&score)[64],
-        int tile,
-        float scale,
-        const TwoRows& rows,
-        const WarpLists& lists) {
-    const int row = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
-    const float* own = lane_scales<form>(model, tile);
-    uint32_t below[2];
+/// (2) What a quad has listed of its two rows; all but the count is the lane's, until it is shared.
+struct TwoLists {
+    Listed row[2];
+
+    /// What a component of the row must reach to be of interest still: of one with too many only its best is.
+    __device__ void raise_bars(float (&bar)[2]) const {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        const float bar = lists.bar(row + 8 * h, rows.threshold[h]);
-        below[h] = scores_below<form>(score, h, bar, scale, own);
+        for (int h = 0; h < 2; ++h) {
+            const float top = quad_max(row[h].top);
+            bar[h] = row[h].count > list_places ? top : bar[h];
+        }
     }
-    __syncwarp();
-    if ((below[0] & below[1]) != ~0u) {
+    /// Of tile `tile`, whose components have that scale and such error factors (squares: their own).
+    template <CollectForm form>
+    __device__ void list_candidates(
+            const CollectModel& model,
+            const float (&score)[64],
+            int tile,
+            float scale,
+            const float (&errors)[3],
+            const TwoRows& rows,
+            const WarpLists& lists) {
+        const int quad = threadIdx.x % 4;
+        const float* own = lane_scales<form>(model, tile);
+        float bar[2] = {rows.threshold[0], rows.threshold[1]};
+        if (__any_sync(whole_warp, max(row[0].count, row[1].count) > list_places)) {
+            raise_bars(bar);
+        }
+        uint32_t below[2];
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            below[h] = scores_below<form>(score, h, bar[h], scale, own);
+        }
+        if (!__any_sync(whole_warp, (below[0] & below[1]) != ~0u)) {
+            return;
+        }
+        // Places behind those of the quad's lanes before, for both rows at once.
+        const uint32_t own_numbers = __popc(~below[0]) | __popc(~below[1]) << 16;
+        uint32_t numbers = own_numbers;
+#pragma unroll
+        for (int step = 1; step < 4; step *= 2) {
+            const uint32_t before = __shfl_up_sync(whole_warp, numbers, step, 4);
+            numbers += quad >= step ? before : 0;
+        }
+        const uint32_t all = __shfl_sync(whole_warp, numbers, 3, 4);
+        const uint32_t before = numbers - own_numbers;
         const uint32_t column = static_cast<uint32_t>(tile) * collect_tile + 2 * quad;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
+            const float f = rows.f[h];
+            float gap = form == CollectForm::squares ? 0.0f : bound_gap<form>(errors, f, rows.q[h]);
             uint32_t left = ~below[h];
+            int place = row[h].count + static_cast<int>(before >> 16 * h & 0xffffu);
 #pragma unroll 1
-            while (left != 0) {
+            for (; left != 0; ++place) {
                 const int c = __clz(static_cast<int>(left));
                 left &= ~(0x80000000u >> c);
                 float of_row = pick(score, h, c);
                 if (form == CollectForm::squares) {
                     of_row *= inverse_of_power(scale != 0 ? scale : own[c]);
+                    gap = fmaf(own[own_gap_base + c], f, own[own_gap + c]);
                 }
-                lists.add(row + 8 * h, of_row, rows.threshold[h], column + c / 2 * 8 + c % 2);
+                const uint32_t k = column + c / 2 * 8 + c % 2;
+                row[h].see(of_row, gap, k);
+                if (place < list_places) {
+                    *lists.entry(threadIdx.x % 32 / 4 + 8 * h, place) =
+                            make_uint2(__float_as_uint(of_row), k);
+                }
             }
+            row[h].count += static_cast<int>(all >> 16 * h & 0xffffu);
         }
     }
-    __syncwarp();
+    /// When no tile comes any more: the quad's, of the first row for its even lanes, of the second for the others.
+    __device__ Listed of_quad() const {
+        const auto one_of = [&](bool is_first) { // number by number: else they are in memory
+            return Listed{
+                    is_first ? row[0].count : row[1].count,
+                    is_first ? row[0].best : row[1].best,
+                    is_first ? row[0].top : row[1].top,
+                    is_first ? row[0].lower : row[1].lower};
+        };
+        const bool is_first = threadIdx.x % 2 == 0;
+        Listed mine = one_of(is_first);
+        mine.exchange(one_of(!is_first), 1);
+        mine.exchange(mine, 2);
+        return mine;
+    }
+};
+
+/// Which of a warp's 16 rows is the lane's, where of_quad() is of its own; lanes 2 and 3 of a quad have the same.
+__device__ inline int row_of_lane() {
+    const int lane = threadIdx.x % 32;
+    return lane / 4 + lane % 2 * 8;
 }
 
 /// An entry that is none.
@@ -284,116 +347,188 @@ __device__ inline uint2 no_entry() {
     return make_uint2(__float_as_uint(-CUDART_INF_F), ~0u);
 }
 
-/// What of a row's list stays.
-struct Kept {
-    int count;     ///< capacity + 1: too many
-    uint32_t best; ///< the component of the largest U
+constexpr float rest_unit = 0x1.0p-40f; ///< sums in whole units are the same in any order
+
+/// A row whose entries are looked at.
+struct ListWork {
+    int end;        ///< of the strip's entries, the row's and those of the rows before
+    int from_start; ///< entries of the first list
+    float threshold, listed_from;
+    float of_best, to_nats, f;
+    uint32_t rest; ///< in units
+    int kept;
 };
 
-/// (3) for row i of the output by a whole warp, `places` entries a lane: those are kept whose U reaches
-/// the largest L less the margin.
-template <CollectForm form, int places>
-__device__ inline Kept
-write_list(const CollectCall& call, int64_t i, const uint2 (&entry)[places], float f, float q) {
-    const int lane = threadIdx.x % 32, capacity = call.output.capacity;
-    float upper[places], lower[places], top = -CUDART_INF_F, largest_lower = -CUDART_INF_F;
-    uint32_t k[places];
-#pragma unroll
-    for (int o = 0; o < places; ++o) {
-        k[o] = entry[o].y;
-        upper[o] = lower[o] = __uint_as_float(entry[o].x);
-        if (k[o] != ~0u) {
-            lower[o] = upper[o] - ColumnsOf<form>(call.model, k[o]).gap(f, q);
-        }
-        top = fmaxf(top, upper[o]);
-        largest_lower = fmaxf(largest_lower, lower[o]);
+/// More than any component's gap is where f is 1, and its part that goes by f. Not of squares.
+__device__ inline float2 widest_errors(const CollectModel& model) {
+    float2 widest{0, 0};
+    for (int tile = threadIdx.x % 32; tile < model.padded_K / collect_tile; tile += 32) {
+        const float* errors =
+                model.columns + static_cast<size_t>(tile) * collect_columns + column_errors;
+        widest.x = fmaxf(widest.x, errors[0]);
+        widest.y = fmaxf(widest.y, errors[1]);
     }
-    top = warp_max(top);
-    uint32_t first_of_top = ~0u;
-#pragma unroll
-    for (int o = 0; o < places; ++o) {
-        first_of_top = upper[o] == top ? min(first_of_top, k[o]) : first_of_top;
-    }
-    const uint32_t best = __reduce_min_sync(whole_warp, first_of_top);
-    const float threshold =
-            threshold_under<form>(call.model, warp_max(largest_lower), call.input.margin, f);
-    uint32_t keeps[places];
-    int smaller[places] = {}, kept = 0;
-#pragma unroll
-    for (int o = 0; o < places; ++o) {
-        keeps[o] = __ballot_sync(whole_warp, k[o] != ~0u && upper[o] >= threshold);
-        kept += __popc(keeps[o]);
-    }
-    if (kept > capacity) {
-        return {capacity + 1, best};
-    }
-#pragma unroll
-    for (int o = 0; o < places; ++o) {
-        for (uint32_t left = keeps[o]; left != 0; left &= left - 1) {
-            const uint32_t other = __shfl_sync(whole_warp, k[o], __ffs(static_cast<int>(left)) - 1);
-#pragma unroll
-            for (int p = 0; p < places; ++p) {
-                smaller[p] += other < k[p];
-            }
-        }
-    }
-#pragma unroll
-    for (int o = 0; o < places; ++o) {
-        if ((keeps[o] >> lane & 1) != 0) {
-            call.output.component[i * capacity + smaller[o]] = static_cast<uint16_t>(k[o]);
-        }
-    }
-    return {kept, best};
+    widest.x = __uint_as_float(__reduce_max_sync(whole_warp, __float_as_uint(widest.x)));
+    widest.y = __uint_as_float(__reduce_max_sync(whole_warp, __float_as_uint(widest.y)));
+    return widest;
 }
 
-/// (3) for a warp's 16 rows, `first` of the wave and after; clears the lists.
-template <CollectForm form>
-__device__ inline void
-write_lists(const CollectCall& call, const CollectWave& wave, int first, const WarpLists& lists) {
-    const CollectOutput& output = call.output;
-    const int lane = threadIdx.x % 32, row = first + lane;
-    const bool there = lane < 16 && has_row(wave, row) && wave.threshold[row] != settled;
-    const bool of_use = there && wave.threshold[row] != closed;
-    const int64_t my_row = there ? row_of_call(wave, row) : 0;
-    const int listed = there ? lists.count[lane] : 0;
-    Kept mine{output.capacity + 1, listed > 0 ? lists.best_component(lane) : 0};
-    if (of_use && listed == 1) { // most rows where components lie apart
-        mine.count = 1;
-        output.component[my_row * output.capacity] = static_cast<uint16_t>(mine.best);
-    }
-    const bool several = of_use && listed != 1 && listed <= list_places;
-    const float f = several ? wave.f[row] : 0, q = several ? wave.q[row] : 0;
-    uint32_t left = __ballot_sync(whole_warp, several);
-    const auto entry_of = [&](uint32_t rows, int place) { // of the first of `rows`
-        const int r = rows != 0 ? __ffs(static_cast<int>(rows)) - 1 : 0;
-        const bool exists = rows != 0 && place < __shfl_sync(whole_warp, listed, r);
-        return exists ? lists.entries[r * list_places + place] : no_entry();
-    };
-    uint2 next = entry_of(left, lane);
-    while (left != 0) {
-        const int r = __ffs(static_cast<int>(left)) - 1;
-        const uint2 here = next;
-        next = entry_of(left & (left - 1), lane); // on its way while this row is judged
-        const int64_t i = __shfl_sync(whole_warp, my_row, r);
-        const float own_f = __shfl_sync(whole_warp, f, r), own_q = __shfl_sync(whole_warp, q, r);
-        Kept kept;
-        if (__shfl_sync(whole_warp, listed, r) <= 32) {
-            kept = write_list<form, 1>(call, i, {here}, own_f, own_q);
-        } else {
-            kept = write_list<form, 2>(call, i, {here, entry_of(left, 32 + lane)}, own_f, own_q);
-        }
-        mine = lane == r ? kept : mine;
-        left &= left - 1;
-    }
-    if (there) {
-        output.count[my_row] = static_cast<uint8_t>(mine.count);
-        if (output.best != nullptr) {
-            output.best[my_row] =
-                    static_cast<uint16_t>(min(mine.best, static_cast<uint32_t>(call.model.K - 1)));
-        }
+/// The first `count` of a list in their order, by a warp.
+__device__ inline void sort_list(uint16_t* list, int count) {
+    const int lane = threadIdx.x % 32;
+    const uint32_t k = lane < count ? list[lane] : ~0u;
+    int smaller = 0;
+    for (int other = 0; other < count; ++other) {
+        smaller += __shfl_sync(whole_warp, k, other) < k;
     }
     __syncwarp();
-    lists.clear();
+    if (lane < count) {
+        list[smaller] = static_cast<uint16_t>(k);
+    }
+}
+static_assert(collect_max_capacity == 32, "one a lane");
+
+/// (3) for a warp's 16 rows, `first` of the wave and after: all their entries side by side. `mine`: of_quad().
+/// `others`: [16] what another warp has listed of these rows, in `other_lists`, or null. `work`: [16] scratch in
+/// shared memory.
+template <CollectForm form>
+__device__ inline void write_lists(
+        const CollectCall& call,
+        const CollectWave& wave,
+        int first,
+        const TwoRows& rows,
+        Listed mine,
+        const WarpLists& lists,
+        const Listed* others,
+        const WarpLists& other_lists,
+        ListWork* work) {
+    const CollectOutput& output = call.output;
+    const bool with_rest = form == CollectForm::linear && output.rest != nullptr;
+    // Two lanes of a quad have a row each.
+    const int lane = threadIdx.x % 32, own = lane / 4 * 2 + lane % 2;
+    const auto in_strip = [](int number) { return number / 2 + number % 2 * 8; };
+    const bool has_one = lane % 4 < 2, is_first = lane % 2 == 0;
+    const int in_wave = first + row_of_lane();
+    const auto list_of = [&](int number) {
+        return output.component +
+               row_of_call(wave, first + in_strip(number)) * static_cast<int64_t>(output.capacity);
+    };
+    const int from_start = mine.count;
+    if (others != nullptr) {
+        const Listed& other = others[row_of_lane()];
+        mine.see(other);
+        mine.count += other.count;
+    }
+    const float f = is_first ? rows.f[0] : rows.f[1];
+    const float row_threshold = is_first ? rows.threshold[0] : rows.threshold[1];
+    const bool fits = row_threshold != closed && mine.count <= list_places;
+    int kept = fits ? mine.count : output.capacity + 1;
+    const uint32_t best = mine.count > 0 ? mine.best : 0;
+    float rest = 0;
+    bool looks = has_one && fits && mine.count > 1; // one stays for sure
+    if (__any_sync(whole_warp, looks)) {
+        const float q = is_first ? rows.q[0] : rows.q[1];
+        const float threshold = threshold_under<form>(call.model, mine.lower, call.input.margin, f);
+        float listed_from = threshold, widest = 0, of_best = 0;
+        if (with_rest) { // (7) of collect.h
+            listed_from =
+                    fmaxf(threshold,
+                          threshold_under<form>(call.model, mine.lower, call.input.significant, f));
+            const float2 errors = widest_errors(call.model);
+            widest = fmaf(errors.y, f, errors.x);
+            of_best = looks ? mine.top - 0.5f * ColumnsOf<form>(call.model, best).gap(f, q) : 0.0f;
+        }
+#pragma unroll 1
+        while (__any_sync(whole_warp, looks)) {
+            int end = looks ? mine.count : 0;
+#pragma unroll
+            for (int step = 1; step < 32; step *= 2) {
+                const int before = __shfl_up_sync(whole_warp, end, step);
+                end += lane >= step ? before : 0;
+            }
+            const int all = __shfl_sync(whole_warp, end, 31);
+            if (has_one) {
+                work[own] = {end, from_start, threshold, listed_from, of_best, 1 / f, f, 0, 0};
+            }
+            __syncwarp();
+#pragma unroll 1
+            for (int begin = lane; begin - lane < all; begin += 64) {
+                int number[2]; // of the row
+                uint2 entry[2];
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    const int place = begin + 32 * e;
+                    int row = 0;
+#pragma unroll
+                    for (int step = 8; step > 0; step /= 2) {
+                        row += work[row + step - 1].end <= place ? step : 0;
+                    }
+                    number[e] = row;
+                    const int in_row = place - (row > 0 ? work[row - 1].end : 0);
+                    const int start = work[row].from_start;
+                    entry[e] = place >= all     ? no_entry()
+                               : in_row < start ? *lists.entry(in_strip(row), in_row)
+                                                : *other_lists.entry(in_strip(row), in_row - start);
+                }
+                float2 errors[2];
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    errors[e] = {0, 0};
+                    if (with_rest && entry[e].y != ~0u) {
+                        const ColumnsOf<form> columns(call.model, entry[e].y);
+                        errors[e] = {columns.error[0], columns.error[1]};
+                    }
+                }
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    ListWork& row = work[number[e]];
+                    const float upper = __uint_as_float(entry[e].x);
+                    if (entry[e].y == ~0u || !(upper >= row.threshold)) {
+                        continue;
+                    }
+                    if (upper >= row.listed_from) {
+                        const int place = atomicAdd(&row.kept, 1);
+                        if (place < output.capacity) {
+                            list_of(number[e])[place] = static_cast<uint16_t>(entry[e].y);
+                        }
+                    } else {
+                        const float gap = fmaf(errors[e].y, row.f, errors[e].x);
+                        const float share = expf((upper - 0.5f * gap - row.of_best) * row.to_nats);
+                        atomicAdd(&row.rest, __float2uint_rn(share / rest_unit));
+                    }
+                }
+            }
+            __syncwarp();
+            if (looks) {
+                kept = min(work[own].kept, output.capacity + 1);
+                rest = static_cast<float>(work[own].rest) * rest_unit;
+                looks = rest * widest > most_rest_error * f; // too much: all are listed
+                listed_from = looks ? threshold : listed_from;
+            }
+            __syncwarp();
+        }
+        uint32_t unsorted = __ballot_sync(
+                whole_warp, has_one && mine.count > 1 && kept > 1 && kept <= output.capacity);
+#pragma unroll 1
+        for (; unsorted != 0; unsorted &= unsorted - 1) {
+            const int its = __ffs(static_cast<int>(unsorted)) - 1;
+            sort_list(list_of(its / 4 * 2 + its % 2), __shfl_sync(whole_warp, kept, its));
+        }
+    }
+    if (has_one && has_row(wave, in_wave) && row_threshold != settled) {
+        const int64_t i = row_of_call(wave, in_wave);
+        if (fits && mine.count == 1) {
+            output.component[i * output.capacity] = static_cast<uint16_t>(best);
+        }
+        output.count[i] = static_cast<uint8_t>(kept);
+        if (output.rest != nullptr) {
+            output.rest[i] = rest;
+        }
+        if (output.best != nullptr) {
+            output.best[i] =
+                    static_cast<uint16_t>(min(best, static_cast<uint32_t>(call.model.K - 1)));
+        }
+    }
 }
 
 /// A bitonic sequence of six, the largest first.
@@ -708,6 +843,9 @@ __device__ inline void settle_rows(
             const int64_t i = wave.first + row;
             call.output.component[i * call.output.capacity] = k;
             call.output.count[i] = 1;
+            if (call.output.rest != nullptr) {
+                call.output.rest[i] = 0;
+            }
             if (call.output.best != nullptr) {
                 call.output.best[i] = k;
             }
@@ -908,13 +1046,13 @@ __device__ inline void write_marked(
         int first,
         const RowMarks* marks,
         const int* count,
-        const uint32_t* second) {
+        const int* second) {
     constexpr int places = mark_places / 2;
     const CollectOutput& output = call.output;
     const int lane = threadIdx.x % 32, row = first + lane;
     const bool there = lane < 16 && row < wave.rows;
     const int tiles = there ? count[lane] : 0;
-    const int other_tiles = there ? static_cast<int>(second[lane]) : 0;
+    const int other_tiles = there ? second[lane] : 0;
     const bool fits =
             there && wave.threshold[row] != closed && tiles <= places && other_tiles <= places;
     int mine = fits ? 0 : output.capacity + 1;

@@ -3,10 +3,10 @@
 #pragma once
 
 // From the comparisons of a row (compare.cu) to its responsibilities.
-// Two lanes a row, sixteen rows at once, normalise over those within the margin. Where the bound of the
-// comparisons moves a responsibility by 5e-5, or leaves open which component is best, or where the row is
-// so far from c that |x - mu_c|^2 itself is too coarse for a likelihood, the warp computes the row again
-// in fp64 from (1) of candidates.cuh.
+// Two lanes a row, sixteen rows at once, normalise over those within the margin and add the row's rest.
+// Where the bound of the comparisons moves a responsibility by 5e-5, or leaves open which component is
+// best, or where the row is so far from c that |x - mu_c|^2 itself is too coarse for a likelihood, the warp
+// computes the row again in fp64 from (1) of candidates.cuh.
 // Determinism: gpu_to_gpu, but for the libm's expf and logf; what is made of a row depends on the row and
 //   its list alone.
 // Lost: a candidate a lane, a row after the other.
@@ -26,6 +26,8 @@ struct JudgedRow {
     uint16_t* error = nullptr; ///< [count] bounds of them, upper halves of floats
     double reference = 0;
     double square = 0; ///< |x - mu_c|^2; computed in fp64 of no use where c is no candidate
+    float rest = 0;    ///< what is not listed adds to the sum, in exp(l_c)
+    float of_c = 0;    ///< c's relative value
     // Made of them:
     int home = 0;        ///< place of the best, the lower of equals
     float best = 0;      ///< its relative value
@@ -43,6 +45,10 @@ struct JudgedRow {
     }
 };
 
+__device__ inline float rest_of(const RowLists& lists, uint32_t row) {
+    return lists.rest != nullptr ? lists.rest[row] : 0.0f;
+}
+
 /// Row `row` for the two lanes that ask; none where `exists` is not the case. Rows of one candidate have no
 /// comparisons.
 template <Covariance form>
@@ -59,6 +65,7 @@ take_row(const MixtureView& mixture, const RowLists& lists, bool exists, uint32_
         mine.reference = mixture.constant[lists.home[row]] - against.weighted;
         mine.square = against.square;
         mine.settled = is_near(against, mixture.d);
+        mine.rest = rest_of(lists, row);
     }
     return mine;
 }
@@ -150,6 +157,9 @@ __device__ inline void normalise(float margin, JudgedRow& row) {
         sum += below <= margin ? expf(-below) : 0.0f;
     }
     row.sum = sum + of_other_lane(sum);
+    if (row.rest > 0) {
+        row.sum = fmaf(row.rest, expf(row.of_c - row.best), row.sum);
+    }
 }
 
 /// Whether the bounds leave the row as it is; NaN never does.
@@ -191,12 +201,15 @@ __device__ void compute_in_fp64(
     const double joint = exact_joint<form>(mixture, lists.x, first, count, component, lane, square);
     const double reference = warp_max(joint);
     const bool finite = isfinite(reference);
+    const float relative = finite ? static_cast<float>(joint - reference) : 0.0f;
     const bool is_row = finite || all_finite_row(lists.x, first, mixture.d, lane);
     if (lane < count) {
-        lists.share[list + lane] = finite ? static_cast<float>(joint - reference) : 0.0f;
+        lists.share[list + lane] = relative;
     }
     const unsigned at_c = __ballot_sync(whole_warp, lane < count && component == lists.home[row]);
-    square = __shfl_sync(whole_warp, square, at_c != 0 ? __ffs(static_cast<int>(at_c)) - 1 : 0);
+    const int lane_of_c = at_c != 0 ? __ffs(static_cast<int>(at_c)) - 1 : 0;
+    square = __shfl_sync(whole_warp, square, lane_of_c);
+    const float of_c = __shfl_sync(whole_warp, relative, lane_of_c);
     if (!is_row && lane == 0) {
         atomicMin(bad_row, first_row + row);
     }
@@ -205,6 +218,7 @@ __device__ void compute_in_fp64(
         mine.in_fp64 = true;
         mine.reference = reference;
         mine.square = square;
+        mine.of_c = of_c;
     }
 }
 

@@ -27,6 +27,8 @@ struct PairRule {
     bool hard = false;   ///< whole rows to the best component
     float margin = 0;    ///< nats below the best within which a component enters the normaliser
     float threshold = 0; ///< responsibility from which a component gets its share; less goes home
+    /// Nats below the best from which quick scores do for a component's part in the normaliser.
+    float significant = 0;
 };
 
 } // namespace faiss_gmm::cuda

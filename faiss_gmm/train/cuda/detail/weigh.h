@@ -30,6 +30,9 @@ struct RowLists {
             nullptr;          ///< [rows, capacity] ascending; weighing leaves the kept ones there
     uint8_t* count = nullptr; ///< [rows]; 0 or more than capacity: no list, the row goes elsewhere
     uint16_t* home = nullptr; ///< [rows] the best by the quick scores
+    /// [rows] or null: sum of exp(l_k - l_home) of candidates that are not listed, by the quick scores: (7) of
+    /// collect.h.
+    const float* rest = nullptr;
     /// [rows, capacity] l_k - l_home of rows with several candidates (less the best's, where fp64 was needed);
     /// weighing leaves the kept ones' responsibilities there.
     float* share = nullptr;
