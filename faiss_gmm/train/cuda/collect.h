@@ -22,9 +22,10 @@
 // Rows go in waves through three steps: cast into the operand's form, with a threshold from the hint;
 // where there is none, a survey of all scores for the threshold; the scores again, of which those are
 // listed that reach it. On Hopper the survey may list rows of one candidate itself, for rank 1, and only the
-// others' scores come again, those of all waves at once where they are few. A threshold of a hint that is too low makes entries that (5) drops in the end, so a list
-// depends on the row, the model and the path alone: not on n, the place of the row, the number of
-// multiprocessors, the run or the hint (but that a bad hint may let a list overflow on its way).
+// others' scores come again, those of all waves at once where they are few. A threshold that is too low, a
+// hint's or of a survey that lists, makes entries that (5) drops in the end, so a list depends on the row, the
+// model and the path alone: not on n, the place of the row, the number of multiprocessors, the run or the hint
+// (but that such a threshold may let a list overflow on its way).
 // Implementations of one contract, by `CollectPath`: collect_plain.cu (reference: read this one),
 // collect_mma.cu (compute capability 8.0 and later), collect_wgmma.cu (9.0a); the latter two with
 // collect_cast.cu and detail/collect_tile.cuh.

@@ -86,8 +86,8 @@ struct CudaPassCounts {
 /// The engine on one GPU; head cards in train/cuda/*.cu. Chunks in host or in the device's memory.
 /// Results are the same bits for any cut into chunks, amount of memory and residence of the rows. A pass
 /// over a source that the last one was over too (Chunk::source) looks first where its rows were at home;
-/// that finds the same candidates sooner, but where it lets a list overflow the row takes another tier, and
-/// which one of a row whose list overflows anyway may hang on it too (spherical, diagonal).
+/// that finds the same candidates sooner, but where one of the two lets a list overflow the row takes
+/// another tier, and of a row whose list overflows anyway the tier may hang on it too (spherical, diagonal).
 class CudaEStepEngine : public EStepEngine {
 public:
     using EStepEngine::begin;
