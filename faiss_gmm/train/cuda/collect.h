@@ -17,8 +17,9 @@
 //   (7) Where `rest` is asked for (linear, rank 1), of (5) only those with U_ik >= (largest L_ij) - significant are
 //       listed. What is left is so little that the quick scores do for it:
 //         rest_i = sum of exp(m_ik - m_ib) over the others of (5), m = (U + L) / 2, b = best,
-//       off by at most rest_i times the largest gap U - L of the row's candidates (the fast paths: of all
-//       components). Where that is more than most_rest_error, (5) is listed and the rest is 0.
+//       off by at most (e^G - 1) rest_i, G the largest gap U - L of the row's candidates (the fast paths: of
+//       all components): 1.72 G rest_i up to G = 1 nat. Where G is more, or G rest_i more than
+//       most_rest_error, (5) is listed and the rest is 0.
 // Rows go in waves through three steps: cast into the operand's form, with a threshold from the hint;
 // where there is none, a survey of all scores for the threshold; the scores again, of which those are
 // listed that reach it. On Hopper the survey may list rows of one candidate itself, for rank 1, and only the
@@ -77,7 +78,7 @@ constexpr int32_t collect_max_capacity = 32;
 constexpr int32_t collect_max_rank = 16;
 constexpr float most_rest_error = 2e-5f;
 constexpr float least_significant =
-        11.1f; ///< 2^-16: sums of a list's places fit an integer of 2^-40
+        11.1f; ///< less half a nat of gap: sums of a list's places fit an integer of 2^-40
 
 /// The numbers of a model, without its arrays.
 CollectModel collect_model_shape(CollectForm form, int64_t K, int64_t d);

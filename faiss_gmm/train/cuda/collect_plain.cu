@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(threads)
                                         : 0.0f;
                     }
                 }
-                const bool is_little = rest * widest <= most_rest_error * row.f;
+                const bool is_little = widest <= row.f && rest * widest <= most_rest_error * row.f;
                 listed_from = is_little ? fmaxf(threshold, significant) : threshold;
                 call.output.rest[i] = is_little ? rest : 0.0f;
             }

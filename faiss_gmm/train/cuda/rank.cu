@@ -420,7 +420,7 @@ __device__ void rank_rows(
     const uint16_t* list = lists.component + static_cast<size_t>(row) * lists.capacity;
 #pragma unroll
     for (int s = 0; s < slots; ++s) {
-        rows.component[s] = list[max(0, min(candidate_number(s), count - 1))];
+        rows.component[s] = count > 0 ? list[min(candidate_number(s), count - 1)] : 0;
     }
     measure<form, chunks>(mixture, lists.x, rows);
     const bool settles = compare<form, chunks>(mixture, rule.margin, rows);

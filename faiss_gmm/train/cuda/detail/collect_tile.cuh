@@ -431,11 +431,11 @@ __device__ inline void write_lists(
         const float threshold = threshold_under<form>(call.model, mine.lower, call.input.margin, f);
         float listed_from = threshold, widest = 0, of_best = 0;
         if (with_rest) { // (7) of collect.h
-            listed_from =
-                    fmaxf(threshold,
-                          threshold_under<form>(call.model, mine.lower, call.input.significant, f));
             const float2 errors = widest_errors(call.model);
             widest = fmaf(errors.y, f, errors.x);
+            const float significant =
+                    threshold_under<form>(call.model, mine.lower, call.input.significant, f);
+            listed_from = widest <= f ? fmaxf(threshold, significant) : threshold;
             of_best = looks ? mine.top - 0.5f * ColumnsOf<form>(call.model, best).gap(f, q) : 0.0f;
         }
 #pragma unroll 1
