@@ -162,7 +162,7 @@ TEST_P(Quantizer, RowsThatAreNotFiniteBelongNowhere) {
     }
 }
 
-/// They also do where rows are ranked in several pieces.
+/// More rows than are ranked at once, all of them finite or not.
 TEST(QuantizerOfManyRows, GivesEachItsOwnList) {
     constexpr size_t d = 2, nlist = 8, few = 1000, n = 262144 + few;
     const std::vector<float> base = float_rows(few, d, 3);
