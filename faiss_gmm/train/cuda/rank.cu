@@ -324,11 +324,12 @@ __device__ bool compare(const MixtureView& mixture, float margin, RankedRows& ro
 #pragma unroll
     for (int s = 0; s < slots; ++s) {
         const int l = candidate_number(s);
-        const float both = error[s] + home_error;
-        const float r = rows.share[s] / rows.sum, slope = fminf(r, 1 - r) + 1e-6f;
-        settles = settles &&
-                  (l >= rows.count || (slope * both <= tolerable_shift &&
-                                       (l == rows.home || rows.best - rows.relative[s] > both)));
+        const bool fine =
+                stays(rows.share[s] / rows.sum,
+                      rows.best - rows.relative[s],
+                      error[s] + home_error,
+                      l == rows.home);
+        settles = settles && (fine || l >= rows.count);
     }
     return settles; // NaN never does
 }

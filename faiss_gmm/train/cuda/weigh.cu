@@ -172,8 +172,7 @@ __device__ bool weigh_few(
 #pragma unroll
     for (int l = 0; l < few_candidates; ++l) {
         r[l] /= sum;
-        const float both = bound[l] + home_error, slope = fminf(r[l], 1 - r[l]) + 1e-6f;
-        const bool fine = slope * both <= tolerable_shift && (l == home || below[l] > both);
+        const bool fine = stays(r[l], below[l], bound[l] + home_error, l == home);
         settled = settled && (fine || l >= count);
     }
     if (!settled) {
@@ -348,7 +347,6 @@ __global__ void __launch_bounds__(32 * warps_a_block, 8) weigh_kernel(
         }
     }
     sums.store<form>(out.sums, s, lane);
-
     const unsigned all_shared = __reduce_add_sync(whole_warp, shared);
     if (lane == 0 && all_shared > 0) {
         atomicAdd(out.shared_rows, static_cast<unsigned long long>(all_shared));

@@ -162,6 +162,13 @@ __device__ inline void normalise(float margin, JudgedRow& row) {
     }
 }
 
+/// Whether a candidate `below` the best one and of responsibility r stays what it is where their difference may be off
+/// by `both`; NaN never does.
+__device__ inline bool stays(float r, float below, float both, bool is_best) {
+    const float slope = fminf(r, 1 - r) + 1e-6f;
+    return slope * both <= tolerable_shift && (is_best || below > both);
+}
+
 /// Whether the bounds leave the row as it is; NaN never does.
 __device__ inline bool settles(float margin, const JudgedRow& row) {
     const auto bound = [&](int l) {
@@ -173,9 +180,7 @@ __device__ inline bool settles(float margin, const JudgedRow& row) {
 #pragma unroll 1
         for (int l = threadIdx.x % 2; l < row.count; l += 2) {
             const float below = row.best - row.relative[l], both = bound(l) + home_error;
-            const float r = row.r(l, margin);
-            const float slope = fminf(r, 1 - r) + 1e-6f;
-            fine = fine && slope * both <= tolerable_shift && (l == row.home || below > both);
+            fine = fine && stays(row.r(l, margin), below, both, l == row.home);
         }
     }
     return fine & of_other_lane(fine);
