@@ -8,7 +8,7 @@
 //   (2) quadratic  s_ik = y . 2 h_k c_k - h_k |y|^2 + b_k   spherical
 //   (3) squares    s_ik = [y, y^2] . [2 h_k c_k, m - h_k] + b_k   diagonal; b_k = constant_k - h_k c_k^2,
 //       m_j = min_k h_kj
-//   Each is the log-joint up to a constant of the row, in nats.
+//   Each is the log-joint up to a constant of the row, in nats; the largest b_k is 0.
 //   (4) U_ik >= s_ik >= L_ik, computed from fp16 operands; head card and proof in collect_bound.h.
 //   (5) k is a candidate of row i if U_ik >= (rank-th largest L_ij over j) - margin. Those are listed.
 //   (6) For rank > 1 the fast paths list more: in the place of the rank-th largest L stands the rank-th

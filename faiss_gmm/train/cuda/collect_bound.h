@@ -26,6 +26,8 @@
 //   cast computes and the tensor cores' U of that component both lie in [s f, s f + gap], gap = U - L of
 //   its tile at most: they are at most one gap apart, and U_cast - 2 gap <= L. So a hint's threshold is
 //   never above (5) in collect.h, and all that is to be listed is among what reaches it.
+// b_k is less what the largest of them is: that all have in common, and it would count in (4) for nothing, with 1.2
+//   nats at d = 960. The roundings of both in double, 4e-15 of each, count beside gamma |b_k|.
 // The bounds are stored as the largest of 8 neighbours, the lower bound's terms as the largest of a tile.
 // In numbers: |y||c|/s2 = 140 nats (d = 128, components 90 nats apart) gives bound 0.12 nats.
 //
@@ -121,12 +123,13 @@ FAISS_GMM_ON_BOTH constexpr int32_t column_place(int32_t component) {
 enum CollectScale : int32_t {
     scale_operand,         ///< E
     scale_row_cap,         ///< largest F
-    scale_norm_bits,       ///< largest norm and |b|, as bits of floats while they are being found
+    scale_norm_bits,       ///< largest norm, as bits of a float while it is being found
     scale_least_norm_bits, ///< squares
-    scale_base_bits,
-    scale_living, ///< squares: components that live
+    scale_living,          ///< squares: components that live
+    scale_origin_scores =
+            8, ///< two integers of 64 bits: the largest and the least score at the origin
 };
-static_assert(scale_living < collect_scales, "");
+static_assert(scale_living < scale_origin_scores && scale_origin_scores + 4 <= collect_scales, "");
 /// Behind them, squares: a_j [d], which begin as sums of logarithms, and m_j [d].
 
 /// Where y^2 starts in an operand of the form `squares`.

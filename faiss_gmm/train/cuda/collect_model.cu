@@ -89,14 +89,35 @@ terms_of(const ModelArrays& model, int64_t k, int64_t j, double& linear, double&
     }
 }
 
-/// b_k; the same value in every thread.
-__device__ double base_of(const CollectModelSource& source, int64_t k) {
+/// A component's score at the origin, whose largest b_k is relative to; the same value in every thread.
+__device__ double score_at_origin(const CollectModelSource& source, int64_t k) {
     double sum = 0;
     for (int64_t j = threadIdx.x; j < source.d; j += threads) {
         const double c = centred_mean(source, k, j);
         sum += half_precision(source, k, j) * c * c;
     }
     return source.constant[k] - block_sum(sum);
+}
+
+/// Integers above 0 in the order of numbers, and back.
+__device__ unsigned long long in_order(double value) {
+    const auto bits = static_cast<unsigned long long>(__double_as_longlong(value));
+    return (bits >> 63) != 0 ? ~bits : bits | 1ull << 63;
+}
+__device__ double number_of(unsigned long long ordered) {
+    const unsigned long long bits = (ordered >> 63) != 0 ? ordered & ~(1ull << 63) : ~ordered;
+    return __longlong_as_double(static_cast<long long>(bits));
+}
+
+/// Of the scores at the origin: the largest in order, and the complement of the least.
+__device__ unsigned long long* extremes_of(const ModelArrays& model) {
+    return reinterpret_cast<unsigned long long*>(model.scale + scale_origin_scores);
+}
+__device__ double largest_at_origin(const ModelArrays& model) {
+    return number_of(extremes_of(model)[0]);
+}
+__device__ double least_at_origin(const ModelArrays& model) {
+    return number_of(~extremes_of(model)[1]);
 }
 
 /// Of a power of two that brings the norm into [2^14, 2^15). An empty model (all means at the origin) has
@@ -180,11 +201,12 @@ __global__ void __launch_bounds__(threads) set_axes(ModelArrays model) {
 
 __global__ void __launch_bounds__(threads) find_largest_norms(ModelArrays model) {
     const int64_t k = blockIdx.x;
-    const double base = base_of(model.source, k);
+    const double score = score_at_origin(model.source, k);
     const double norm = norm_of(model, k);
-    if (threadIdx.x == 0 && base > -CUDART_INF) {
+    if (threadIdx.x == 0 && score > -CUDART_INF) {
         raise(model.scale + scale_norm_bits, norm);
-        raise(model.scale + scale_base_bits, fabs(base));
+        atomicMax(extremes_of(model), in_order(score));
+        atomicMax(extremes_of(model) + 1, ~in_order(score));
         if (model.source.form == CollectForm::squares && norm > 0) {
             atomicMin(
                     reinterpret_cast<int*>(model.scale + scale_least_norm_bits),
@@ -214,12 +236,14 @@ __global__ void __launch_bounds__(threads) write_components(ModelArrays model, C
     const int32_t place = static_cast<int32_t>(k % collect_tile);
     const bool squares = source.form == CollectForm::squares;
     const double E = exp2(static_cast<double>(operand_exponent(model)));
+    const double largest = largest_at_origin(model);
     if (k == 0 && threadIdx.x == 0) {
         model.scale[scale_operand] = static_cast<float>(E);
         model.scale[scale_row_cap] = static_cast<float>(
-                fmin(1e20, 1e30 / (E * fmaxf(1.0f, model.scale[scale_base_bits]))));
+                fmin(1e20, 0.9e30 / (E * fmax(1.0, largest - least_at_origin(model)))));
     }
-    const double base = k < source.K ? base_of(source, k) : -CUDART_INF;
+    const double score = k < source.K ? score_at_origin(source, k) : -CUDART_INF;
+    const double base = score - largest;
     const bool used = base > -CUDART_INF;
     double own_E = E;
     if (squares && used) {
@@ -259,28 +283,28 @@ __global__ void __launch_bounds__(threads) write_components(ModelArrays model, C
     const double of_subnormals = sqrt(static_cast<double>(width)) * 0x1.0p-40;
     const double eta = 0x1.0p-11 * (1 + 0x1.0p-10) + of_subnormals;
     const double gamma = accumulation_error(width);
+    // Of the start in fp32, and of its two scores in double.
+    const double off = gamma * fabs(base) + 4e-15 * (fabs(score) + fabs(largest));
     if (squares) {
         const double c = squares_error(width), e = own_E / E;
         const double bound = 1.002 * collect_norm *
                              ((eta + gamma + c) * norm[0] + of_subnormals * norm[1] + errors);
         const float stored = __double2float_ru(bound);
         columns[column_base + column_place(place)] =
-                __double2float_ru(e * ((1 + c) * base + 1.01 * gamma * fabs(base)));
+                __double2float_ru(e * ((1 + c) * base + 1.01 * off));
         columns[column_quadratic + column_place(place)] = stored;
         own[own_scale + column_place(place)] = static_cast<float>(e);
         raise(columns + column_largest_scale, e);
         raise(columns + column_largest_step, 1 / e);
         own[own_gap + column_place(place)] = __double2float_ru(2.0 * stored / e);
-        own[own_gap_base + column_place(place)] =
-                __double2float_ru(2 * c * base + 2.1 * gamma * fabs(base));
+        own[own_gap_base + column_place(place)] = __double2float_ru(2 * c * base + 2.1 * off);
         return;
     }
     const double bound = 1.002 * collect_norm * (eta * norm[0] + errors + gamma * norm[0]);
-    columns[column_base + column_place(place)] =
-            __double2float_ru(base + 1.01 * gamma * fabs(base));
+    columns[column_base + column_place(place)] = __double2float_ru(base + 1.01 * off);
     raise(columns + column_bound + place / 8, bound);
     raise(columns + column_error_bound, 2 * bound);
-    raise(columns + column_error_base, 2.1 * gamma * fabs(base));
+    raise(columns + column_error_base, 2.1 * off);
     if (source.form == CollectForm::quadratic) {
         const double h = source.half_precision[k];
         columns[column_quadratic + column_place(place)] = __double2float_rd(h * (1 - 1.01 * gamma));

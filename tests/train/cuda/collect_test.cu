@@ -315,20 +315,36 @@ struct Bounds {
     const Problem& problem;
     const std::vector<float> columns, scale;
     const double c; ///< of squares, otherwise 0
+    const double shifted;
 
     Bounds(const Problem& of_problem, const DeviceModel& device)
             : problem(of_problem), columns(device.columns.host()), scale(device.scale.host()),
               c(problem.form == CollectForm::squares ? squares_error(device.model.padded_width)
-                                                     : 0) {}
+                                                     : 0),
+              shifted(shift()) {}
     double axis(int64_t j) const {
         return problem.form == CollectForm::squares ? scale[collect_scales + j] : 1.0;
     }
     double centred(int64_t i, int64_t j) const {
         return static_cast<double>(problem.rows[i * problem.d + j]) - problem.origin[j];
     }
+    /// What takes the largest b_k to 0.
+    double shift() const {
+        double largest = -infinity;
+        for (int64_t k = 0; k < problem.K; ++k) {
+            double base = problem.constant[k];
+            for (int64_t j = 0; j < problem.d; ++j) {
+                const double c =
+                        static_cast<double>(problem.means[k * problem.d + j]) - problem.origin[j];
+                base -= problem.h(k, j) * c * c;
+            }
+            largest = std::max(largest, base);
+        }
+        return -largest;
+    }
     /// What the pass's scores of a row have in common beside the log-joint.
     double common(int64_t i) const {
-        double sum = 0;
+        double sum = shifted;
         for (int64_t j = 0; j < problem.d && problem.form == CollectForm::squares; ++j) {
             sum += scale[collect_scales + problem.d + j] * centred(i, j) * centred(i, j);
         }
