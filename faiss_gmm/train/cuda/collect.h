@@ -18,8 +18,7 @@
 //       listed. What is left is so little that the quick scores do for it:
 //         rest_i = sum of exp(m_ik - m_ib) over the others of (5), m = (U + L) / 2, b = best,
 //       off by at most (e^G - 1) rest_i, G the largest gap U - L of the row's candidates (the fast paths: of
-//       all components): 1.72 G rest_i up to G = 1 nat. Where G is more, or G rest_i more than
-//       most_rest_error, (5) is listed and the rest is 0.
+//       all components) and 2^-40 for each. Where that is more than most_rest_error, (5) is listed and the rest is 0.
 // Rows go in waves through three steps: cast into the operand's form, with a threshold from the hint;
 // where there is none, a survey of all scores for the threshold; the scores again, of which those are
 // listed that reach it. On Hopper the survey may list rows of one candidate itself, for rank 1, and only the
@@ -76,9 +75,9 @@ constexpr int32_t collect_own_columns = 12 * (collect_tile / 4 + 4);
 constexpr int32_t collect_scales = 16;
 constexpr int32_t collect_max_capacity = 32;
 constexpr int32_t collect_max_rank = 16;
-constexpr float most_rest_error = 2e-5f;
+constexpr float most_rest_error = 3.4e-5f;
 constexpr float least_significant =
-        11.1f; ///< less half a nat of gap: sums of a list's places fit an integer of 2^-40
+        11.1f; ///< sums of a list's places fit an integer of 2^-40
 
 /// The numbers of a model, without its arrays.
 CollectModel collect_model_shape(CollectForm form, int64_t K, int64_t d);
@@ -120,8 +119,7 @@ struct CollectInput {
 struct CollectOutput {
     uint16_t* component = nullptr; ///< [n, capacity], ascending; past the count undefined
     uint8_t* count = nullptr;      ///< [n]; capacity + 1: overflow, the row's list is undefined
-    /// [n] or null: component of the largest U_ik; of a row that overflows the largest to 8 bits of its
-    /// distance to the threshold, or any below K. Not written for rank > 1.
+    /// [n] or null: component of the largest U_ik; of a row of no use any below K. Not written for rank > 1.
     uint16_t* best = nullptr;
     float* rest = nullptr; ///< [n] (7), of rows with a list; null: all of (5) are listed
     int32_t capacity = 16; ///< a multiple of 8, at most collect_max_capacity

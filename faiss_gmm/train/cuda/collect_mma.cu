@@ -34,11 +34,14 @@ constexpr int blocks_per_multiprocessor = 2;
 
 template <bool resident> constexpr int stages = resident ? 3 : 2;
 
+/// Two blocks a multiprocessor from 164 KB on (compute capability 8.0), 1 KB of each taken by the system.
+constexpr int most_shared = (164 / 2 - 1) * 1024;
+
 template <bool resident> struct Shared {
     static constexpr int stage_bytes = resident ? slice_bytes : 2 * slice_bytes;
     alignas(128) unsigned char stage[stages<resident>][stage_bytes]; ///< components, then rows
     alignas(128) unsigned char rows[resident ? resident_slices * slice_bytes : 16];
-    ListWork work[threads / 32][16];
+    float2 widest[warps];
 };
 
 struct Arguments {
@@ -137,6 +140,9 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
                 wave.entries + (static_cast<size_t>(blockIdx.x) * tile_rows + strip) * list_places,
                 false};
     }
+    if (lists && form == CollectForm::linear && call.output.rest != nullptr) {
+        shared.widest[threadIdx.x / 32] = widest_errors(model);
+    }
     for (int row_tile = blockIdx.x; row_tile < arguments.row_tiles; row_tile += gridDim.x) {
         const size_t tile_first = static_cast<size_t>(row_tile) * tile_rows;
         const int first = row_tile * tile_rows + own_rows;
@@ -223,6 +229,8 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
                 }
             }
         }
+        // In the stage that the slice before the last one has left.
+        auto* const work = reinterpret_cast<ListWork*>(shared.stage[number % all_stages]);
 #pragma unroll
         for (int m = 0; m < strips; ++m) {
             if (lists) {
@@ -235,7 +243,9 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
                         own_lists[m],
                         nullptr,
                         own_lists[m],
-                        shared.work[threadIdx.x / 32]);
+                        true,
+                        shared.widest[threadIdx.x / 32],
+                        work + 16 * (threadIdx.x / 32));
             } else if (grows) {
                 growing[m].end(call, wave, rows[m], first + 16 * m + lane / 4);
             } else {
@@ -255,6 +265,7 @@ template <CollectForm form, CollectStep step, bool resident>
 void launch(const Arguments& arguments, Stream stream) {
     const auto kernel = multiply_by_warps<form, step, resident>;
     constexpr int bytes = sizeof(Shared<resident>);
+    static_assert(!resident || bytes <= most_shared, "two blocks on compute capability 8.0");
     static_assert(bytes <= 99 * 1024, "a block's shared memory on compute capability 8.6 and 8.9");
     check_collect(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),

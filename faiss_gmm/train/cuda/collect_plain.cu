@@ -141,12 +141,11 @@ __global__ void __launch_bounds__(threads)
                 for (int32_t k = 0; k < model.K; ++k) {
                     if (upper[k] >= threshold && upper[k] > minus_infinity) {
                         widest = fmaxf(widest, gap(k));
-                        rest += upper[k] < significant
-                                        ? expf((upper[k] - 0.5f * gap(k) - of_best) / row.f)
-                                        : 0.0f;
+                        const float share = expf((upper[k] - 0.5f * gap(k) - of_best) / row.f);
+                        rest += upper[k] < significant ? fmaxf(share, 0x1.0p-40f) : 0.0f;
                     }
                 }
-                const bool is_little = widest <= row.f && rest * widest <= most_rest_error * row.f;
+                const bool is_little = rest * expm1f(widest / row.f) <= most_rest_error;
                 listed_from = is_little ? fmaxf(threshold, significant) : threshold;
                 call.output.rest[i] = is_little ? rest : 0.0f;
             }

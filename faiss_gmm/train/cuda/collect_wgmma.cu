@@ -74,11 +74,16 @@ template <int steps> struct Shared {
     /// With a tile's first slice.
     alignas(16) float columns[S::stages][S::component_groups][collect_columns];
     int marked[S::component_groups][S::tile_rows]; ///< tiles, of each half of the components
-    /// Of the second half of the components.
-    Listed listed[S::component_groups == 1 ? 1 : S::tile_rows];
-    ListWork work[consumer_warps / S::component_groups][16];
-    /// A survey's, of the second half of the components.
-    float seen[S::component_groups == 1 ? 1 : S::tile_rows][Survey<true>::seen_values];
+    struct OfLists {
+        ListWork work[consumer_warps][16];
+        float2 widest[consumer_warps];
+        Listed listed[S::component_groups][S::component_groups == 1 ? 1 : S::tile_rows];
+    };
+    union {
+        OfLists of_lists;
+        /// A survey's, of the second half of the components.
+        float seen[S::component_groups == 1 ? 1 : S::tile_rows][Survey<true>::seen_values];
+    };
     uint64_t full[S::stages], empty[S::stages];
     uint64_t rows_full[S::row_slots], rows_empty[S::row_slots];
 };
@@ -190,6 +195,10 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
             hopper::meet<consumers_barrier, 128 * groups>();
         }
     };
+    const int warp = S::component_groups * strip + component_group;
+    if (lists && form == CollectForm::linear && call.output.rest != nullptr) {
+        shared.of_lists.widest[warp] = widest_errors(call.model);
+    }
     hopper::Ring<S::stages> ring;
     hopper::Ring<S::row_slots> slots; // of the row tile's first slice
     float score[64];
@@ -362,23 +371,27 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
             continue;
         }
         const Listed of_quad = listed.of_quad();
-        Listed* const others = S::component_groups > 1 ? shared.listed + 16 * strip : nullptr;
-        if (component_group > 0 && lane % 4 < 2) {
-            others[row_of_lane()] = of_quad;
+        const Listed* others =
+                nullptr; // what the warp of the other half of the components has listed
+        if (S::component_groups > 1) {
+            if (lane % 4 < 2) {
+                shared.of_lists.listed[component_group][16 * strip + row_of_lane()] = of_quad;
+            }
+            others = shared.of_lists.listed[S::component_groups - 1 - component_group] + 16 * strip;
         }
         meet();
-        if (component_group == 0) {
-            write_lists<form>(
-                    call,
-                    wave,
-                    first,
-                    rows,
-                    of_quad,
-                    own_lists,
-                    others,
-                    WarpLists{entries, true},
-                    shared.work[strip]);
-        }
+        write_lists<form>(
+                call,
+                wave,
+                first,
+                rows,
+                of_quad,
+                own_lists,
+                others,
+                WarpLists{entries, component_group == 0},
+                component_group == 0,
+                shared.of_lists.widest[warp],
+                shared.of_lists.work[warp]);
         meet();
     }
 }

@@ -1075,6 +1075,37 @@ TEST_F(CollectTest, WhatIsNotListedIsSummedUp) {
     }
 }
 
+TEST_F(CollectTest, BesideAFarComponentNothingIsSummedUp) {
+    // Its bound, 1e4 deviations away, is of more nats than a sum may be off; the plain path knows that no row has it.
+    Problem problem = draw(CollectForm::linear, 500, 512, 96, 1.6, 71);
+    for (int64_t j = 0; j < problem.d; ++j) {
+        problem.means[300 * problem.d + j] += 1e4f;
+    }
+    const DeviceModel device(problem);
+    const Scores scores(problem);
+    for (const CollectPath path : paths()) {
+        Options options;
+        options.margin = 18.4f;
+        options.capacity = 32;
+        options.hint = &problem.truth; // a survey of the largest U alone sees the far one's group
+        const Result all_listed = collect(problem, device, options, path);
+        options.significant = 11.52f;
+        const Result result = collect(problem, device, options, path);
+        expect_rests(problem, scores, device, options, result, all_listed, path);
+        int64_t several = 0;
+        for (int64_t i = 0; i < problem.n && path != CollectPath::plain; ++i) {
+            ASSERT_EQ(result.count[i], all_listed.count[i]) << name(path) << i;
+            if (!result.overflowed(i, options.capacity)) {
+                ASSERT_EQ(result.rest[i], 0) << name(path) << i;
+                ASSERT_EQ(result.list(i, 32), all_listed.list(i, 32)) << name(path) << i;
+                several += result.count[i] >
+                           8 + 1; // the far one's eight are listed wherever they may be
+            }
+        }
+        EXPECT_TRUE(path == CollectPath::plain || several > 0) << name(path);
+    }
+}
+
 TEST_F(CollectTest, WhatIsTooMuchToBeSummedUpIsListed) {
     // A component at the rows' place, and so many in the same place whose weight is 11.7 nats less.
     for (const int64_t twins : {3, 30}) {

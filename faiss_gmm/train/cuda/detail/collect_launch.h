@@ -54,7 +54,7 @@ struct CollectWave {
 constexpr int wave_tile_rows = 256;
 /// Up to so many columns collect_wgmma.cu has tiles of 256 rows, of 128 beyond.
 constexpr int hopper_slot_columns = 128;
-constexpr int list_places = 128; ///< a row that lists more overflows
+constexpr int list_places = 120; ///< a row that lists more, or all of a tile, overflows
 
 /// Rows of the call from wave.first on, into the wave.
 void cast_rows(const CollectCall& call, const CollectWave& wave, Stream stream);

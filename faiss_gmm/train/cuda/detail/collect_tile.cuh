@@ -9,10 +9,10 @@
 // (1) start_scores: what the accumulators begin with, so that the product leaves U there.
 // (2) list_candidates: the sign of each score's distance to the row's threshold. No maxima, no branch
 //     but where something is listed; a row's places are given out by counts that its quad shares. A row with too
-//     many only looks for its best from then on.
+//     many, as it has that lists a whole tile, only looks for its best from then on.
 // (3) write_lists: what lies within the margin of the largest L, ascending, or (7) of collect.h. So a threshold that
 //     is too low (the hint's) costs places on the way, but changes no list that fits. The entries of all 16 rows
-//     side by side, an entry a lane: rows have 1 to 128 of them.
+//     side by side, four a lane at once: rows have 1 to list_places of them.
 // (4) Survey: thresholds, where no hint gives one or rank > 1. For rank > 1 each lane keeps the six
 //     largest of its groups' maxima: the rank-th largest of a quad's is a bound, for each stands for a
 //     component of its own. A group is eight components, two where there are few.
@@ -26,7 +26,9 @@
 //     than a sign. Lists judged a row after the other by the warp (a third more time on `overlap`: each waits for
 //     L2), or a quad a row (a quarter more: eight rows wait for the longest); places given out one by one, by a vote
 //     of the lanes that have an entry more (3% more on `overlap`). A sum of saturated distances for eight scores at
-//     once, signs only where it is not zero: 8% more time, 16% on `overlap`.
+//     once, signs only where it is not zero: 8% more time, 16% on `overlap`. Scores stored in groups of four columns
+//     where one of them is listed, without a loop: less to list, more to read back, all in all nothing. Lists out of
+//     such groups by a kernel of its own: a third more, for what is listed no longer stays in L2.
 
 #include <climits>
 
@@ -149,23 +151,40 @@ own_scores_below(const float (&score)[64], int h, float threshold, const float* 
     return mask;
 }
 
-/// Score number c of row h, without memory.
-__device__ inline float pick(const float (&score)[64], int h, int c) {
-    float value[16];
+/// Score number c of row h, one of half a lane's 32, without memory.
+__device__ inline float pick(const float (&score)[64], int h, int half, int c) {
+    float value[8];
 #pragma unroll
-    for (int j = 0; j < 16; ++j) {
-        value[j] = c % 2 != 0 ? score[4 * j + 2 * h + 1] : score[4 * j + 2 * h];
+    for (int j = 0; j < 8; ++j) {
+        const float* pair = score + 4 * (8 * half + j) + 2 * h;
+        value[j] = c % 2 != 0 ? pair[1] : pair[0];
     }
 #pragma unroll
-    for (int bit = 3; bit >= 0; --bit) {
+    for (int bit = 2; bit >= 0; --bit) {
 #pragma unroll
-        for (int j = 0; j < 8; ++j) {
+        for (int j = 0; j < 4; ++j) {
             if (j < 1 << bit) {
                 value[j] = (c >> (bit + 1) & 1) != 0 ? value[j + (1 << bit)] : value[j];
             }
         }
     }
     return value[0];
+}
+
+/// The largest U of row h's scores of the lane, and in a tile of that scale or the lane's `own`.
+template <CollectForm form>
+__device__ inline float
+largest_score(const float (&score)[64], int h, float scale, const float* own) {
+    float largest = -CUDART_INF_F;
+#pragma unroll
+    for (int c = 0; c < 32; ++c) {
+        float upper = score[c / 2 * 4 + 2 * h + c % 2];
+        if (form == CollectForm::squares) {
+            upper *= inverse_of_power(scale != 0 ? scale : own[c]);
+        }
+        largest = fmaxf(largest, upper);
+    }
+    return largest;
 }
 
 constexpr int mark_places = 28; ///< tiles in which a row may have candidates: in more it overflows
@@ -183,14 +202,33 @@ struct WarpLists {
     uint2* entries; ///< [16, list_places] {score, component}, in any order; in L2
     bool from_end; ///< the last places: another warp lists other components of these rows in the first
 
+    WarpLists() = default;
+    __device__ WarpLists(uint2* of_warp, bool are_from_end)
+            : entries(of_warp), from_end(are_from_end) {
+        asm("" : "+l"(entries)); // to be kept, not computed anew for each entry
+    }
     __device__ uint2* entry(int row, int place) const {
-        return entries + row * list_places + (from_end ? list_places - 1 - place : place);
+        const int first = from_end ? list_places - 1 : 0, step = from_end ? -1 : 1;
+        return entries + (row * list_places + first + step * place);
     }
     /// [16] where marks stand in the place of entries.
     __device__ RowMarks* marks() const {
         return reinterpret_cast<RowMarks*>(entries);
     }
 };
+
+/// Where `stores`, without a branch.
+__device__ inline void store_entry(uint2* entry, float upper, uint32_t k, bool stores) {
+    asm volatile("{\n"
+                 ".reg .pred stores;\n"
+                 "setp.ne.u32 stores, %3, 0;\n"
+                 "@stores st.global.v2.b32 [%0], {%1, %2};\n"
+                 "}" ::"l"(__cvta_generic_to_global(entry)),
+                 "r"(__float_as_uint(upper)),
+                 "r"(k),
+                 "r"(static_cast<uint32_t>(stores))
+                 : "memory");
+}
 
 /// What is known of a row's entries.
 struct Listed {
@@ -251,15 +289,8 @@ scores_below(const float (&score)[64], int h, float threshold, float scale, cons
 struct TwoLists {
     Listed row[2];
 
-    /// What a component of the row must reach to be of interest still: of one with too many only its best is.
-    __device__ void raise_bars(float (&bar)[2]) const {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const float top = quad_max(row[h].top);
-            bar[h] = row[h].count > list_places ? top : bar[h];
-        }
-    }
-    /// Of tile `tile`, whose components have that scale and such error factors (squares: their own).
+    /// Of tile `tile`, whose components have that scale and such error factors (squares: their own). Raises the
+    /// threshold of a row that has too many to its best.
     template <CollectForm form>
     __device__ void list_candidates(
             const CollectModel& model,
@@ -267,24 +298,20 @@ struct TwoLists {
             int tile,
             float scale,
             const float (&errors)[3],
-            const TwoRows& rows,
+            TwoRows& rows,
             const WarpLists& lists) {
         const int quad = threadIdx.x % 4;
         const float* own = lane_scales<form>(model, tile);
-        float bar[2] = {rows.threshold[0], rows.threshold[1]};
-        if (__any_sync(whole_warp, max(row[0].count, row[1].count) > list_places)) {
-            raise_bars(bar);
-        }
-        uint32_t below[2];
+        uint32_t listed[2];
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            below[h] = scores_below<form>(score, h, bar[h], scale, own);
+            listed[h] = ~scores_below<form>(score, h, rows.threshold[h], scale, own);
         }
-        if (!__any_sync(whole_warp, (below[0] & below[1]) != ~0u)) {
+        if (!__any_sync(whole_warp, (listed[0] | listed[1]) != 0)) {
             return;
         }
         // Places behind those of the quad's lanes before, for both rows at once.
-        const uint32_t own_numbers = __popc(~below[0]) | __popc(~below[1]) << 16;
+        const uint32_t own_numbers = __popc(listed[0]) | __popc(listed[1]) << 16;
         uint32_t numbers = own_numbers;
 #pragma unroll
         for (int step = 1; step < 4; step *= 2) {
@@ -292,31 +319,56 @@ struct TwoLists {
             numbers += quad >= step ? before : 0;
         }
         const uint32_t all = __shfl_sync(whole_warp, numbers, 3, 4);
-        const uint32_t before = numbers - own_numbers;
+        numbers -= own_numbers;
+        int place[2];
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            place[h] = row[h].count + static_cast<int>(numbers >> 16 * h & 0xffffu);
+            row[h].count += static_cast<int>(all >> 16 * h & 0xffffu);
+        }
+        const bool too_many = __any_sync(whole_warp, max(row[0].count, row[1].count) > list_places);
+        if (too_many) { // of such a row the lane's largest will do
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const float largest = largest_score<form>(score, h, scale, own);
+                if (row[h].count > list_places) {
+                    listed[h] &= ~scores_below<form>(score, h, largest, scale, own);
+                }
+            }
+        }
         const uint32_t column = static_cast<uint32_t>(tile) * collect_tile + 2 * quad;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             const float f = rows.f[h];
             float gap = form == CollectForm::squares ? 0.0f : bound_gap<form>(errors, f, rows.q[h]);
-            uint32_t left = ~below[h];
-            int place = row[h].count + static_cast<int>(before >> 16 * h & 0xffffu);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                uint32_t left = listed[h] & (half == 0 ? 0xffff0000u : 0x0000ffffu);
 #pragma unroll 1
-            for (; left != 0; ++place) {
-                const int c = __clz(static_cast<int>(left));
-                left &= ~(0x80000000u >> c);
-                float of_row = pick(score, h, c);
-                if (form == CollectForm::squares) {
-                    of_row *= inverse_of_power(scale != 0 ? scale : own[c]);
-                    gap = fmaf(own[own_gap_base + c], f, own[own_gap + c]);
-                }
-                const uint32_t k = column + c / 2 * 8 + c % 2;
-                row[h].see(of_row, gap, k);
-                if (place < list_places) {
-                    *lists.entry(threadIdx.x % 32 / 4 + 8 * h, place) =
-                            make_uint2(__float_as_uint(of_row), k);
+                for (; left != 0; ++place[h]) {
+                    const int c = __clz(static_cast<int>(left));
+                    left &= ~(0x80000000u >> c);
+                    float upper = pick(score, h, half, c);
+                    if (form == CollectForm::squares) {
+                        upper *= inverse_of_power(scale != 0 ? scale : own[c]);
+                        gap = fmaf(own[own_gap_base + c], f, own[own_gap + c]);
+                    }
+                    const uint32_t k = column + c / 2 * 8 + c % 2;
+                    row[h].see(upper, gap, k);
+                    store_entry(
+                            lists.entry(threadIdx.x % 32 / 4 + 8 * h, place[h]),
+                            upper,
+                            k,
+                            place[h] < list_places);
                 }
             }
-            row[h].count += static_cast<int>(all >> 16 * h & 0xffffu);
+        }
+        if (too_many) {
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const float top = quad_max(row[h].top);
+                rows.threshold[h] = row[h].count > list_places ? top : rows.threshold[h];
+            }
         }
     }
     /// When no tile comes any more: the quad's, of the first row for its even lanes, of the second for the others.
@@ -342,11 +394,17 @@ __device__ inline int row_of_lane() {
     return lane / 4 + lane % 2 * 8;
 }
 
+/// The first lane of which it is that.
+__device__ inline int lane_of_row(int row) {
+    return row % 8 * 4 + row / 8;
+}
+
 /// An entry that is none.
 __device__ inline uint2 no_entry() {
     return make_uint2(__float_as_uint(-CUDART_INF_F), ~0u);
 }
 
+constexpr int entries_at_once = 4;      ///< of a lane: each waits for L2
 constexpr float rest_unit = 0x1.0p-40f; ///< sums in whole units are the same in any order
 
 /// A row whose entries are looked at.
@@ -354,7 +412,7 @@ struct ListWork {
     int end;        ///< of the strip's entries, the row's and those of the rows before
     int from_start; ///< entries of the first list
     float threshold, listed_from;
-    float of_best, to_nats, f;
+    float top, to_nats, f;
     uint32_t rest; ///< in units
     int kept;
 };
@@ -373,24 +431,61 @@ __device__ inline float2 widest_errors(const CollectModel& model) {
     return widest;
 }
 
-/// The first `count` of a list in their order, by a warp.
-__device__ inline void sort_list(uint16_t* list, int count) {
+/// The numbers of 16 lists in their order, by a warp. `mine`: of the list of the lane's row_of_lane(), 0 for none.
+/// `list_of(row)`: that row's.
+template <class ListOf> __device__ inline void sort_lists(int mine, const ListOf& list_of) {
     const int lane = threadIdx.x % 32;
-    const uint32_t k = lane < count ? list[lane] : ~0u;
-    int smaller = 0;
-    for (int other = 0; other < count; ++other) {
-        smaller += __shfl_sync(whole_warp, k, other) < k;
+    // Short ones by eight lanes each, all under way at once.
+    constexpr int few = 8, at_once = 32 / few, rounds = 16 / at_once;
+    uint32_t k[rounds];
+#pragma unroll
+    for (int r = 0; r < rounds; ++r) {
+        const int row = r * at_once + lane / few;
+        const int count = __shfl_sync(whole_warp, mine, lane_of_row(row));
+        const bool has_one = count <= few && lane % few < count;
+        k[r] = ~0u;
+        if (has_one) {
+            k[r] = list_of(row)[lane % few];
+        }
     }
     __syncwarp();
-    if (lane < count) {
-        list[smaller] = static_cast<uint16_t>(k);
+#pragma unroll
+    for (int r = 0; r < rounds; ++r) {
+        if (!__any_sync(whole_warp, k[r] != ~0u)) {
+            continue;
+        }
+        int smaller = 0;
+#pragma unroll
+        for (int other = 0; other < few; ++other) {
+            smaller += __shfl_sync(whole_warp, k[r], other, few) < k[r];
+        }
+        if (k[r] != ~0u) {
+            list_of(r * at_once + lane / few)[smaller] = static_cast<uint16_t>(k[r]);
+        }
+    }
+    uint32_t longer = __ballot_sync(whole_warp, mine > few);
+#pragma unroll 1
+    for (; longer != 0; longer &= longer - 1) {
+        const int its = __ffs(static_cast<int>(longer)) - 1;
+        const int count = __shfl_sync(whole_warp, mine, its);
+        uint16_t* const list = list_of(its / 4 + its % 2 * 8);
+        const uint32_t own = lane < count ? list[lane] : ~0u;
+        int smaller = 0;
+        for (int other = 0; other < count; ++other) {
+            smaller += __shfl_sync(whole_warp, own, other) < own;
+        }
+        __syncwarp();
+        if (lane < count) {
+            list[smaller] = static_cast<uint16_t>(own);
+        }
     }
 }
 static_assert(collect_max_capacity == 32, "one a lane");
 
 /// (3) for a warp's 16 rows, `first` of the wave and after: all their entries side by side. `mine`: of_quad().
-/// `others`: [16] what another warp has listed of these rows, in `other_lists`, or null. `work`: [16] scratch in
-/// shared memory.
+/// `others`: [16] what another warp has listed of these rows, in `other_lists`, or null; then the warps write the lists
+/// of eight rows each, the first or the last eight. `widest_error`: widest_errors(), where rests are asked for. `work`:
+/// [16] scratch in shared memory.
 template <CollectForm form>
 __device__ inline void write_lists(
         const CollectCall& call,
@@ -401,13 +496,17 @@ __device__ inline void write_lists(
         const WarpLists& lists,
         const Listed* others,
         const WarpLists& other_lists,
+        bool are_first,
+        const float2& widest_error,
         ListWork* work) {
     const CollectOutput& output = call.output;
     const bool with_rest = form == CollectForm::linear && output.rest != nullptr;
+    constexpr int at_once = entries_at_once;
     // Two lanes of a quad have a row each.
     const int lane = threadIdx.x % 32, own = lane / 4 * 2 + lane % 2;
     const auto in_strip = [](int number) { return number / 2 + number % 2 * 8; };
-    const bool has_one = lane % 4 < 2, is_first = lane % 2 == 0;
+    const bool is_first = lane % 2 == 0;
+    const bool has_one = lane % 4 < 2 && (others == nullptr || is_first == are_first);
     const int in_wave = first + row_of_lane();
     const auto list_of = [&](int number) {
         return output.component +
@@ -427,16 +526,18 @@ __device__ inline void write_lists(
     float rest = 0;
     bool looks = has_one && fits && mine.count > 1; // one stays for sure
     if (__any_sync(whole_warp, looks)) {
-        const float q = is_first ? rows.q[0] : rows.q[1];
         const float threshold = threshold_under<form>(call.model, mine.lower, call.input.margin, f);
-        float listed_from = threshold, widest = 0, of_best = 0;
+        float listed_from = threshold, widest = 0;
+        float2 best_errors{0, 0};
         if (with_rest) { // (7) of collect.h
-            const float2 errors = widest_errors(call.model);
-            widest = fmaf(errors.y, f, errors.x);
+            widest = fmaf(widest_error.y, f, widest_error.x);
             const float significant =
                     threshold_under<form>(call.model, mine.lower, call.input.significant, f);
-            listed_from = widest <= f ? fmaxf(threshold, significant) : threshold;
-            of_best = looks ? mine.top - 0.5f * ColumnsOf<form>(call.model, best).gap(f, q) : 0.0f;
+            listed_from = fmaxf(threshold, significant);
+            if (looks) {
+                const ColumnsOf<form> columns(call.model, min(best, call.model.K - 1u));
+                best_errors = {columns.error[0], columns.error[1]};
+            }
         }
 #pragma unroll 1
         while (__any_sync(whole_warp, looks)) {
@@ -447,16 +548,16 @@ __device__ inline void write_lists(
                 end += lane >= step ? before : 0;
             }
             const int all = __shfl_sync(whole_warp, end, 31);
-            if (has_one) {
-                work[own] = {end, from_start, threshold, listed_from, of_best, 1 / f, f, 0, 0};
+            if (lane % 4 < 2) {
+                work[own] = {end, from_start, threshold, listed_from, mine.top, 1 / f, f, 0, 0};
             }
             __syncwarp();
 #pragma unroll 1
-            for (int begin = lane; begin - lane < all; begin += 64) {
-                int number[2]; // of the row
-                uint2 entry[2];
+            for (int begin = lane; begin - lane < all; begin += 32 * at_once) {
+                int number[at_once]; // of the row
+                uint2 entry[at_once];
 #pragma unroll
-                for (int e = 0; e < 2; ++e) {
+                for (int e = 0; e < at_once; ++e) {
                     const int place = begin + 32 * e;
                     int row = 0;
 #pragma unroll
@@ -470,9 +571,9 @@ __device__ inline void write_lists(
                                : in_row < start ? *lists.entry(in_strip(row), in_row)
                                                 : *other_lists.entry(in_strip(row), in_row - start);
                 }
-                float2 errors[2];
+                float2 errors[at_once];
 #pragma unroll
-                for (int e = 0; e < 2; ++e) {
+                for (int e = 0; e < at_once; ++e) {
                     errors[e] = {0, 0};
                     if (with_rest && entry[e].y != ~0u) {
                         const ColumnsOf<form> columns(call.model, entry[e].y);
@@ -480,7 +581,7 @@ __device__ inline void write_lists(
                     }
                 }
 #pragma unroll
-                for (int e = 0; e < 2; ++e) {
+                for (int e = 0; e < at_once; ++e) {
                     ListWork& row = work[number[e]];
                     const float upper = __uint_as_float(entry[e].x);
                     if (entry[e].y == ~0u || !(upper >= row.threshold)) {
@@ -493,27 +594,29 @@ __device__ inline void write_lists(
                         }
                     } else {
                         const float gap = fmaf(errors[e].y, row.f, errors[e].x);
-                        const float share = expf((upper - 0.5f * gap - row.of_best) * row.to_nats);
-                        atomicAdd(&row.rest, __float2uint_rn(share / rest_unit));
+                        const float share = expf((upper - 0.5f * gap - row.top) * row.to_nats);
+                        // At least one unit: what is nearly nothing by its middle may be more.
+                        atomicAdd(&row.rest, __float2uint_ru(fmaxf(share / rest_unit, 1.0f)));
                     }
                 }
             }
             __syncwarp();
             if (looks) {
                 kept = min(work[own].kept, output.capacity + 1);
-                rest = static_cast<float>(work[own].rest) * rest_unit;
-                looks = rest * widest > most_rest_error * f; // too much: all are listed
+                rest = 0;
+                looks = work[own].rest > 0;
+                if (looks) {
+                    rest = static_cast<float>(work[own].rest) * rest_unit *
+                           expf(0.5f * fmaf(best_errors.y, f, best_errors.x) / f);
+                    looks = !(rest * expm1f(widest / f) <= most_rest_error); // then all are listed
+                }
                 listed_from = looks ? threshold : listed_from;
             }
             __syncwarp();
         }
-        uint32_t unsorted = __ballot_sync(
-                whole_warp, has_one && mine.count > 1 && kept > 1 && kept <= output.capacity);
-#pragma unroll 1
-        for (; unsorted != 0; unsorted &= unsorted - 1) {
-            const int its = __ffs(static_cast<int>(unsorted)) - 1;
-            sort_list(list_of(its / 4 * 2 + its % 2), __shfl_sync(whole_warp, kept, its));
-        }
+        sort_lists(
+                has_one && mine.count > 1 && kept > 1 && kept <= output.capacity ? kept : 0,
+                [&](int row) { return list_of(lane_of_row(row) / 4 * 2 + row / 8); });
     }
     if (has_one && has_row(wave, in_wave) && row_threshold != settled) {
         const int64_t i = row_of_call(wave, in_wave);
