@@ -221,6 +221,12 @@ TrainingParameters IndexIVFGMM::index_training() const {
                                    : "tied_spherical with uniform mixing over such a quantizer",
                  "set training.covariance and training.mixing, or use a flat quantizer"});
     }
+    parameters.interrupt = [interrupt = training.interrupt] {
+        faiss::InterruptCallback::check();
+        if (interrupt) {
+            interrupt();
+        }
+    };
     return parameters;
 }
 

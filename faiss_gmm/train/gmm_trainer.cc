@@ -124,10 +124,21 @@ private:
     uint64_t number_ = new_number();
 };
 
-void accumulate(VectorSource& source, EStepEngine& engine) {
+/// Rows between two calls of TrainingParameters::interrupt. Engines fill waves from host memory whatever the pieces;
+/// pieces of device memory are waves of their own.
+constexpr size_t interrupt_rows = size_t{1} << 16, interrupt_device_rows = size_t{1} << 21;
+
+void accumulate(VectorSource& source, EStepEngine& engine, const std::function<void()>& interrupt) {
     const size_t n = source.rows();
-    const size_t most = source.max_chunk_rows();
+    size_t most = source.max_chunk_rows();
+    if (interrupt && n > interrupt_rows) {
+        const bool on_device = source.read(0, 1).memory == Chunk::Memory::device;
+        most = std::min(most, on_device ? interrupt_device_rows : interrupt_rows);
+    }
     for (size_t first = 0; first < n; first += most) {
+        if (interrupt && first > 0) {
+            interrupt();
+        }
         Chunk chunk;
         chunk.n = std::min(most, n - first);
         chunk.first = first;
@@ -136,16 +147,6 @@ void accumulate(VectorSource& source, EStepEngine& engine) {
         // To gather rows takes a host longer than what a GPU then does with them.
         engine.accumulate(engine.holds(chunk) ? chunk : source.read(first, chunk.n));
     }
-}
-
-SufficientStatistics
-pass(VectorSource& source,
-     EStepEngine& engine,
-     const GaussianMixture& mixture,
-     Assignment assignment) {
-    engine.begin(mixture, assignment);
-    accumulate(source, engine);
-    return engine.finish();
 }
 
 /// Unit length, as stock's spherical k-means; a mean of zero stays.
@@ -329,6 +330,13 @@ private:
         }
     }
 
+    /// Of a Lloyd step.
+    SufficientStatistics pass(VectorSource& rows) {
+        engine_.begin(mixture_, Assignment::hard);
+        accumulate(rows, engine_, parameters_.interrupt);
+        return engine_.finish();
+    }
+
     /// Phase 2: Lloyd steps, then the parameters' shape from the last one's assignment.
     void lloyd(VectorSource& sample, size_t steps, bool report) {
         for (size_t step = 1; step <= steps; ++step) {
@@ -342,8 +350,7 @@ private:
                 // The last assignment also gives the covariances.
                 take_shape(1.0);
             }
-            const SufficientStatistics statistics =
-                    pass(sample, engine_, mixture_, Assignment::hard);
+            const SufficientStatistics statistics = pass(sample);
             if (report && step == 1) {
                 take_data_mean(statistics);
             }
@@ -373,8 +380,7 @@ private:
     void take_shape_of_directions(VectorSource& sample) {
         UnitLengthSource directions(sample);
         take_shape(1.0);
-        const SufficientStatistics statistics =
-                pass(directions, engine_, mixture_, Assignment::hard);
+        const SufficientStatistics statistics = pass(directions);
         const std::vector<float> means = mixture_.means;
         mixture_ = engine_.maximize(statistics, parameters_.reg_covar);
         replace_means(mixture_, statistics.N_k, means);
@@ -481,7 +487,7 @@ private:
         } else {
             engine_.begin(mixture_, Assignment::soft);
         }
-        accumulate(rows, engine_);
+        accumulate(rows, engine_, parameters_.interrupt);
         const bool policy = parameters_.mixing == Mixing::balanced || parameters_.unit_means ||
                             parameters_.keep_means;
         if (!first && !policy) {

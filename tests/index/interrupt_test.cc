@@ -92,6 +92,26 @@ TEST_F(Interrupt, StopsTrainingAfterAnIteration) {
     index.check();
 }
 
+TEST_F(Interrupt, StopsTrainingWithinAnIteration) {
+    constexpr size_t rows = 150000, d = 4,
+                     nlist = 3; // three pieces a pass, no step of fewer rows but the first
+    const auto base = float_rows(rows, d, 1);
+    IndexIVFGMMFlat index(d, nlist);
+    index.training.max_points_per_component = 0;
+    index.training.warm_start_iterations = 1;
+    size_t iterations = 0;
+    index.training.progress = [&](const TrainingProgress&) { return ++iterations > 0; };
+    Callback* callback = with_patience(1); // of two questions within the first iteration
+    EXPECT_NE(refusal([&] { index.train(rows, base.data()); }), "");
+    EXPECT_EQ(callback->asked, 2u);
+    EXPECT_EQ(iterations, 0u);
+    EXPECT_FALSE(index.is_trained);
+    callback = with_patience(1 << 30);
+    index.train(rows, base.data());
+    EXPECT_TRUE(index.is_trained);
+    EXPECT_GE(callback->asked, 3 * iterations);
+}
+
 /// So many dimensions that the period hint asks within a list, and codes of a byte.
 struct Wide : faiss::IndexIVF {
     Wide(faiss::Index* quantizer, size_t dimensions, size_t lists)

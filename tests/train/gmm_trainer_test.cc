@@ -900,6 +900,47 @@ TEST(GMMTrainer, CallbackIsToldOncePerIterationAndMayStop) {
     }
 }
 
+TEST(GMMTrainer, InterruptsWithinEachPassOrNever) {
+    // Rows of host memory in four pieces: three calls within each pass.
+    constexpr size_t K = 3, d = 2, n = 3 * 65536 + 7;
+    const auto truth = random_mixture(Covariance::tied_spherical, K, d, 1, 0.3, 5);
+    const std::vector<float> x = draw(truth, n, 6);
+    TrainingParameters p;
+    p.max_points_per_component = 0;
+    p.warm_start_iterations = 1;
+    p.max_iter = 3;
+    p.tol = 0;
+    const TrainingResult expected = GMMTrainer(p).train(K, n, d, x.data());
+    size_t calls = 0, iterations = 0;
+    p.interrupt = [&] { ++calls; };
+    p.progress = [&](const TrainingProgress& progress) {
+        iterations = progress.iteration;
+        EXPECT_EQ(calls, 3 * iterations); // the first step sees 64 rows a component
+        return true;
+    };
+    EXPECT_EQ(GMMTrainer(p).train(K, n, d, x.data()).mixture.means, expected.mixture.means);
+    EXPECT_EQ(calls, 9u);
+
+    struct GivenUp {};
+    MemorySource source(n, d, x.data());
+    const auto engine = make_cpu_engine();
+    for (const size_t call : {1, 3, 5}) {
+        calls = iterations = 0;
+        p.interrupt = [&] {
+            if (++calls == call) {
+                throw GivenUp();
+            }
+        };
+        p.progress = [&](const TrainingProgress&) { return ++iterations > 0; };
+        EXPECT_THROW(GMMTrainer(p).train(K, source, *engine), GivenUp);
+        EXPECT_EQ(calls, call);
+        EXPECT_EQ(iterations, (call - 1) / 3) << "within an iteration";
+    }
+    // The engine begins anew.
+    p.interrupt = nullptr;
+    EXPECT_EQ(GMMTrainer(p).train(K, source, *engine).mixture.means, expected.mixture.means);
+}
+
 TEST(GMMTrainer, AtMost256RowsAComponentUnlessTold) {
     const size_t d = 2, n = 5000;
     const std::vector<float> x = draw(random_mixture(Covariance::tied, 2, d, 2, 0, 2001), n, 2002);
