@@ -9,7 +9,8 @@
 // stay in shared memory, wider ones come again with every component tile), a warp multiplies its 32
 // rows with all 128 components (128 accumulators a thread), then detail/collect_tile.cuh.
 // Only the components' slices are shared between warps. Two blocks a multiprocessor hide the rest.
-// Cost: 2 n K width flops; 2 n width bytes read once, the operand n / 128 times through L2.
+// Cost: 2 n K width flops; 2 n width bytes read once, the operand n / 128 times through L2. On an H100 1.12 ms for
+//   (1M, 1024, 128), 235 TFLOP/s: 30% of what cuBLAS reaches there by wgmma.
 // Determinism: gpu_to_gpu for one path; see collect.h.
 #include <algorithm>
 

