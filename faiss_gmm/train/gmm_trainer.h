@@ -64,7 +64,7 @@ struct TrainingParameters {
     /// Called after each iteration, from the calling thread; false stops and keeps the last good
     /// parameters. Empty: none.
     std::function<bool(const TrainingProgress&)> progress;
-    /// Called within passes over the rows, from the calling thread, every 65,536 rows of host memory and every
+    /// Called within passes over the rows, from the calling thread, every 65,536 rows of host memory or fewer, every
     /// 2^21 of a device's. What it throws ends training there; nothing is left of it. Empty: none.
     std::function<void()> interrupt;
     /// Told what deserves attention, e.g. too few points. Empty: dropped.
