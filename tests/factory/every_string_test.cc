@@ -19,6 +19,7 @@
 #include "faiss_gmm/index/wrappers.h"
 #include "faiss_gmm/io/clone.h"
 #include "faiss_gmm/io/export_faiss.h"
+#include "faiss_gmm/runs/mixture_lists.h"
 #include "tests/index/index_fixture.h"
 #include "tests/index/stock_twin.h"
 #include "tests/index/support_record.h"
@@ -285,14 +286,12 @@ void EveryString::clone() {
 
 void EveryString::export_to_stock() {
     const std::unique_ptr<faiss::Index> exported(export_faiss(*index_));
-    const Bytes bytes = stock_bytes(*exported);
-    for (const std::string key : {"ilgm", "ilgb"}) {
-        EXPECT_EQ(std::search(bytes.begin(), bytes.end(), key.begin(), key.end()), bytes.end());
-    }
-    const std::unique_ptr<faiss::Index> read = from_stock_bytes(bytes);
+    const std::unique_ptr<faiss::Index> read = from_stock_bytes(stock_bytes(*exported));
     faiss::Index* outermost = read.get();
     auto* stock = dynamic_cast<faiss::IndexIVF*>(*innermost_slot(&outermost));
     EXPECT_EQ(dynamic_cast<IndexIVFGMM*>(stock), nullptr);
+    // By what is read, not by a key among the bytes: FAISS writes the padding of blocks as memory left it.
+    EXPECT_EQ(dynamic_cast<MixtureLists*>(stock->invlists), nullptr);
     for (faiss::Index* refined : {outermost_, outermost}) { // what ties leave out is found too
         if (auto* refine = dynamic_cast<faiss::IndexRefine*>(refined)) {
             refine->k_factor = static_cast<float>(rows) / k;
