@@ -76,8 +76,7 @@ constexpr int32_t collect_scales = 16;
 constexpr int32_t collect_max_capacity = 32;
 constexpr int32_t collect_max_rank = 16;
 constexpr float most_rest_error = 3.4e-5f;
-constexpr float least_significant =
-        11.1f; ///< sums of a list's places fit an integer of 2^-40
+constexpr float least_significant = 11.1f; ///< sums of a list's places fit an integer of 2^-40
 
 /// The numbers of a model, without its arrays.
 CollectModel collect_model_shape(CollectForm form, int64_t K, int64_t d);
