@@ -414,7 +414,9 @@ double kept_at_rank(
     const auto K = static_cast<int64_t>(lower.size());
     const bool few = model.padded_K / collect_tile <= small_survey_tiles;
     const int group = few ? small_survey_group : survey_group;
-    const bool halves = path == CollectPath::hopper && model.padded_width > hopper_slot_columns;
+    const bool halves = path == CollectPath::hopper &&
+                        (model.padded_width > hopper_slot_columns ||
+                         !hopper_has_slots(model.form, CollectStep::survey_many));
     std::vector<double> kept;
     for (int half = 0; half < (halves ? 2 : 1); ++half) {
         for (int lane = 0; lane < 4; ++lane) {

@@ -52,8 +52,22 @@ struct CollectWave {
 };
 
 constexpr int wave_tile_rows = 256;
-/// Up to so many columns collect_wgmma.cu has tiles of 256 rows, of 128 beyond.
+/// Up to so many columns collect_wgmma.cu has tiles of 256 rows, of 128 beyond; of 128 too for steps that are not
+/// worth kernels of their own.
 constexpr int hopper_slot_columns = 128;
+constexpr bool hopper_has_slots(CollectForm form, CollectStep step) {
+    switch (step) {
+    case CollectStep::survey: // settle_hopper() surveys the other forms
+        return form == CollectForm::squares;
+    case CollectStep::survey_many:
+    case CollectStep::list_many:
+        return form == CollectForm::linear;
+    case CollectStep::list:
+    case CollectStep::settle:
+        return true;
+    }
+    return true;
+}
 constexpr int list_places = 120; ///< a row that lists more, or all of a tile, overflows
 
 /// Rows of the call from wave.first on, into the wave.

@@ -501,7 +501,6 @@ __device__ inline void write_lists(
         ListWork* work) {
     const CollectOutput& output = call.output;
     const bool with_rest = form == CollectForm::linear && output.rest != nullptr;
-    constexpr int at_once = entries_at_once;
     // Two lanes of a quad have a row each.
     const int lane = threadIdx.x % 32, own = lane / 4 * 2 + lane % 2;
     const auto in_strip = [](int number) { return number / 2 + number % 2 * 8; };
@@ -553,11 +552,11 @@ __device__ inline void write_lists(
             }
             __syncwarp();
 #pragma unroll 1
-            for (int begin = lane; begin - lane < all; begin += 32 * at_once) {
-                int number[at_once]; // of the row
-                uint2 entry[at_once];
+            for (int begin = lane; begin - lane < all; begin += 32 * entries_at_once) {
+                int number[entries_at_once]; // of the row
+                uint2 entry[entries_at_once];
 #pragma unroll
-                for (int e = 0; e < at_once; ++e) {
+                for (int e = 0; e < entries_at_once; ++e) {
                     const int place = begin + 32 * e;
                     int row = 0;
 #pragma unroll
@@ -571,9 +570,9 @@ __device__ inline void write_lists(
                                : in_row < start ? *lists.entry(in_strip(row), in_row)
                                                 : *other_lists.entry(in_strip(row), in_row - start);
                 }
-                float2 errors[at_once];
+                float2 errors[entries_at_once];
 #pragma unroll
-                for (int e = 0; e < at_once; ++e) {
+                for (int e = 0; e < entries_at_once; ++e) {
                     errors[e] = {0, 0};
                     if (with_rest && entry[e].y != ~0u) {
                         const ColumnsOf<form> columns(call.model, entry[e].y);
@@ -581,7 +580,7 @@ __device__ inline void write_lists(
                     }
                 }
 #pragma unroll
-                for (int e = 0; e < at_once; ++e) {
+                for (int e = 0; e < entries_at_once; ++e) {
                     ListWork& row = work[number[e]];
                     const float upper = __uint_as_float(entry[e].x);
                     if (entry[e].y == ~0u || !(upper >= row.threshold)) {
