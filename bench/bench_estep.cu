@@ -342,6 +342,37 @@ void read_problem(Case& c, Problem& problem) {
 
 constexpr int lloyd_steps = 10;
 
+/// Of some of the rows [n, d] on the device, in double precision: the mean largest responsibility, and how many
+/// components of a row have more than 1e-5 of it.
+nlohmann::json responsibilities_of(const GaussianMixture& mixture, size_t n, const float* x) {
+    const size_t K = mixture.K, d = mixture.d;
+    const bool matrices =
+            mixture.covariance == Covariance::tied || mixture.covariance == Covariance::full;
+    constexpr size_t most_rows = 8192, most_work = size_t{1} << 33;
+    const size_t rows = std::min({n, most_rows, most_work / (K * d * (matrices ? d : 1))});
+    std::vector<float> some(rows * d);
+    check(cudaMemcpy2D(
+                  some.data(),
+                  d * sizeof(float),
+                  x,
+                  n / rows * d * sizeof(float),
+                  d * sizeof(float),
+                  rows,
+                  cudaMemcpyDeviceToHost),
+          "reading some rows");
+    std::vector<double> log_r(rows * K);
+    mixture.log_responsibilities(rows, some.data(), log_r.data());
+    double largest = 0;
+    for (size_t i = 0; i < rows; ++i) {
+        largest += std::exp(*std::max_element(&log_r[i * K], &log_r[i * K] + K));
+    }
+    const auto shares = std::count_if(
+            log_r.begin(), log_r.end(), [](double value) { return value > std::log(1e-5); });
+    return {{"rows", rows},
+            {"mean_largest", largest / static_cast<double>(rows)},
+            {"above_1e-5_a_row", static_cast<double>(shares) / static_cast<double>(rows)}};
+}
+
 nlohmann::json run(Case c, const std::vector<size_t>& top, int repeats) {
     Problem problem;
     const bool from_file = c.data.find('.') != std::string::npos;
@@ -421,7 +452,14 @@ nlohmann::json run(Case c, const std::vector<size_t>& top, int repeats) {
     for (int r = 0; r < 3; ++r) {
         observed->accumulate(chunk);
         observed->maximize_in_place(1e-6);
+        counts = observed->counts();
         observed->begin_again(Assignment::soft);
+    }
+    const size_t listed = c.n - counts.dense_rows - counts.exact_rows;
+    line["candidates_a_row"] = static_cast<double>(counts.candidates) /
+                               static_cast<double>(std::max<size_t>(listed, 1));
+    if (type == RowElement::f32) {
+        line["responsibilities"] = responsibilities_of(observed->mixture(), c.n, problem.x.data());
     }
     for (const auto& [phase, ms] : observed->phase_milliseconds()) {
         line["phases_ms"][phase] = ms;

@@ -73,22 +73,32 @@ struct DrawnRows {
     }
 };
 
-/// Deviation at which about two components beside the home are within 11.5 nats of it, where means spread
-/// by 1.
+/// How many components a row is expected to have within `nats` of its own. At a distance r from its own mean, which
+/// lies as sqrt(2) chi_d among means N(0, I), another one is (r / sigma)^2 / 2 + (r / sigma) N(0, 1) nats behind.
+inline double components_within(double nats, double K, double d, double sigma) {
+    double density = 0,
+           within = 0; // over chi, whose density is chi^(d - 1) exp(-chi^2 / 2) but for a factor
+    const double peak = std::sqrt(d);
+    for (double chi = std::fmax(peak - 8, 1e-3); chi < peak + 8; chi += 1.0 / 64) {
+        const double weight =
+                std::exp((d - 1) * std::log(chi / peak) - (chi * chi - peak * peak) / 2);
+        const double apart = std::sqrt(2.0) * chi / sigma;
+        density += weight;
+        within += weight * std::erfc((apart / 2 - nats / apart) / std::sqrt(2.0)) / 2;
+    }
+    return 1 + (K - 1) * within / density;
+}
+
+/// Deviation at which a row has three components of a responsibility above 1e-5 on average, where means spread by 1:
+/// some 3.35 are then within ln 1e5 nats of its own. The mean largest responsibility is .993 then (for .93 to .96 it
+/// would be 13 to 25 components, for K = 1,024 and d = 128).
 inline double overlapping_sigma(double K, double d) {
-    double low = -8, high = 0; // z with Phi(z) = 2 / K
+    double low = 0.01, high = std::sqrt(d);
     for (int i = 0; i < 60; ++i) {
-        const double z = (low + high) / 2;
-        (std::erfc(-z / std::sqrt(2.0)) / 2 < 2 / K ? low : high) = z;
+        const double sigma = (low + high) / 2;
+        (components_within(std::log(1e5), K, d, sigma) < 3.35 ? low : high) = sigma;
     }
-    // With u = |mu_j - mu_k| / sigma, whose square scatters by 2 u^2 / sqrt(2 d) among pairs of means:
-    // another component is u^2 / 2 nats behind, give or take sqrt(u^2 + u^4 / (2 d)).
-    double least = 1, most = 1000;
-    for (int i = 0; i < 60; ++i) {
-        const double u = (least + most) / 2, scatter = std::sqrt(u * u + u * u * u * u / (2 * d));
-        (u * u / 2 - 11.5 + low * scatter < 0 ? least : most) = u;
-    }
-    return std::sqrt(2 * d) / least;
+    return low;
 }
 
 /// The benchmarks' data by name. separate: components some 90 nats apart (at d = 128); overlap: as

@@ -11,8 +11,8 @@
 //   4 sum      the other pairs, by block and component     (order.cu, weigh.cu)
 //   5 left     rows without a list: dense products where their bound allows (dense.cu, dense_wgmma.cu,
 //              dense_wide_wgmma.cu), the others in fp64    (exact.cu)
-// The host waits once a wave, for the number of pairs and of rows left to 5, while the device adds up
-// the homes. 4 and 5 run beside each other where the workspace has room for both. Four sets of fp64 sums
+// The host waits twice a wave: for the number of rows left to 5 after 2, and for that of pairs after 3. 5 runs beside
+// 3 and 4 where the workspace has room for both. Four sets of fp64 sums
 // (3, 4, both of 5), each in the order of the blocks, become one in finish().
 // tied: rows are whitened as a wave begins, and all else sees a tied_spherical mixture; full: all rows go
 // to the exact tier (matrices.cu). Their factors and M-step are the host's work, once a pass.
@@ -144,7 +144,7 @@ struct WaveCounts {
     int
             left[most_wave_blocks +
                  1]; ///< where each block's rows of the dense tier begin, then the exact's
-    unsigned long long bad_row = 0;
+    unsigned long long bad_row = 0, candidates = 0; ///< of the pass until now
 };
 
 constexpr unsigned long long no_row = ~0ull;
@@ -152,6 +152,7 @@ constexpr unsigned long long no_row = ~0ull;
 /// Numbers on the device that are counted over a pass.
 struct PassCounters {
     unsigned long long bad_row, shared_rows;
+    unsigned long long candidates; ///< of rows with a list, where time_phases is set
     unsigned long long
             bad_ranked_row; ///< of one top_responsibilities(), which is no part of the pass
     double of_rows[2];      ///< log-likelihood of rows without a list, and the dense tier's moment
@@ -303,7 +304,8 @@ private:
     void copy_from_host(void* to, const void* from, size_t bytes, cudaStream_t stream);
     void flush();
     void start_wave(const Rows& given, size_t rows, size_t first_row);
-    void tell_counts();
+    void tell_left_rows();
+    void tell_pairs();
     void end_wave();
     bool reserve_homes(size_t rows);
     uint16_t* homes_of_next_rows() const;
@@ -326,7 +328,7 @@ private:
     void sum_pairs_of(const KeptPairs& kept, const GroupRange& range, int pairs, size_t from);
     void sum_left_rows(const int* left, cudaStream_t stream);
     size_t left_rows_bytes() const;
-    bool fits_beside_left_rows(int pairs) const;
+    size_t room_for_left_rows() const;
     bool dense_applies() const;
     DenseShape shape_of_dense_tier() const;
     SegmentSums segment_sums(bool with_likelihood, size_t from) const;
@@ -355,9 +357,9 @@ private:
     CollectPath path_;
     PhaseClock clock_;
     OwnedStream stream_;
-    Event counted_, consumed_;
-    OwnedStream left_stream_; ///< of phase 5, beside 4
-    Event homes_added_, left_added_;
+    Event ordered_, counted_, consumed_;
+    OwnedStream left_stream_; ///< of phase 5, beside 3 and 4
+    Event left_added_;
     bool ready_ = false;
     GaussianMixture before_; ///< the parameters of the pass, if before_is_current_
     bool before_is_current_ = false;
@@ -371,7 +373,7 @@ private:
     DeviceArray<uint16_t> collect_operand_;
     DeviceArray<float> collect_columns_, collect_scale_;
     /// For what works on a wave: collecting, the segments' sums, the dense and the exact tier, one after the
-    /// other but for phases 4 and 5, which may each have a part. Nothing stays in it.
+    /// other but for phase 5, which may have a part beside 3 and 4. Nothing stays in it.
     DeviceBytes workspace_;
     size_t workspace_bytes_ = 0, scratch_bytes_ = 0; ///< what is to be held
     size_t planned_blocks_ = 0;                      ///< for waves of these
@@ -409,6 +411,7 @@ private:
         Grouping grouping;
         const uint32_t* order = nullptr;
         size_t first_row = 0;
+        size_t segments_from = 0; ///< byte of the workspace: what lies before it is phase 5's
     };
     Wave wave_;
 
@@ -1193,6 +1196,10 @@ void Engine::start_wave(const Rows& given, size_t rows, size_t first_row) {
             wave_.lists,
             stream);
     clock_.mark("collect", stream);
+    if (options_.time_phases) {
+        count_candidates(wave_.lists, &counters_.data()->candidates, stream);
+        clock_.mark("count candidates", stream);
+    }
     const GroupArrays arrays{group_offset_.data(), group_first_.data()};
     wave_.order = order_rows(
             wave_.lists,
@@ -1202,6 +1209,7 @@ void Engine::start_wave(const Rows& given, size_t rows, size_t first_row) {
             arrays,
             scratch(),
             stream);
+    tell_left_rows();
     clock_.mark("order", stream);
     WeighOutput weighed;
     weighed.kept = kept_.data();
@@ -1229,18 +1237,39 @@ void Engine::start_wave(const Rows& given, size_t rows, size_t first_row) {
                       stream);
                 clock_.mark("weigh", stream);
                 if (last) {
-                    tell_counts();
+                    tell_pairs();
                 }
             };
-    sum_segments(grouping, static_cast<int>(rows), true, 0, home_sums_.view(), weigh_segments);
+    wave_.segments_from = room_for_left_rows();
+    sum_segments(
+            grouping,
+            static_cast<int>(rows),
+            true,
+            wave_.segments_from,
+            home_sums_.view(),
+            weigh_segments);
     clock_.mark("add homes", stream);
     wave_.open = true;
     processed_ += rows;
     counts_.rows += rows;
 }
 
+/// How many rows phase 5 has to do.
+void Engine::tell_left_rows() {
+    const int* listed = group_offset_.data() + wave_.grouping.groups();
+    auto* counts = static_cast<WaveCounts*>(host_counts_.data());
+    check(cudaMemcpyAsync(
+                  counts->left,
+                  listed,
+                  (wave_.grouping.blocks + 1) * sizeof(int),
+                  cudaMemcpyDeviceToHost,
+                  stream_.get()),
+          "reading counts");
+    ordered_.record(stream_.get());
+}
+
 /// Where the pairs of the weighed rows go, and what the host needs to know of them.
-void Engine::tell_counts() {
+void Engine::tell_pairs() {
     const cudaStream_t stream = stream_.get();
     const int* listed = group_offset_.data() + wave_.grouping.groups();
     const int rows = wave_.lists.rows;
@@ -1250,8 +1279,8 @@ void Engine::tell_counts() {
         check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "reading counts");
     };
     tell(&counts->pairs, first_pair_.data() + rows, sizeof(int));
-    tell(counts->left, listed, (wave_.grouping.blocks + 1) * sizeof(int));
     tell(&counts->bad_row, &counters_.data()->bad_row, sizeof(no_row));
+    tell(&counts->candidates, &counters_.data()->candidates, sizeof(counts->candidates));
     counted_.record(stream);
     clock_.mark("place pairs", stream);
 }
@@ -1263,32 +1292,32 @@ void Engine::end_wave() {
     }
     wave_.open = false;
     const cudaStream_t stream = stream_.get();
-    counted_.synchronize();
     const auto* counts = static_cast<const WaveCounts*>(host_counts_.data());
-    const int rows = wave_.lists.rows, pairs = counts->pairs, listed = counts->left[0];
-    if (counts->bad_row != no_row && listed == rows) {
-        refuse_row(counts->bad_row); // of all rows so far; with rows left a lower one may follow
-    }
-    const bool beside = pairs > 0 && listed < rows && fits_beside_left_rows(pairs);
-    if (beside) {
-        homes_added_.record(stream);
-    }
-    if (pairs > 0) {
-        sum_other_pairs(pairs, listed, beside ? left_rows_bytes() : 0);
-        clock_.mark("sum pairs", stream);
-    }
-    if (beside) {
-        homes_added_.block(left_stream_.get());
-        try {
+    ordered_.synchronize();
+    const int rows = wave_.lists.rows, listed = counts->left[0];
+    const bool beside = listed < rows && wave_.segments_from > 0;
+    try {
+        if (beside) {
             sum_left_rows(counts->left, left_stream_.get());
-        } catch (...) {
-            // What comes next on the other stream does not wait for it.
-            cudaStreamSynchronize(left_stream_.get());
-            throw;
+            left_added_.record(left_stream_.get());
         }
-        left_added_.record(left_stream_.get());
+        counted_.synchronize();
+        if (counts->bad_row != no_row && listed == rows) {
+            // Of all rows so far; with rows left a lower one may follow.
+            refuse_row(counts->bad_row);
+        }
+        if (counts->pairs > 0) {
+            sum_other_pairs(counts->pairs, listed, wave_.segments_from);
+            clock_.mark("sum pairs", stream);
+        }
+    } catch (...) {
+        // What comes next on the other stream does not wait for this one.
+        cudaStreamSynchronize(left_stream_.get());
+        throw;
+    }
+    if (beside) {
         left_added_.block(stream);
-        clock_.mark("rows without a list, after pairs", stream);
+        clock_.mark("rows without a list, after others", stream);
     } else if (listed < rows) {
         sum_left_rows(counts->left, stream);
     }
@@ -1296,7 +1325,8 @@ void Engine::end_wave() {
         in_use_->used.record(stream);
         in_use_ = nullptr;
     }
-    counts_.pairs += pairs;
+    counts_.pairs += counts->pairs;
+    counts_.candidates = counts->candidates;
     const int exact = rows - counts->left[wave_.grouping.blocks];
     counts_.exact_rows += exact;
     counts_.dense_rows += rows - listed - exact;
@@ -1382,13 +1412,16 @@ size_t Engine::left_rows_bytes() const {
     return (bytes + 255) / 256 * 256;
 }
 
-/// Whether the workspace holds the sums of so many pairs at once behind what phase 5 takes: then 4 and 5, which
-/// are many short kernels, run beside each other.
-bool Engine::fits_beside_left_rows(int pairs) const {
-    const size_t taken = left_rows_bytes();
-    const int segments = pairs / segment_rows + std::min(wave_.grouping.groups(), pairs);
-    return taken < workspace_.size() && static_cast<size_t>(pairs) <= planned_pairs_of_wave() &&
-           static_cast<size_t>(segments) <= segments_at_once(taken);
+/// left_rows_bytes() where the workspace holds sums of segments behind them, in no more than a few pieces: then 5,
+/// which is many short kernels, runs beside 3 and 4. 0 where it does not.
+size_t Engine::room_for_left_rows() const {
+    constexpr size_t most_pieces = 4;
+    const size_t taken = left_rows_bytes(), rows = wave_.lists.rows;
+    const size_t segments = rows / segment_rows + std::min<size_t>(wave_.grouping.groups(), rows);
+    const bool fits = taken < workspace_.size() &&
+                      most_pieces * segments_at_once(taken) >= segments &&
+                      segments_at_once(taken) > 0;
+    return fits ? taken : 0;
 }
 
 /// Phase 5. left[b]: where in the order block b's rows of the dense tier begin; left[blocks]: where
@@ -1809,31 +1842,6 @@ void Engine::top_responsibilities(const Chunk& chunk, size_t m, TopResponsibilit
     }
 }
 
-std::string obstacle(int device) {
-    int count = 0;
-    const cudaError_t status = cudaGetDeviceCount(&count);
-    if (status != cudaSuccess) {
-        cudaGetLastError();
-        int driver = 0;
-        cudaDriverGetVersion(&driver);
-        const std::string found =
-                driver == 0
-                        ? std::string("no NVIDIA driver")
-                        : fmt::format("a driver for CUDA {}.{}", driver / 1000, driver % 1000 / 10);
-        return fmt::format("{} ({})", found, cudaGetErrorString(status));
-    }
-    if (device < 0 || device >= count) {
-        return fmt::format("device {} of {} devices", device, count);
-    }
-    int major = 0, minor = 0;
-    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-    if (major < 8) {
-        return fmt::format("device {} of compute capability {}.{}", device, major, minor);
-    }
-    return {};
-}
-
 } // namespace
 } // namespace cuda
 
@@ -1853,7 +1861,16 @@ std::string cuda_limits() {
 }
 
 std::string cuda_obstacle(int device) {
-    return cuda::obstacle(device);
+    cuda::DeviceAnswer answer;
+    answer.status = cudaGetDeviceCount(&answer.count);
+    if (answer.status != cudaSuccess) {
+        cudaGetLastError();
+        cudaDriverGetVersion(&answer.driver);
+    } else if (device >= 0 && device < answer.count) {
+        cudaDeviceGetAttribute(&answer.major, cudaDevAttrComputeCapabilityMajor, device);
+        cudaDeviceGetAttribute(&answer.minor, cudaDevAttrComputeCapabilityMinor, device);
+    }
+    return cuda::obstacle_of(answer, device);
 }
 
 std::unique_ptr<CudaEStepEngine> make_cuda_engine(const CudaOptions& options) {

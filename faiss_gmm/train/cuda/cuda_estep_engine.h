@@ -47,7 +47,7 @@ struct CudaOptions {
     /// Responsibility from which a component gets its share of a row (the rest goes to the largest);
     /// 0: 1e-5 for tied_spherical and tied, min(1e-8, 1e-5 / K) otherwise, where what is far weighs in variances.
     double pair_threshold = 0;
-    bool time_phases = false; ///< for phase_milliseconds()
+    bool time_phases = false; ///< for phase_milliseconds() and CudaPassCounts::candidates
 };
 
 /// What the engine takes of the device's memory, in bytes.
@@ -78,7 +78,9 @@ struct CudaPlan {
 /// What a pass met, for benchmarks.
 struct CudaPassCounts {
     size_t rows = 0;
-    size_t pairs = 0;      ///< shares beside the one of each row's provisional home
+    size_t pairs = 0; ///< shares beside the one of each row's provisional home
+    size_t candidates =
+            0; ///< of rows with a list; counted where CudaOptions::time_phases asks for it
     size_t dense_rows = 0; ///< rows that the dense tier took
     size_t exact_rows = 0; ///< rows that the exact tier took
 };
@@ -88,6 +90,9 @@ struct CudaPassCounts {
 /// over a source that the last one was over too (Chunk::source) looks first where its rows were at home;
 /// that finds the same candidates sooner, but where one of the two lets a list overflow the row takes
 /// another tier, and of a row whose list overflows anyway the tier may hang on it too (spherical, diagonal).
+/// Beside what the CPU engine promises: tied and full see rows to 2^-48 of themselves, which at 1e6 deviations
+/// from a mean is 1e-2 nats of that row's log-likelihood; tied adds first moments in fp32, so the new matrix is right to
+/// some 1e-7 d of the old one, and a reg_covar below that may leave one of fewer rows than dimensions indefinite.
 class CudaEStepEngine : public EStepEngine {
 public:
     using EStepEngine::begin;

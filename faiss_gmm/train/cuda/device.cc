@@ -51,6 +51,25 @@ void check_launch(const char* doing) {
     check(cudaPeekAtLastError(), doing);
 }
 
+std::string obstacle_of(const DeviceAnswer& answer, int device) {
+    if (answer.status != cudaSuccess) {
+        const int driver = answer.driver;
+        const std::string found =
+                driver == 0
+                        ? std::string("no NVIDIA driver")
+                        : fmt::format("a driver for CUDA {}.{}", driver / 1000, driver % 1000 / 10);
+        return fmt::format("{} ({})", found, cudaGetErrorString(answer.status));
+    }
+    if (device < 0 || device >= answer.count) {
+        return fmt::format("device {} of {} devices", device, answer.count);
+    }
+    if (answer.major < 8) {
+        return fmt::format(
+                "device {} of compute capability {}.{}", device, answer.major, answer.minor);
+    }
+    return {};
+}
+
 void DeviceBytes::reserve(size_t bytes) {
     if (bytes <= size_) {
         return;

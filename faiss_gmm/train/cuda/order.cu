@@ -24,6 +24,7 @@
 
 #include "faiss_gmm/train/cuda/detail/dense.h"
 #include "faiss_gmm/train/cuda/detail/device.h"
+#include "faiss_gmm/train/cuda/detail/warp.cuh"
 
 namespace faiss_gmm::cuda {
 namespace {
@@ -54,6 +55,16 @@ __global__ void home_keys(RowLists lists, Grouping grouping, uint32_t* keys, uin
               : count == dense_row ? groups + block
                                    : groups + grouping.blocks;
     rows[i] = i;
+}
+
+__global__ void candidates_kernel(RowLists lists, unsigned long long* candidates) {
+    const int i = blockIdx.x * threads + threadIdx.x;
+    const unsigned count = i < lists.rows ? lists.count[i] : 0;
+    const unsigned all =
+            __reduce_add_sync(whole_warp, count <= unsigned(lists.capacity) ? count : 0);
+    if (threadIdx.x % 32 == 0) {
+        atomicAdd(candidates, static_cast<unsigned long long>(all));
+    }
 }
 
 /// offset[g]: first place of a key >= g, for g = 0 .. last + 1.
@@ -320,6 +331,11 @@ size_t order_scratch_bytes(int items, int scanned) {
                   scanned),
           "sizing a scan");
     return std::max({rows, pairs, segments, places, places_in_range});
+}
+
+void count_candidates(const RowLists& lists, unsigned long long* candidates, cudaStream_t stream) {
+    candidates_kernel<<<blocks_for(lists.rows), threads, 0, stream>>>(lists, candidates);
+    check_launch("counting candidates");
 }
 
 const uint32_t* order_rows(

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <utility>
 
 #include <cuda_runtime_api.h>
@@ -19,6 +20,17 @@ namespace faiss_gmm::cuda {
 void check(cudaError_t status, const char* doing);
 /// The same for the launch just made.
 void check_launch(const char* doing);
+
+/// What the runtime answers when it is asked for devices.
+struct DeviceAnswer {
+    cudaError_t status = cudaSuccess;
+    int driver =
+            0; ///< 1000 major + 10 minor of the CUDA that the driver knows, 0: none; where status is an error
+    int count = 0;
+    int major = 0, minor = 0; ///< compute capability of the device asked for
+};
+/// What stands against running on `device`, in words; empty: nothing.
+std::string obstacle_of(const DeviceAnswer& answer, int device);
 
 /// Memory on the current device; grows, never shrinks, keeps nothing when it grows.
 class DeviceBytes {

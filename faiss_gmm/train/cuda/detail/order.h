@@ -40,6 +40,9 @@ struct Scratch {
     size_t bytes = 0;
 };
 
+/// Adds the entries of all lists to `candidates` [1].
+void count_candidates(const RowLists& lists, unsigned long long* candidates, cudaStream_t stream);
+
 /// Rows sorted by block and home; rows without a list come last, in order: those of the dense tier
 /// (count dense_row) by block from offset[groups + block] on, the others from offset[groups + blocks].
 /// `keys` and `rows`: [2, lists.rows], each its own scratch; returns the sorted row numbers.
