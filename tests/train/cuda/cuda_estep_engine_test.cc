@@ -160,6 +160,46 @@ TEST(CudaPathTest, HopperIsRefusedOnOtherGpus) {
     }
 }
 
+TEST(CudaObstacleTest, SaysWhatWasFound) {
+    using cuda::DeviceAnswer;
+    using cuda::obstacle_of;
+    EXPECT_EQ(obstacle_of({cudaSuccess, 0, 2, 8, 0}, 1), "");
+    const struct {
+        DeviceAnswer answer;
+        int device;
+        const char* said;
+    } cases[] = {
+            {{cudaErrorInsufficientDriver, 0, 0, 0, 0}, 0, "no NVIDIA driver (CUDA driver version"},
+            {{cudaErrorInsufficientDriver, 12040, 0, 0, 0}, 0, "a driver for CUDA 12.4 (CUDA dri"},
+            {{cudaErrorNoDevice, 13000, 0, 0, 0}, 0, "a driver for CUDA 13.0 (no CUDA-capable dev"},
+            {{cudaSuccess, 0, 2, 0, 0}, 2, "device 2 of 2 devices"},
+            {{cudaSuccess, 0, 2, 0, 0}, -1, "device -1 of 2 devices"},
+            {{cudaSuccess, 0, 1, 7, 5}, 0, "device 0 of compute capability 7.5"}};
+    for (const auto& c : cases) {
+        EXPECT_EQ(obstacle_of(c.answer, c.device).rfind(c.said, 0), 0) << c.said;
+    }
+}
+
+TEST(CudaObstacleTest, RefusesInFourParts) {
+    CudaOptions options;
+    options.device = 12345;
+    const std::string obstacle = cuda_obstacle(options.device); // there is no such device anywhere
+    ASSERT_FALSE(obstacle.empty());
+    try {
+        make_cuda_engine(options);
+        FAIL() << "an engine without a device";
+    } catch (const Error& error) {
+        const std::string said = error.what();
+        for (const std::string& part :
+             {std::string("starting the CUDA engine"),
+              obstacle,
+              std::string("compute capability 8.0 or later and a driver for CUDA 1"),
+              std::string("look at nvidia-smi, or choose engine=cpu")}) {
+            EXPECT_NE(said.find(part), std::string::npos) << said;
+        }
+    }
+}
+
 TEST_F(CudaEStepEngineTest, AgreesWithTheOracleOnEveryShape) {
     const struct {
         size_t n, K, d;
@@ -226,8 +266,23 @@ TEST_F(CudaEStepEngineTest, AgreesWithTheOracleInManyTilesAndDimensions) {
         expect_like_oracle(*engine, wide, draw(wide, 300, 9), 0, budget);
         const auto diagonal = random_mixture(Covariance::diagonal, 9, 2047, 0.1, 0, 8);
         expect_like_oracle(*engine, diagonal, draw(diagonal, 300, 9), 0, budget);
-        const auto most = random_mixture(Covariance::tied_spherical, 65536, 4, 30.0, 0, 6);
-        expect_like_oracle(*engine, most, draw(most, 300, 7), 0, budget);
+        for (const Covariance covariance : forms) {
+            SCOPED_TRACE(name_of(covariance));
+            const auto most = random_mixture(covariance, 65536, 4, 30.0, 0, 6);
+            expect_like_oracle(*engine, most, draw(most, 300, 7), 0, budget);
+        }
+        const auto widest = random_mixture(Covariance::spherical, 9, 2048, 0.1, 0, 8);
+        expect_like_oracle(*engine, widest, draw(widest, 300, 9), 0, budget);
+    }
+}
+
+TEST_F(CudaEStepEngineTest, MatricesOfManyDimensions) {
+    const auto engine = make_cuda_engine();
+    PrintedBudget budget;
+    for (const Covariance covariance : {Covariance::tied, Covariance::full}) {
+        SCOPED_TRACE(name_of(covariance));
+        const auto mixture = random_mixture(covariance, 2, 1030, 0.1, 0, 8);
+        expect_like_oracle(*engine, mixture, draw(mixture, 1300, 9), 0, budget);
     }
 }
 
@@ -1205,8 +1260,7 @@ TEST_F(CudaEStepEngineTest, MoreNumbersThanAnIntCounts) {
                 x.size(),
                 cudaMemcpyHostToDevice);
     }
-    for (const Covariance covariance :
-         {Covariance::tied_spherical, Covariance::diagonal, Covariance::tied, Covariance::full}) {
+    for (const Covariance covariance : all_covariances) {
         SCOPED_TRACE(name_of(covariance));
         auto mixture = random_mixture(covariance, 4, d, 0.1, 0, 94);
         for (size_t i = 0; i < mixture.means.size(); ++i) {
@@ -1579,17 +1633,19 @@ TEST_P(CudaEStepEngineForms, TiersAgreeOnLargerData) {
         const auto exact = make_cuda_engine(exactly);
         const SufficientStatistics a = pass(*exact, mixture, x);
         const GaussianMixture a_next = exact->maximize(a, 1e-6);
-        for (const CudaPath path : {CudaPath::portable, CudaPath::automatic}) {
-            CudaOptions options;
-            options.path = path;
+        CudaOptions portable, best, densely;
+        portable.path = CudaPath::portable;
+        densely.tier = CudaTier::dense;
+        for (const auto& [how, options] :
+             {std::pair{"portable", portable}, {"best", best}, {"dense", densely}}) {
             const auto engine = make_cuda_engine(options);
             const SufficientStatistics b = pass(*engine, mixture, x);
             const GaussianMixture b_next = engine->maximize(b, 1e-6);
             std::printf(
-                    "  %s, %s, path %d: %.2f pairs a row, %.3f of rows dense, %.3f exact\n",
+                    "  %s, %s, %s: %.2f pairs a row, %.3f of rows dense, %.3f exact\n",
                     name_of(covariance),
                     c.name,
-                    static_cast<int>(path),
+                    how,
                     double(engine->counts().pairs) / c.n,
                     double(engine->counts().dense_rows) / c.n,
                     double(engine->counts().exact_rows) / c.n);
