@@ -394,17 +394,9 @@ __device__ inline int row_of_lane() {
     return lane / 4 + lane % 2 * 8;
 }
 
-/// A warp's 16 lists are numbered by the lanes that write them, two of each quad.
-__device__ inline int list_of_lane() {
-    const int lane = threadIdx.x % 32;
-    return lane / 4 * 2 + lane % 2;
-}
-__device__ inline int lane_of_list(int number) {
-    return number / 2 * 4 + number % 2;
-}
-/// Which of the warp's 16 rows it is of.
-__device__ inline int row_of_list(int number) {
-    return number / 2 + number % 2 * 8;
+/// The first lane of which it is that.
+__device__ inline int lane_of_row(int row) {
+    return row % 8 * 4 + row / 8;
 }
 
 /// An entry that is none.
@@ -439,8 +431,8 @@ __device__ inline float2 widest_errors(const CollectModel& model) {
     return widest;
 }
 
-/// The numbers of 16 lists in their order, by a warp. `mine`: of list_of_lane(), 0 for none. `list_of(number)`: that
-/// list.
+/// The numbers of 16 lists in their order, by a warp. `mine`: of the list of the lane's row_of_lane(), 0 for none.
+/// `list_of(row)`: that row's.
 template <class ListOf> __device__ inline void sort_lists(int mine, const ListOf& list_of) {
     const int lane = threadIdx.x % 32;
     // Short ones by eight lanes each, all under way at once.
@@ -448,12 +440,12 @@ template <class ListOf> __device__ inline void sort_lists(int mine, const ListOf
     uint32_t k[rounds];
 #pragma unroll
     for (int r = 0; r < rounds; ++r) {
-        const int number = r * at_once + lane / few;
-        const int count = __shfl_sync(whole_warp, mine, lane_of_list(number));
+        const int row = r * at_once + lane / few;
+        const int count = __shfl_sync(whole_warp, mine, lane_of_row(row));
         const bool has_one = count <= few && lane % few < count;
         k[r] = ~0u;
         if (has_one) {
-            k[r] = list_of(number)[lane % few];
+            k[r] = list_of(row)[lane % few];
         }
     }
     __syncwarp();
@@ -476,7 +468,7 @@ template <class ListOf> __device__ inline void sort_lists(int mine, const ListOf
     for (; longer != 0; longer &= longer - 1) {
         const int its = __ffs(static_cast<int>(longer)) - 1;
         const int count = __shfl_sync(whole_warp, mine, its);
-        uint16_t* const list = list_of(its / 4 * 2 + its % 2);
+        uint16_t* const list = list_of(its / 4 + its % 2 * 8);
         const uint32_t own = lane < count ? list[lane] : ~0u;
         int smaller = 0;
         for (int other = 0; other < count; ++other) {
@@ -510,13 +502,14 @@ __device__ inline void write_lists(
     const CollectOutput& output = call.output;
     const bool with_rest = form == CollectForm::linear && output.rest != nullptr;
     // Two lanes of a quad have a row each.
-    const int lane = threadIdx.x % 32, own = list_of_lane();
+    const int lane = threadIdx.x % 32, own = lane / 4 * 2 + lane % 2;
+    const auto in_strip = [](int number) { return number / 2 + number % 2 * 8; };
     const bool is_first = lane % 2 == 0;
     const bool has_one = lane % 4 < 2 && (others == nullptr || is_first == are_first);
     const int in_wave = first + row_of_lane();
     const auto list_of = [&](int number) {
-        return output.component + row_of_call(wave, first + row_of_list(number)) *
-                                          static_cast<int64_t>(output.capacity);
+        return output.component +
+               row_of_call(wave, first + in_strip(number)) * static_cast<int64_t>(output.capacity);
     };
     const int from_start = mine.count;
     if (others != nullptr) {
@@ -573,10 +566,9 @@ __device__ inline void write_lists(
                     number[e] = row;
                     const int in_row = place - (row > 0 ? work[row - 1].end : 0);
                     const int start = work[row].from_start;
-                    entry[e] = place >= all ? no_entry()
-                               : in_row < start
-                                       ? *lists.entry(row_of_list(row), in_row)
-                                       : *other_lists.entry(row_of_list(row), in_row - start);
+                    entry[e] = place >= all     ? no_entry()
+                               : in_row < start ? *lists.entry(in_strip(row), in_row)
+                                                : *other_lists.entry(in_strip(row), in_row - start);
                 }
                 float2 errors[entries_at_once];
 #pragma unroll
@@ -623,7 +615,7 @@ __device__ inline void write_lists(
         }
         sort_lists(
                 has_one && mine.count > 1 && kept > 1 && kept <= output.capacity ? kept : 0,
-                list_of);
+                [&](int row) { return list_of(lane_of_row(row) / 4 * 2 + row / 8); });
     }
     if (has_one && has_row(wave, in_wave) && row_threshold != settled) {
         const int64_t i = row_of_call(wave, in_wave);
