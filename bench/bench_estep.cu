@@ -349,7 +349,8 @@ nlohmann::json responsibilities_of(const GaussianMixture& mixture, size_t n, con
     const bool matrices =
             mixture.covariance == Covariance::tied || mixture.covariance == Covariance::full;
     constexpr size_t most_rows = 8192, most_work = size_t{1} << 33;
-    const size_t rows = std::min({n, most_rows, most_work / (K * d * (matrices ? d : 1))});
+    const size_t affordable = most_work / (K * d * (matrices ? d : 1));
+    const size_t rows = std::min({n, most_rows, std::max<size_t>(affordable, 1)});
     std::vector<float> some(rows * d);
     check(cudaMemcpy2D(
                   some.data(),

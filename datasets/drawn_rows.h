@@ -89,9 +89,9 @@ inline double components_within(double nats, double K, double d, double sigma) {
     return 1 + (K - 1) * within / density;
 }
 
-/// Deviation at which a row has three components of a responsibility above 1e-5 on average, where means spread by 1:
-/// some 3.35 are then within ln 1e5 nats of its own. The mean largest responsibility is .993 then (for .93 to .96 it
-/// would be 13 to 25 components, for K = 1,024 and d = 128).
+/// Deviation at which 3.35 components, its own among them, are expected within ln 1e5 nats of a row's own, where means
+/// spread by 1; K > 3. At K = 1,024 and d = 128 three of them have a responsibility above 1e-5 then, fewer where K or d
+/// is larger (2.3 at 16,384 and 96), and the mean largest responsibility is .993; for .93 to .96 it would be 13 to 25.
 inline double overlapping_sigma(double K, double d) {
     double low = 0.01, high = std::sqrt(d);
     for (int i = 0; i < 60; ++i) {

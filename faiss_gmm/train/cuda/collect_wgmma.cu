@@ -9,9 +9,9 @@
 //   slots   up to 128 columns: 256 rows, 64 a warpgroup, times 128 components; the rows' slices stay in
 //           shared memory, two tiles': the next one comes while this one is multiplied. A kernel for each
 //           number of columns where an E-step needs it, for descriptors and waits between products are issue slots.
-//   stages  wider, and rank > 1 of spherical and diagonal models: 128 rows times 256 components, two warpgroups a half
-//           of either; the rows' slices come again with every tile. (256 rows a block, 65 MB of them at d = 960, leave
-//           L2: 5.3 ms.)
+//   stages  wider, and surveys that no E-step with hints needs: 128 rows times 256 components, two warpgroups a half of
+//           either; the rows' slices come again with every tile. (256 rows a block, 65 MB of them at d = 960, leave L2:
+//           5.3 ms.)
 // Each warpgroup by itself, for each component tile: start values, 64 x 128 products, what
 //   detail/collect_tile.cuh does with the scores. Four of them share the tensor cores.
 // Measured on an H200 at (1M, 1024, 128), where cuBLAS reaches 763 TFLOP/s: survey .40 ms (655), list
@@ -496,9 +496,8 @@ void launch_for_width(
     arguments.tiles = call.model.padded_K / collect_tile;
     arguments.slices = (width + slice - 1) / slice;
     arguments.half_slice = width - (arguments.slices - 1) * slice <= slice / 2;
-    // Spherical and diagonal models, and rank > 1, multiply zeros too.
-    constexpr bool by_width = form == CollectForm::linear &&
-                              (step == CollectStep::list || step == CollectStep::settle);
+    // The others multiply zeros too.
+    constexpr bool by_width = form == CollectForm::linear && step == CollectStep::list;
     constexpr int steps = hopper_has_slots(form, step) ? hopper_slot_columns / 16 : 0;
     if (steps == 0 || width > hopper_slot_columns) {
         if constexpr (step != CollectStep::settle) {

@@ -1307,7 +1307,7 @@ void Engine::end_wave() {
             refuse_row(counts->bad_row);
         }
         if (counts->pairs > 0) {
-            sum_other_pairs(counts->pairs, listed, wave_.segments_from);
+            sum_other_pairs(counts->pairs, listed, beside ? wave_.segments_from : 0);
             clock_.mark("sum pairs", stream);
         }
     } catch (...) {

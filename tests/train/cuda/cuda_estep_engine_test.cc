@@ -1613,12 +1613,13 @@ TEST_P(CudaEStepEngineForms, TiersAgreeOnLargerData) {
         const char* name;
         size_t n, K, d;
         double spread;
+        bool fits_dense; ///< the bound of its scores lets all rows take the dense tier
     } cases[] = {
-            {"separate", 60000, 1024, 128, 1.0},
-            {"overlap", 60000, 1024, 128, 0.28},
-            {"nearly one cloud", 20000, 1024, 128, 0.1},
-            {"many components", 60000, 8192, 32, 1.0},
-            {"wide", 20000, 512, 960, 0.12}};
+            {"separate", 60000, 1024, 128, 1.0, false},
+            {"overlap", 60000, 1024, 128, 0.28, true},
+            {"nearly one cloud", 20000, 1024, 128, 0.1, true},
+            {"many components", 60000, 8192, 32, 1.0, true},
+            {"wide", 20000, 512, 960, 0.12, false}};
     const Covariance covariance = GetParam();
     for (const auto& c : cases) {
         if (covariance == Covariance::tied && c.d > 200) {
@@ -1649,6 +1650,16 @@ TEST_P(CudaEStepEngineForms, TiersAgreeOnLargerData) {
                     double(engine->counts().pairs) / c.n,
                     double(engine->counts().dense_rows) / c.n,
                     double(engine->counts().exact_rows) / c.n);
+            if (c.fits_dense && options.tier == CudaTier::dense) {
+                EXPECT_EQ(
+                        engine->counts().dense_rows, c.n); // otherwise fp64 is compared with itself
+            } else if (
+                    c.name ==
+                    std::string("overlap")) { // rows with and without lists beside each other
+                EXPECT_GT(engine->counts().dense_rows, 0u);
+                EXPECT_GT(engine->counts().pairs, 0u);
+                expect_same_bits(b, pass(*engine, mixture, x));
+            }
             PrintedBudget budget;
             budget.use(
                     "log-likelihood",
@@ -1868,6 +1879,28 @@ TEST_F(CudaEStepEngineTest, SharesBelowTheThresholdGoHome) {
                 EXPECT_LT(means, 1e-4);
                 EXPECT_LT(covariances, 1e-4);
             }
+        }
+    }
+}
+
+TEST_F(CudaEStepEngineTest, CandidatesAreCountedWhereItIsAskedFor) {
+    const size_t n = 5000, K = 64, d = 24;
+    const auto apart = random_mixture(Covariance::tied_spherical, K, d, 30.0, 0, 44);
+    const auto near = random_mixture(Covariance::tied_spherical, K, d, 0.7, 0, 46);
+    const auto x = draw(apart, n, 45), between = draw(near, n, 47);
+    for (const bool asked : {false, true}) {
+        CudaOptions options;
+        options.time_phases = asked;
+        const auto engine = make_cuda_engine(options);
+        for (const size_t piece : {n, n / 3}) {
+            pass(*engine, apart, x, Assignment::soft, piece);
+            EXPECT_EQ(engine->counts().candidates, asked ? n : 0);
+            pass(*engine, near, between, Assignment::soft, piece);
+            const CudaPassCounts counts = engine->counts();
+            const size_t listed = n - counts.dense_rows - counts.exact_rows;
+            EXPECT_GT(counts.pairs, 0u);
+            EXPECT_GE(counts.candidates, asked ? listed + counts.pairs : 0);
+            EXPECT_LE(counts.candidates, asked ? 32 * listed : 0);
         }
     }
 }

@@ -60,8 +60,8 @@ constexpr bool hopper_has_slots(CollectForm form, CollectStep step) {
     case CollectStep::survey: // settle_hopper() surveys the other forms
         return form == CollectForm::squares;
     case CollectStep::survey_many:
-    case CollectStep::list_many:
         return form == CollectForm::linear;
+    case CollectStep::list_many: // in stages a row may have candidates in fewer tiles (mark_places)
     case CollectStep::list:
     case CollectStep::settle:
         return true;
