@@ -8,7 +8,7 @@
 //   compute_gb_s  an iteration over rows that lie on the device, as bytes of rows
 // Cases: rows in pinned memory, in pageable memory, and (fewer of them) in a mapped file whose pages are
 // in memory. `share` is what is achieved over the lowest of the rates that the case depends on. One JSON
-// line a case.
+// line a case, with the plan of the device's memory.
 //   bench_stream [--n 100000000] [--d 96] [--K 1024] [--iterations 3] [--resident 10000000]
 //                [--mapped 10000000] [--file /tmp/rows.f32]
 #include <fcntl.h>
@@ -140,14 +140,19 @@ void draw_rows(const Shape& shape, const GaussianMixture& mixture, float* x) {
     }
 }
 
+/// Every row comes anew in every pass.
+CudaOptions streaming() {
+    CudaOptions options;
+    options.gpu_cache = 0;
+    return options;
+}
+
 /// Seconds of an iteration: pass and M-step.
 double iteration_seconds(
         const GaussianMixture& mixture,
         const std::function<void(CudaEStepEngine&)>& read,
         int iterations) {
-    CudaOptions options;
-    options.gpu_cache = 0;
-    const auto engine = make_cuda_engine(options);
+    const auto engine = make_cuda_engine(streaming());
     engine->begin(mixture);
     const auto iterate = [&] {
         read(*engine);
@@ -298,6 +303,7 @@ int main(int argc, char** argv) {
             const double rate = shape.bytes(n) / seconds * 1e-9;
             const double direct = std::min(compute, link);
             const double lowest = staged ? std::min(direct, staging) : direct;
+            const CudaPlan plan = cuda_plan(streaming(), mixture.covariance, n, shape.K, shape.d);
             nlohmann::json line = {
                     {"bench", "stream"},
                     {"source", source},
@@ -312,6 +318,7 @@ int main(int argc, char** argv) {
                     {"compute_gb_s", compute},
                     {"draw_s", drawn},
                     {"pin_s", pinned_in},
+                    {"plan", plan.text()},
                     {"device", properties.name}};
             std::printf("%s\n", line.dump().c_str());
         };
