@@ -76,8 +76,8 @@ struct DrawnRows {
 /// How many components a row is expected to have within `nats` of its own. At a distance r from its own mean, which
 /// lies as sqrt(2) chi_d among means N(0, I), another one is (r / sigma)^2 / 2 + (r / sigma) N(0, 1) nats behind.
 inline double components_within(double nats, double K, double d, double sigma) {
-    double density = 0,
-           within = 0; // over chi, whose density is chi^(d - 1) exp(-chi^2 / 2) but for a factor
+    // Over chi, whose density is chi^(d - 1) exp(-chi^2 / 2) but for a factor.
+    double density = 0, within = 0;
     const double peak = std::sqrt(d);
     for (double chi = std::fmax(peak - 8, 1e-3); chi < peak + 8; chi += 1.0 / 64) {
         const double weight =

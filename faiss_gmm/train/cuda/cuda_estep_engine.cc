@@ -147,6 +147,12 @@ struct WaveCounts {
     unsigned long long bad_row = 0, candidates = 0; ///< of the pass until now
 };
 
+/// `count` numbers of the device, in the order of the stream.
+template <class T> void read_counts(T* to, const T* from, size_t count, cudaStream_t stream) {
+    check(cudaMemcpyAsync(to, from, count * sizeof(T), cudaMemcpyDeviceToHost, stream),
+          "reading counts");
+}
+
 constexpr unsigned long long no_row = ~0ull;
 
 /// Numbers on the device that are counted over a pass.
@@ -758,7 +764,7 @@ void Engine::sum_segments(
     const SegmentSums sums = segment_sums(with_likelihood, from);
     const int at_once = static_cast<int>(
             std::min<size_t>(segments_at_once(from), std::numeric_limits<int>::max() / 2));
-    for (int left = items / segment_rows + std::min(grouping.groups(), items); left > 0;
+    for (int left = static_cast<int>(most_segments(items, grouping.groups())); left > 0;
          left -= at_once) {
         const int here = std::min(left, at_once);
         sum(table, here, sums, here == left);
@@ -1258,13 +1264,7 @@ void Engine::start_wave(const Rows& given, size_t rows, size_t first_row) {
 void Engine::tell_left_rows() {
     const int* listed = group_offset_.data() + wave_.grouping.groups();
     auto* counts = static_cast<WaveCounts*>(host_counts_.data());
-    check(cudaMemcpyAsync(
-                  counts->left,
-                  listed,
-                  (wave_.grouping.blocks + 1) * sizeof(int),
-                  cudaMemcpyDeviceToHost,
-                  stream_.get()),
-          "reading counts");
+    read_counts(counts->left, listed, wave_.grouping.blocks + 1, stream_.get());
     ordered_.record(stream_.get());
 }
 
@@ -1275,12 +1275,9 @@ void Engine::tell_pairs() {
     const int rows = wave_.lists.rows;
     place_pairs(kept_.data(), rows, listed, first_pair_.data(), scratch(), stream);
     auto* counts = static_cast<WaveCounts*>(host_counts_.data());
-    const auto tell = [&](void* to, const void* from, size_t bytes) {
-        check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "reading counts");
-    };
-    tell(&counts->pairs, first_pair_.data() + rows, sizeof(int));
-    tell(&counts->bad_row, &counters_.data()->bad_row, sizeof(no_row));
-    tell(&counts->candidates, &counters_.data()->candidates, sizeof(counts->candidates));
+    read_counts(&counts->pairs, first_pair_.data() + rows, 1, stream);
+    read_counts(&counts->bad_row, &counters_.data()->bad_row, 1, stream);
+    read_counts(&counts->candidates, &counters_.data()->candidates, 1, stream);
     counted_.record(stream);
     clock_.mark("place pairs", stream);
 }
@@ -1350,13 +1347,7 @@ void Engine::sum_other_pairs(int pairs, int listed, size_t from) {
     }
     std::vector<int> of_group(groups);
     count_pairs(kept, group_first_.data(), stream);
-    check(cudaMemcpyAsync(
-                  of_group.data(),
-                  group_first_.data(),
-                  groups * sizeof(int),
-                  cudaMemcpyDeviceToHost,
-                  stream),
-          "reading counts");
+    read_counts(of_group.data(), group_first_.data(), groups, stream);
     stream_.synchronize();
     for (GroupRange range; range.begin < groups; range.begin = range.end) {
         size_t here = 0;
@@ -1416,11 +1407,10 @@ size_t Engine::left_rows_bytes() const {
 /// which is many short kernels, runs beside 3 and 4. 0 where it does not.
 size_t Engine::room_for_left_rows() const {
     constexpr size_t most_pieces = 4;
-    const size_t taken = left_rows_bytes(), rows = wave_.lists.rows;
-    const size_t segments = rows / segment_rows + std::min<size_t>(wave_.grouping.groups(), rows);
+    const size_t taken = left_rows_bytes();
     const bool fits = taken < workspace_.size() &&
-                      most_pieces * segments_at_once(taken) >= segments &&
-                      segments_at_once(taken) > 0;
+                      most_pieces * segments_at_once(taken) >=
+                              most_segments(wave_.lists.rows, wave_.grouping.groups());
     return fits ? taken : 0;
 }
 
@@ -1714,8 +1704,7 @@ void Engine::rank(
             out,
             stream);
     auto* counts = static_cast<WaveCounts*>(host_counts_.data());
-    check(cudaMemcpyAsync(&counts->pairs, left.count, sizeof(int), cudaMemcpyDeviceToHost, stream),
-          "reading counts");
+    read_counts(&counts->pairs, left.count, 1, stream);
     stream_.synchronize();
     if (counts->pairs > 0) {
         ExactRows exact;

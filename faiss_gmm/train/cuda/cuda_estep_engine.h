@@ -78,9 +78,8 @@ struct CudaPlan {
 /// What a pass met, for benchmarks.
 struct CudaPassCounts {
     size_t rows = 0;
-    size_t pairs = 0; ///< shares beside the one of each row's provisional home
-    size_t candidates =
-            0; ///< of rows with a list; counted where CudaOptions::time_phases asks for it
+    size_t pairs = 0;      ///< shares beside the one of each row's provisional home
+    size_t candidates = 0; ///< of rows with a list; 0 without CudaOptions::time_phases
     size_t dense_rows = 0; ///< rows that the dense tier took
     size_t exact_rows = 0; ///< rows that the exact tier took
 };

@@ -179,9 +179,7 @@ CudaPlan plan_for(
     plan.lists = rows * (list_bytes + planned_pairs * pair_bytes);
     const size_t hints = std::min(n, most_hints);
     plan.homes = (hints + most_wave_rows - 1) / most_wave_rows * most_wave_rows * sizeof(uint16_t);
-    const auto segments = [&](size_t items) {
-        return items / segment_rows + std::min(groups, items) + 64;
-    };
+    const auto segments = [&](size_t items) { return most_segments(items, groups) + 64; };
     plan.segments = std::min(
             most_segment_bytes,
             std::max(segments(rows), segments(pairs)) * segment_bytes(covariance, d));

@@ -1651,11 +1651,10 @@ TEST_P(CudaEStepEngineForms, TiersAgreeOnLargerData) {
                     double(engine->counts().dense_rows) / c.n,
                     double(engine->counts().exact_rows) / c.n);
             if (c.fits_dense && options.tier == CudaTier::dense) {
-                EXPECT_EQ(
-                        engine->counts().dense_rows, c.n); // otherwise fp64 is compared with itself
-            } else if (
-                    c.name ==
-                    std::string("overlap")) { // rows with and without lists beside each other
+                // Otherwise fp64 is compared with itself.
+                EXPECT_EQ(engine->counts().dense_rows, c.n);
+            } else if (c.name == std::string("overlap")) {
+                // Rows with and without lists, beside each other.
                 EXPECT_GT(engine->counts().dense_rows, 0u);
                 EXPECT_GT(engine->counts().pairs, 0u);
                 expect_same_bits(b, pass(*engine, mixture, x));

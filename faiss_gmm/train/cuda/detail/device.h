@@ -24,8 +24,8 @@ void check_launch(const char* doing);
 /// What the runtime answers when it is asked for devices.
 struct DeviceAnswer {
     cudaError_t status = cudaSuccess;
-    int driver =
-            0; ///< 1000 major + 10 minor of the CUDA that the driver knows, 0: none; where status is an error
+    /// The CUDA that the driver knows, 1000 major + 10 minor; 0: no driver. Asked where status is an error.
+    int driver = 0;
     int count = 0;
     int major = 0, minor = 0; ///< compute capability of the device asked for
 };

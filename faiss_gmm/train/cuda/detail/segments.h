@@ -2,10 +2,18 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+
 namespace faiss_gmm::cuda {
 
 /// Rows of one group that one warp adds up, in order, before double precision takes over.
 constexpr int segment_rows = 64;
+
+/// Segments of a list of so many items at most, in so many groups.
+inline size_t most_segments(size_t items, size_t groups) {
+    return items / segment_rows + std::min(groups, items);
+}
 
 /// A sorted list cut into groups (the pairs of one block and component), and each group into
 /// segments of `segment_rows`, from the group's first pair on: a segment holds the same pairs
