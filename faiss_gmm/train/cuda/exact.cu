@@ -7,7 +7,7 @@
 //   (2) r_ik; every share enters (weigh.cu leaves out those below a threshold)
 //   (3) sums of r, r (x - mu_k), r |x - mu_k|^2 (diagonal: r (x - mu_k)^2), fp64
 // Phases, for as many rows as the buffers hold: 1 joints, tiles of 32 rows x 64 components   2 shares,
-//   one to eight warps a row, by K   3 sums, tiles of 32 components x 32 dimensions, rows in order.
+//   one to eight warps a row, by K   3 sums, tiles of 32 components x 8 dimensions, rows in order.
 // Cost: 2 n K d fp64 operations for (1) and as many for (3).
 // Numerics: all fp64, nothing cancels. Determinism: gpu_to_gpu but for exp and log; every sum runs
 //   over the rows in order, whatever the buffers hold. This is the reference of the other tiers.
@@ -190,12 +190,19 @@ __device__ RowNormal normalise(
     return normal;
 }
 
-/// A block of threads a row.
+/// r |x - mu|^2, by the joint of x; of components that have one variance.
+__device__ double moment_of(const MixtureView& mixture, int k, double r, double joint) {
+    const double hp = mixture.half_precision[mixture.covariance == Covariance::spherical ? k : 0];
+    // A component of weight zero has joints of -infinity, and no share.
+    return r > 0 ? r * ((mixture.constant[k] - joint) / hp) : 0;
+}
+
+/// A block of threads a row. Where components have one variance, moment_of() comes in the joints' place.
 __global__ void share_kernel(
         MixtureView mixture,
         PairRule rule,
         ExactRows rows,
-        const double* joint,
+        double* joint,
         double* share,
         unsigned long long first_row,
         double* log_likelihood,
@@ -211,6 +218,7 @@ __global__ void share_kernel(
     if (!normal.finite || normal.best.component >= K) {
         for (int k = thread; k < K; k += threads) {
             share[k] = 0;
+            joint[k] = 0;
         }
         if (thread == 0) {
             log_likelihood[row] = 0;
@@ -218,6 +226,8 @@ __global__ void share_kernel(
         }
         return;
     }
+    const bool with_moment =
+            mixture.covariance != Covariance::diagonal && mixture.covariance != Covariance::full;
     double others = 0, second = 0;
     for (int k = thread; k < K; k += threads) {
         const double relative = joint[k] - normal.best.value;
@@ -229,11 +239,18 @@ __global__ void share_kernel(
             others += kept;
         }
         share[k] = kept;
+        if (with_moment && k != normal.best.component) {
+            joint[k] = moment_of(mixture, k, kept, joint[k]);
+        }
     }
     others = block_sum(others);
     second = block_max(second);
     if (thread == normal.best.component % threads) {
-        share[normal.best.component] = 1 - others;
+        const int best = normal.best.component;
+        share[best] = 1 - others;
+        if (with_moment) {
+            joint[best] = moment_of(mixture, best, 1 - others, joint[best]);
+        }
         log_likelihood[row] = normal.best.value + (rule.hard ? 0 : log(normal.sum));
         if (second > 1.0 / K) {
             atomicAdd(shared_rows, 1ull);
@@ -241,105 +258,113 @@ __global__ void share_kernel(
     }
 }
 
-constexpr int sum_rows = 32, sum_components = 32, sum_dimensions = 32, sum_threads = 128;
+constexpr int sum_rows = 32, sum_components = 32, sum_dimensions = 8, sum_threads = 128;
 
-/// (3): a block of threads has 32 components x 32 dimensions, a thread 4 x 2 of them; rows in order.
-/// The blocks of the first dimensions add up mass and the spherical forms' moment too.
+/// Adds values [rows, K] of component k to its sum, in their order.
+__device__ void add_in_order(const double* values, int rows, int K, int k, double* sums) {
+    if (k >= K) {
+        return;
+    }
+    double sum = sums[k];
+#pragma unroll 32
+    for (int i = 0; i < rows; ++i) {
+        sum += values[static_cast<size_t>(i) * K + k];
+    }
+    sums[k] = sum;
+}
+
+/// (3): a block of threads has 32 components x 8 dimensions, a thread two of them; rows in order, the next ones on
+/// their way. The last blocks add up r and, where components have one variance, r |x - mu|^2: a thread a component.
 template <bool diagonal>
 __global__ void __launch_bounds__(sum_threads) moment_kernel(
         MixtureView mixture,
         ExactRows rows,
-        const double* __restrict__ joint,
-        const double* __restrict__ share,
+        const double* __restrict__ moments,
+        const double* __restrict__ shares,
         PassSums sums) {
     __shared__ double r_tile[sum_rows][sum_components];
     __shared__ double x_tile[sum_rows][sum_dimensions];
     const int d = mixture.d, K = mixture.K;
-    const int k0 = blockIdx.x * sum_components, j0 = blockIdx.y * sum_dimensions;
-    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
-    double mu[4][2], first[4][2], second[diagonal ? 4 : 1][2] = {};
-    for (int a = 0; a < 4; ++a) {
-        for (int b = 0; b < 2; ++b) {
-            const int k = k0 + ty + 8 * a, j = j0 + tx + 16 * b;
-            const size_t at = static_cast<size_t>(k) * d + j;
-            const bool inside = k < K && j < d;
-            mu[a][b] = inside ? mean_number(mixture, k, j) : 0;
-            first[a][b] = inside ? sums.first_moment[at] : 0;
-            if (diagonal) {
-                second[a][b] = inside ? sums.second_moment[at] : 0;
-            }
+    const int of_dimensions = (d + sum_dimensions - 1) / sum_dimensions;
+    if (blockIdx.y >= of_dimensions) {
+        const int k = blockIdx.x * sum_threads + threadIdx.x;
+        const bool are_masses = blockIdx.y == of_dimensions;
+        if (are_masses || !diagonal) {
+            add_in_order(
+                    are_masses ? shares : moments,
+                    rows.count,
+                    K,
+                    k,
+                    are_masses ? sums.mass : sums.moment);
         }
+        return;
     }
-    const int my_k = k0 + threadIdx.x;
-    const bool scalars = blockIdx.y == 0 && threadIdx.x < sum_components && my_k < K;
-    double mass = scalars ? sums.mass[my_k] : 0;
-    double moment = scalars && !diagonal ? sums.moment[my_k] : 0;
-    const double constant = scalars ? mixture.constant[my_k] : 0;
-    const double hp = !scalars || diagonal                          ? 1.0
-                      : mixture.covariance == Covariance::spherical ? mixture.half_precision[my_k]
-                                                                    : mixture.half_precision[0];
+    const int k0 = blockIdx.x * sum_components, j0 = blockIdx.y * sum_dimensions;
+    const int tx = threadIdx.x % sum_dimensions, ty = threadIdx.x / sum_dimensions;
+    double mu[2], first[2], second[2] = {};
+    for (int a = 0; a < 2; ++a) {
+        const int k = k0 + ty + 16 * a, j = j0 + tx;
+        const size_t at = static_cast<size_t>(k) * d + j;
+        const bool inside = k < K && j < d;
+        mu[a] = inside ? mean_number(mixture, k, j) : 0;
+        first[a] = inside ? sums.first_moment[at] : 0;
+        second[a] = inside && diagonal ? sums.second_moment[at] : 0;
+    }
+    constexpr int shares_a_thread = sum_rows * sum_components / sum_threads;
+    constexpr int numbers_a_thread = sum_rows * sum_dimensions / sum_threads;
+    double next_share[shares_a_thread], next_number[numbers_a_thread];
+    const auto fetch = [&](int i0) {
+#pragma unroll
+        for (int q = 0; q < shares_a_thread; ++q) {
+            const int t = threadIdx.x + q * sum_threads;
+            const int i = i0 + t / sum_components, k = k0 + t % sum_components;
+            next_share[q] = i < rows.count && k < K ? shares[static_cast<size_t>(i) * K + k] : 0;
+        }
+#pragma unroll
+        for (int q = 0; q < numbers_a_thread; ++q) {
+            const int t = threadIdx.x + q * sum_threads;
+            const int i = i0 + t / sum_dimensions, j = j0 + t % sum_dimensions;
+            next_number[q] = i < rows.count && j < d
+                                     ? number(rows.x, static_cast<size_t>(row_of(rows, i)) * d + j)
+                                     : 0;
+        }
+    };
+    fetch(0);
     for (int i0 = 0; i0 < rows.count; i0 += sum_rows) {
         __syncthreads();
 #pragma unroll
-        for (int t = threadIdx.x; t < sum_rows * sum_components; t += sum_threads) {
-            const int i = t / sum_components, k = k0 + t % sum_components;
-            r_tile[i][t % sum_components] =
-                    i0 + i < rows.count && k < K ? share[static_cast<size_t>(i0 + i) * K + k] : 0;
+        for (int q = 0; q < shares_a_thread; ++q) {
+            const int t = threadIdx.x + q * sum_threads;
+            r_tile[t / sum_components][t % sum_components] = next_share[q];
         }
 #pragma unroll
-        for (int t = threadIdx.x; t < sum_rows * sum_dimensions; t += sum_threads) {
-            const int i = t / sum_dimensions, j = j0 + t % sum_dimensions;
-            x_tile[i][t % sum_dimensions] =
-                    i0 + i < rows.count && j < d
-                            ? number(rows.x, static_cast<size_t>(row_of(rows, i0 + i)) * d + j)
-                            : 0;
+        for (int q = 0; q < numbers_a_thread; ++q) {
+            const int t = threadIdx.x + q * sum_threads;
+            x_tile[t / sum_dimensions][t % sum_dimensions] = next_number[q];
         }
         __syncthreads();
-#pragma unroll 4
-        for (int i = 0; i < sum_rows; ++i) {
-            const double x[2] = {x_tile[i][tx], x_tile[i][tx + 16]};
-#pragma unroll
-            for (int a = 0; a < 4; ++a) {
-                const double r = r_tile[i][ty + 8 * a];
-#pragma unroll
-                for (int b = 0; b < 2; ++b) {
-                    const double e = x[b] - mu[a][b];
-                    first[a][b] = fma(r, e, first[a][b]);
-                    if (diagonal) {
-                        second[a][b] = fma(r * e, e, second[a][b]);
-                    }
-                }
-            }
-        }
-        if (scalars) {
+        fetch(i0 + sum_rows); // nothing behind the last
 #pragma unroll 8
-            for (int i = 0; i < min(sum_rows, rows.count - i0); ++i) {
-                const double r = r_tile[i][threadIdx.x];
-                mass += r;
-                if (!diagonal) {
-                    // A component of weight zero has joints of -infinity, and no share.
-                    const double q = constant - joint[static_cast<size_t>(i0 + i) * K + my_k];
-                    moment += r > 0 ? r * (q / hp) : 0;
-                }
-            }
-        }
-    }
-    for (int a = 0; a < 4; ++a) {
-        for (int b = 0; b < 2; ++b) {
-            const int k = k0 + ty + 8 * a, j = j0 + tx + 16 * b;
-            if (k < K && j < d) {
-                const size_t at = static_cast<size_t>(k) * d + j;
-                sums.first_moment[at] = first[a][b];
+        for (int i = 0; i < sum_rows; ++i) {
+            const double x = x_tile[i][tx];
+#pragma unroll
+            for (int a = 0; a < 2; ++a) {
+                const double r = r_tile[i][ty + 16 * a], e = x - mu[a];
+                first[a] = fma(r, e, first[a]);
                 if (diagonal) {
-                    sums.second_moment[at] = second[a][b];
+                    second[a] = fma(r * e, e, second[a]);
                 }
             }
         }
     }
-    if (scalars) {
-        sums.mass[my_k] = mass;
-        if (!diagonal) {
-            sums.moment[my_k] = moment;
+    for (int a = 0; a < 2; ++a) {
+        const int k = k0 + ty + 16 * a, j = j0 + tx;
+        if (k < K && j < d) {
+            const size_t at = static_cast<size_t>(k) * d + j;
+            sums.first_moment[at] = first[a];
+            if (diagonal) {
+                sums.second_moment[at] = second[a];
+            }
         }
     }
 }
@@ -507,7 +532,7 @@ void sum_exactly(
         }
         const dim3 grid(
                 (mixture.K + sum_components - 1) / sum_components,
-                (mixture.d + sum_dimensions - 1) / sum_dimensions);
+                (mixture.d + sum_dimensions - 1) / sum_dimensions + 2);
         if (mixture.covariance == Covariance::diagonal) {
             moment_kernel<true><<<grid, sum_threads, 0, stream>>>(
                     mixture, part, buffers.joint, buffers.share, sums);
