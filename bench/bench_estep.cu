@@ -4,8 +4,9 @@
 // Times an EM iteration of the CUDA engine, rows resident on the device: E-step and M-step, parameters
 // ready for the next one. CUDA events, warm-up, median; the device's copy, gather and fp16 product
 // rates from the same run beside it. One JSON line a case.
-//   bench_estep [--data separate|overlap|isotropic] [--n 1000000] [--K 1024] [--d 128]
-//               [--covariance tied_spherical] [--element f32] [--path automatic|portable|hopper|plain] [--top m]...
+//   bench_estep [--data separate|overlap|isotropic|FILE.u8bin]... [--n 1000000] [--K 1024] [--d 128]
+//               [--covariance tied_spherical] [--element f32] [--path automatic|portable|hopper|plain]
+//               [--tier automatic|dense|exact] [--top m]...
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -13,6 +14,8 @@
 #include <cstdio>
 #include <fstream>
 #include <functional>
+#include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +26,7 @@
 #include <cuda_runtime.h>
 #include <nlohmann/json.hpp>
 
+#include "bench/common/git_commit.h"
 #include "datasets/drawn_rows.h"
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
@@ -80,13 +84,27 @@ const void* as_element(RowElement type, DeviceArray<char>& out, size_t count, co
                                       : x;
 }
 
-RowElement element_of(const std::string& name) {
-    return name == "f16"    ? RowElement::f16
-           : name == "bf16" ? RowElement::bf16
-           : name == "u8"   ? RowElement::u8
-           : name == "i8"   ? RowElement::i8
-                            : RowElement::f32;
-}
+// Every option's names and what they mean.
+const std::map<std::string, RowElement> elements = {
+        {"f32", RowElement::f32},
+        {"f16", RowElement::f16},
+        {"bf16", RowElement::bf16},
+        {"u8", RowElement::u8},
+        {"i8", RowElement::i8}};
+const std::map<std::string, CudaPath> paths = {
+        {"automatic", CudaPath::automatic},
+        {"portable", CudaPath::portable},
+        {"hopper", CudaPath::hopper},
+        {"plain", CudaPath::plain}};
+const std::map<std::string, CudaTier> tiers = {
+        {"automatic", CudaTier::automatic}, {"dense", CudaTier::dense}, {"exact", CudaTier::exact}};
+const std::map<std::string, Covariance> covariances = {
+        {"tied_spherical", Covariance::tied_spherical},
+        {"spherical", Covariance::spherical},
+        {"diagonal", Covariance::diagonal},
+        {"tied", Covariance::tied},
+        {"full", Covariance::full}};
+const std::set<std::string> drawn_names = {"separate", "overlap", "isotropic"};
 
 __global__ void gather_rows(size_t rows, const float4* x, const uint32_t* order, float4* out) {
     const size_t warp = (static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
@@ -257,17 +275,10 @@ nlohmann::json rates() {
 
 struct Case {
     std::string data = "separate", covariance = "tied_spherical", path = "automatic";
-    std::string element = "f32";
+    std::string element = "f32", tier = "automatic";
     size_t n = 1000000, K = 1024, d = 128;
     double threshold = 0;
 };
-
-CudaPath path_of(const std::string& name) {
-    return name == "portable" ? CudaPath::portable
-           : name == "hopper" ? CudaPath::hopper
-           : name == "plain"  ? CudaPath::plain
-                              : CudaPath::automatic;
-}
 
 /// Rows on the device, and a mixture to begin with.
 struct Problem {
@@ -280,11 +291,7 @@ GaussianMixture uniform_mixture(const Case& c, std::vector<float> means, double 
     GaussianMixture mixture;
     mixture.K = c.K;
     mixture.d = c.d;
-    mixture.covariance = c.covariance == "diagonal"    ? Covariance::diagonal
-                         : c.covariance == "spherical" ? Covariance::spherical
-                         : c.covariance == "tied"      ? Covariance::tied
-                         : c.covariance == "full"      ? Covariance::full
-                                                       : Covariance::tied_spherical;
+    mixture.covariance = covariances.at(c.covariance);
     mixture.means = std::move(means);
     mixture.log_weights.assign(c.K, -std::log(double(c.K)));
     mixture.covariances.assign(
@@ -298,7 +305,7 @@ GaussianMixture uniform_mixture(const Case& c, std::vector<float> means, double 
 }
 
 void drawn_problem(const Case& c, Problem& problem) {
-    const DrawnRows drawn = drawn_rows(c.data, c.K, c.d);
+    const DrawnRows drawn = drawn_rows(c.data, c.n, c.K, c.d);
     problem.sigma = drawn.sigma;
     problem.x.reserve(c.n * c.d);
     draw<<<static_cast<unsigned>((c.n * c.d + 255) / 256), 256>>>(drawn, c.n, problem.x.data());
@@ -318,15 +325,28 @@ void read_problem(Case& c, Problem& problem) {
     std::ifstream file(c.data, std::ios::binary);
     uint32_t shape[2] = {0, 0};
     file.read(reinterpret_cast<char*>(shape), sizeof shape);
-    if (!file || shape[0] < c.K) {
-        throw std::runtime_error(c.data + " is not a .u8bin file of at least K rows");
+    const auto refuse = [&](const std::string& given, const std::string& do_next) {
+        throw Error(
+                {"reading rows",
+                 c.data + ": " + given,
+                 "a .u8bin file (uint32 n, d, then n rows of d bytes) of at least K rows",
+                 do_next});
+    };
+    if (!file) {
+        refuse("fewer than 8 bytes can be read",
+               "give separate, overlap, isotropic or such a file");
     }
     c.n = std::min<size_t>(c.n, shape[0]);
     c.d = shape[1];
+    if (c.n < c.K || c.d == 0) {
+        refuse(std::to_string(c.n) + " rows of " + std::to_string(c.d) +
+                       " dimensions, for K = " + std::to_string(c.K),
+               "give a smaller --K or another file");
+    }
     std::vector<uint8_t> bytes(c.n * c.d);
     file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
     if (!file) {
-        throw std::runtime_error(c.data + " ends before its last row");
+        refuse("it ends before its last row", "fetch it again, or give a smaller --n");
     }
     const std::vector<float> x(bytes.begin(), bytes.end());
     problem.x.reserve(x.size());
@@ -376,16 +396,20 @@ nlohmann::json responsibilities_of(const GaussianMixture& mixture, size_t n, con
 
 nlohmann::json run(Case c, const std::vector<size_t>& top, int repeats) {
     Problem problem;
-    const bool from_file = c.data.find('.') != std::string::npos;
+    const bool from_file = drawn_names.count(c.data) == 0;
     if (from_file) {
-        if (bytes_of(element_of(c.element)) == 1) {
-            throw std::runtime_error("rows of a file are timed as f32, f16 or bf16");
+        if (bytes_of(elements.at(c.element)) == 1) {
+            throw Error(
+                    {"timing the rows of a file",
+                     "--element " + c.element,
+                     "f32, f16, bf16",
+                     "leave --element out"});
         }
         read_problem(c, problem);
     } else {
         drawn_problem(c, problem);
     }
-    const RowElement type = element_of(c.element);
+    const RowElement type = elements.at(c.element);
     DeviceArray<char> typed;
     const void* rows = as_element(type, typed, c.n * c.d, problem.x.data());
     GaussianMixture& mixture = problem.mixture;
@@ -398,7 +422,8 @@ nlohmann::json run(Case c, const std::vector<size_t>& top, int repeats) {
         }
     }
     CudaOptions options;
-    options.path = path_of(c.path);
+    options.path = paths.at(c.path);
+    options.tier = tiers.at(c.tier);
     options.pair_threshold = c.threshold;
     options.time_phases = false;
     const auto engine = make_cuda_engine(options);
@@ -431,6 +456,9 @@ nlohmann::json run(Case c, const std::vector<size_t>& top, int repeats) {
     const auto times = timer.times(iterate, 3, repeats);
     nlohmann::json line = {
             {"bench", "estep"},
+            {"git_commit", bench::git_commit()},
+            {"cuda", CUDART_VERSION},
+            {"repeats", repeats},
             {"data", c.data},
             {"n", c.n},
             {"K", c.K},
@@ -438,6 +466,7 @@ nlohmann::json run(Case c, const std::vector<size_t>& top, int repeats) {
             {"covariance", c.covariance},
             {"element", c.element},
             {"path", c.path},
+            {"tier", c.tier},
             {"sigma", problem.sigma},
             {"iteration_ms", median(times)},
             {"fastest_ms", times.front()},
@@ -494,18 +523,35 @@ int main(int argc, char** argv) {
     int repeats = 10;
     bool with_rates = true;
     app.add_option("--data", data, "separate, overlap, isotropic, or a .u8bin file")
-            ->capture_default_str();
-    app.add_option("--n", c.n, "Rows")->capture_default_str();
-    app.add_option("--K", c.K, "Components")->capture_default_str();
-    app.add_option("--d", c.d, "Dimensions")->capture_default_str();
-    app.add_option("--covariance", c.covariance, "tied_spherical, spherical, diagonal, tied, full")
-            ->capture_default_str();
-    app.add_option("--element", c.element, "f32, f16, bf16, u8, i8")->capture_default_str();
-    app.add_option("--path", c.path, "automatic, portable, hopper, plain")->capture_default_str();
+            ->capture_default_str()
+            ->check(CLI::IsMember(drawn_names) | CLI::ExistingFile);
+    app.add_option("--n", c.n, "Rows")->capture_default_str()->check(CLI::PositiveNumber);
+    app.add_option("--K", c.K, "Components")
+            ->capture_default_str()
+            ->check(CLI::Range(size_t{4}, size_t{65536}));
+    app.add_option("--d", c.d, "Dimensions")
+            ->capture_default_str()
+            ->check(CLI::Range(size_t{1}, size_t{2048}));
+    app.add_option("--covariance", c.covariance, "Kind")
+            ->capture_default_str()
+            ->check(CLI::IsMember(covariances));
+    app.add_option("--element", c.element, "Type of the rows' numbers")
+            ->capture_default_str()
+            ->check(CLI::IsMember(elements));
+    app.add_option("--path", c.path, "Of the engine")
+            ->capture_default_str()
+            ->check(CLI::IsMember(paths));
+    app.add_option("--tier", c.tier, "Of all rows")
+            ->capture_default_str()
+            ->check(CLI::IsMember(tiers));
     app.add_option("--threshold", c.threshold, "Responsibility from which pairs count; 0: default")
-            ->capture_default_str();
-    app.add_option("--top", top, "Time top_responsibilities with these m too");
-    app.add_option("--repeats", repeats, "Iterations timed")->capture_default_str();
+            ->capture_default_str()
+            ->check(CLI::Range(0.0, 1.0));
+    app.add_option("--top", top, "Time top_responsibilities with these m too")
+            ->check(CLI::PositiveNumber);
+    app.add_option("--repeats", repeats, "Iterations timed")
+            ->capture_default_str()
+            ->check(CLI::PositiveNumber);
     app.add_flag("!--no-rates", with_rates, "Skip the device's own rates");
     CLI11_PARSE(app, argc, argv);
     try {

@@ -7,8 +7,9 @@
 //   staging_gb_s  all threads, from the pageable rows into pinned buffers
 //   compute_gb_s  an iteration over rows that lie on the device, as bytes of rows
 // Cases: rows in pinned memory, in pageable memory, and (fewer of them) in a mapped file whose pages are
-// in memory. `share` is what is achieved over the lowest of the rates that the case depends on. One JSON
-// line a case, with the plan of the device's memory.
+// in memory. `share` is what is achieved over the lowest of the rates that the case depends on; `trainer_share` the same
+// of GMMTrainer's iterations, which ask its `interrupt` every 65,536 rows. One JSON line a case, with the plan of the
+// device's memory.
 //   bench_stream [--n 100000000] [--d 96] [--K 1024] [--iterations 3] [--resident 10000000]
 //                [--mapped 10000000] [--file /tmp/rows.f32]
 #include <fcntl.h>
@@ -28,9 +29,11 @@
 #include <cuda_runtime_api.h>
 #include <nlohmann/json.hpp>
 
+#include "bench/common/git_commit.h"
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
 #include "faiss_gmm/train/cuda/detail/device.h"
+#include "faiss_gmm/train/gmm_trainer.h"
 
 namespace {
 
@@ -168,7 +171,28 @@ double iteration_seconds(
     return median(seconds);
 }
 
-double source_seconds(
+/// Seconds of the trainer's iterations over the source, with an interrupt that asks nothing.
+double trainer_seconds(const GaussianMixture& mixture, VectorSource& source, int iterations) {
+    TrainingParameters parameters;
+    parameters.means_init = mixture.means;
+    parameters.max_iter = static_cast<size_t>(iterations);
+    parameters.tol = 0;
+    parameters.interrupt = [] {};
+    const auto engine = make_cuda_engine(streaming());
+    const TrainingResult result = GMMTrainer(parameters).train(mixture.K, source, *engine);
+    std::vector<double> seconds;
+    for (const TrainingProgress& progress : result.history) {
+        seconds.push_back(progress.seconds);
+    }
+    return median(seconds);
+}
+
+/// Of an iteration over rows of host memory.
+struct SourceSeconds {
+    double engine = 0, trainer = 0;
+};
+
+SourceSeconds source_seconds(
         const GaussianMixture& mixture,
         const Shape& shape,
         const float* x,
@@ -176,7 +200,8 @@ double source_seconds(
         int iterations) {
     MemorySource source(n, shape.d, x);
     const auto read = [&](CudaEStepEngine& engine) { engine.accumulate(source.read(0, n)); };
-    return iteration_seconds(mixture, read, iterations);
+    return {iteration_seconds(mixture, read, iterations),
+            trainer_seconds(mixture, source, iterations)};
 }
 
 /// Iterations over rows on the device, in GB of rows a second.
@@ -263,12 +288,17 @@ int main(int argc, char** argv) {
     int iterations = 3;
     size_t resident = 10000000, mapped = 10000000;
     std::string file = "/tmp/bench_stream_rows.f32";
-    app.add_option("--n", shape.n, "Rows in host memory")->capture_default_str();
-    app.add_option("--d", shape.d, "Dimensions")->capture_default_str();
-    app.add_option("--K", shape.K, "Components")->capture_default_str();
-    app.add_option("--iterations", iterations, "Iterations timed")->capture_default_str();
+    app.add_option("--n", shape.n, "Rows in host memory")
+            ->capture_default_str()
+            ->check(CLI::PositiveNumber);
+    app.add_option("--d", shape.d, "Dimensions")->capture_default_str()->check(CLI::PositiveNumber);
+    app.add_option("--K", shape.K, "Components")->capture_default_str()->check(CLI::PositiveNumber);
+    app.add_option("--iterations", iterations, "Iterations timed")
+            ->capture_default_str()
+            ->check(CLI::PositiveNumber);
     app.add_option("--resident", resident, "Rows on the device for the rate of computing")
-            ->capture_default_str();
+            ->capture_default_str()
+            ->check(CLI::PositiveNumber);
     app.add_option("--mapped", mapped, "Rows in the mapped file; 0: none")->capture_default_str();
     app.add_option("--file", file, "Where that file is written")->capture_default_str();
     CLI11_PARSE(app, argc, argv);
@@ -284,8 +314,8 @@ int main(int argc, char** argv) {
         const size_t sample = std::min(shape.bytes(shape.n), size_t{4} << 30);
         const double compute = compute_rate(mixture, shape, x, resident, iterations);
         const double staging = staging_rate(x, sample);
-        const double pageable = source_seconds(mixture, shape, x, shape.n, iterations);
-        double from_file = 0;
+        const SourceSeconds pageable = source_seconds(mixture, shape, x, shape.n, iterations);
+        SourceSeconds from_file;
         if (mapped > 0) {
             write_file(file, x, shape.bytes(mapped));
             const Mapping view(file, shape.bytes(mapped));
@@ -297,22 +327,26 @@ int main(int argc, char** argv) {
                   "pinning the rows");
         });
         const double link = pinned_rate(x, sample);
-        const double pinned = source_seconds(mixture, shape, x, shape.n, iterations);
+        const SourceSeconds pinned = source_seconds(mixture, shape, x, shape.n, iterations);
         check(cudaHostUnregister(rows.floats()), "releasing the rows");
-        const auto print = [&](const char* source, size_t n, double seconds, bool staged) {
-            const double rate = shape.bytes(n) / seconds * 1e-9;
+        const auto print = [&](const char* source, size_t n, SourceSeconds seconds, bool staged) {
+            const auto rate = [&](double s) { return shape.bytes(n) / s * 1e-9; };
             const double direct = std::min(compute, link);
             const double lowest = staged ? std::min(direct, staging) : direct;
             const CudaPlan plan = cuda_plan(streaming(), mixture.covariance, n, shape.K, shape.d);
             nlohmann::json line = {
                     {"bench", "stream"},
+                    {"git_commit", bench::git_commit()},
+                    {"cuda", CUDART_VERSION},
                     {"source", source},
                     {"n", n},
                     {"d", shape.d},
                     {"K", shape.K},
-                    {"iteration_s", seconds},
-                    {"gb_s", rate},
-                    {"share", rate / lowest},
+                    {"iteration_s", seconds.engine},
+                    {"gb_s", rate(seconds.engine)},
+                    {"share", rate(seconds.engine) / lowest},
+                    {"trainer_iteration_s", seconds.trainer},
+                    {"trainer_share", rate(seconds.trainer) / lowest},
                     {"pinned_gb_s", link},
                     {"staging_gb_s", staging},
                     {"compute_gb_s", compute},

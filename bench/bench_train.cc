@@ -301,7 +301,7 @@ int main(int argc, char** argv) {
         bench::set_threads(threads);
         std::vector<float> x;
         if (!drawn.empty()) {
-            x = drawn_rows(drawn, K, d).rows(n);
+            x = drawn_rows(drawn, n, K, d).rows(n);
         } else if (data.empty()) {
             x = curved_rows(n, d);
         } else {

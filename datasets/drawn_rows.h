@@ -89,21 +89,22 @@ inline double components_within(double nats, double K, double d, double sigma) {
     return 1 + (K - 1) * within / density;
 }
 
-/// Deviation at which 3.35 components, its own among them, are expected within ln 1e5 nats of a row's own, where means
-/// spread by 1; K > 3. At K = 1,024 and d = 128 three of them have a responsibility above 1e-5 then, fewer where K or d
-/// is larger (2.3 at 16,384 and 96), and the mean largest responsibility is .993; for .93 to .96 it would be 13 to 25.
-inline double overlapping_sigma(double K, double d) {
+/// Deviation at which three components of one of n rows have a responsibility above 1e-5 under the mixture fitted to them,
+/// where means spread by 1; K > 3. 3.35 are expected within ln 1e5 nats of its own, of which a row has drawn the mean to
+/// itself: d K / n nats. The mean largest responsibility is .993 then; for .93 to .96 it would be 13 to 25 components.
+inline double overlapping_sigma(double n, double K, double d) {
+    const double nats = std::fmax(std::log(1e5) - d * K / n, 1.0);
     double low = 0.01, high = std::sqrt(d);
     for (int i = 0; i < 60; ++i) {
         const double sigma = (low + high) / 2;
-        (components_within(std::log(1e5), K, d, sigma) < 3.35 ? low : high) = sigma;
+        (components_within(nats, K, d, sigma) < 3.35 ? low : high) = sigma;
     }
     return low;
 }
 
-/// The benchmarks' data by name. separate: components some 90 nats apart (at d = 128); overlap: as
+/// The benchmarks' n rows by name. separate: components some 90 nats apart (at d = 128); overlap: as
 /// overlapping_sigma() says; isotropic: N(0, I), without structure.
-inline DrawnRows drawn_rows(const std::string& name, size_t K, size_t d) {
+inline DrawnRows drawn_rows(const std::string& name, size_t n, size_t K, size_t d) {
     DrawnRows rows;
     rows.K = K;
     rows.d = d;
@@ -112,7 +113,9 @@ inline DrawnRows drawn_rows(const std::string& name, size_t K, size_t d) {
     } else {
         rows.sigma = name == "separate" ? 1.2f
                                         : static_cast<float>(overlapping_sigma(
-                                                  static_cast<double>(K), static_cast<double>(d)));
+                                                  static_cast<double>(n),
+                                                  static_cast<double>(K),
+                                                  static_cast<double>(d)));
     }
     return rows;
 }

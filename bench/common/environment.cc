@@ -11,9 +11,9 @@
 #include <fmt/format.h>
 #include <omp.h>
 
+#include "bench/common/git_commit.h"
 #include "faiss_gmm/compat/faiss_simd.h"
 #include "faiss_gmm/runs/lookup.h"
-#include "git_commit.h"
 
 namespace faiss_gmm::bench {
 
@@ -37,7 +37,7 @@ Environment describe_environment() {
             block_kernels().target,
             compat::faiss_simd_level(),
             cpu_model(),
-            FAISS_GMM_GIT_COMMIT,
+            git_commit(),
             fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))};
 }
 

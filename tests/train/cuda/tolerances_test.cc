@@ -119,7 +119,7 @@ protected:
             return;
         }
         const size_t K = components_for(covariance, n);
-        const DrawnRows rows = drawn_rows(data, K, d);
+        const DrawnRows rows = drawn_rows(data, n, K, d);
         x_ = rows.rows(n);
         DrawnRows start = rows;
         start.spread = rows.spread > 0 ? rows.spread : 0.25f;
