@@ -27,7 +27,14 @@ TEST(Engine, AutomaticAlwaysFindsOne) {
     parameters.device = 1000; // no machine has it
     parameters.note = [&](const std::string& text) { notes.push_back(text); };
     EXPECT_NE(make_engine(parameters, {Covariance::tied, 3, 2}), nullptr);
-    EXPECT_EQ(notes.size(), built_with_cuda() ? 1u : 0u);
+    EXPECT_NE(make_engine(parameters, {Covariance::tied, 3, 100000}), nullptr);
+    ASSERT_EQ(notes.size(), built_with_cuda() ? 2u : 0u);
+    if (built_with_cuda()) {
+        EXPECT_NE(notes[0].find("found "), std::string::npos) << notes[0];
+        EXPECT_NE(notes[0].find("needed a GPU of compute cap"), std::string::npos) << notes[0];
+        EXPECT_NE(notes[1].find("found K = 3 comp"), std::string::npos) << notes[1];
+        EXPECT_NE(notes[1].find("needed all covariances; K up to"), std::string::npos) << notes[1];
+    }
     EXPECT_NE(make_engine({}, {Covariance::tied_spherical, 3, 2}), nullptr);
 }
 

@@ -393,7 +393,8 @@ private:
     std::vector<DeviceArray<uint16_t>> homes_;
     uint64_t hinted_source_ = 0;
     size_t homes_planned_ = 0; ///< rows, where the blocks of a wave were chosen
-    size_t homes_allowed_ = 0; ///< rows, by what gpu_memory leaves beside these blocks
+    size_t homes_fitting_ = 0; ///< rows, by what working memory leaves beside these blocks
+    size_t homes_allowed_ = 0; ///< of them, by what gpu_memory does
     size_t homes_known_ = 0;   ///< rows whose homes are known from passes before
     size_t homes_seen_ = 0;    ///< in this pass
     DeviceArray<uint8_t> count_, kept_;
@@ -717,8 +718,9 @@ void Engine::reserve_for(size_t blocks, const Staging& staging) {
         workspace_bytes_ = plan.workspace();
         scratch_bytes_ = sorting_bytes(rows, groups, pairs).scratch;
         const size_t room = std::max(options_.gpu_memory, plan.total()) - plan.total();
+        homes_fitting_ = kept_homes(std::numeric_limits<int64_t>::max(), plan.working());
         homes_allowed_ = options_.gpu_memory == 0
-                                 ? most_hints
+                                 ? homes_fitting_
                                  : room / sizeof(uint16_t) / most_wave_rows * most_wave_rows;
         planned_blocks_ = blocks;
     }
@@ -1135,8 +1137,9 @@ RowLists Engine::collect(
 
 /// Room for the homes of the source's first rows. False: too little memory for more than there is.
 bool Engine::reserve_homes(size_t rows) {
-    const size_t allowed = std::min(most_hints, std::max(homes_allowed_, homes_planned_));
+    const size_t allowed = std::min(homes_fitting_, std::max(homes_allowed_, homes_planned_));
     const size_t needed = hinted_source_ == 0 ? 0 : std::min(rows, allowed);
+    homes_.resize(std::min(homes_.size(), homes_fitting_ / most_wave_rows));
     while (homes_.size() * most_wave_rows < needed) {
         DeviceArray<uint16_t> more;
         try {
@@ -1849,6 +1852,13 @@ std::string cuda_limits() {
             cuda::most_dimensions);
 }
 
+std::string cuda_requirements() {
+    return fmt::format(
+            "a GPU of compute capability 8.0 or later and a driver for CUDA {}.{}",
+            CUDART_VERSION / 1000,
+            CUDART_VERSION % 1000 / 10);
+}
+
 std::string cuda_obstacle(int device) {
     cuda::DeviceAnswer answer;
     answer.status = cudaGetDeviceCount(&answer.count);
@@ -1868,10 +1878,7 @@ std::unique_ptr<CudaEStepEngine> make_cuda_engine(const CudaOptions& options) {
         throw Error(
                 {"starting the CUDA engine",
                  found,
-                 fmt::format(
-                         "a GPU of compute capability 8.0 or later and a driver for CUDA {}.{}",
-                         CUDART_VERSION / 1000,
-                         CUDART_VERSION % 1000 / 10),
+                 cuda_requirements(),
                  "look at nvidia-smi, or choose engine=cpu"});
     }
     const cuda::DeviceGuard guard(options.device);

@@ -59,17 +59,17 @@ struct CudaPlan {
     /// 2 waves of rows (on the device already: 2 blocks at most), tied: and whitened ones.
     size_t row_buffers = 0;
     size_t lists = 0; ///< candidates and pairs of a wave: 3 of a row, more take turns
-    /// 2 bytes a row of a source, 2^21 rows at a time: where its next pass looks first.
-    size_t homes = 0;
     /// Of working memory: these share one workspace.
     size_t collecting = 0; ///< rows in the form of the product's operand, lists on their way
     size_t segments = 0;   ///< sums of rows and pairs on their way into fp64
     size_t dense = 0, exact = 0;
-    size_t sorting = 0;     ///< beside them
+    size_t sorting = 0; ///< beside them
+    /// In what they leave: 2 bytes a row of a source's first ones, 2^21 rows at a time, where its next pass looks first.
+    size_t homes = 0;
     size_t cached_rows = 0; ///< of n that stay on the device
 
     size_t workspace() const; ///< the largest of those that share it
-    size_t working() const;   ///< at most 256 MiB
+    size_t working() const;   ///< that, sorting and homes: at most 256 MiB
     /// All but the rows that stay: what CudaOptions::gpu_memory is compared with.
     size_t total() const;
     std::string text() const;
@@ -134,7 +134,9 @@ CudaPlan cuda_plan(
 std::string cuda_refuses(Covariance covariance, size_t K, size_t d);
 std::string cuda_limits();
 
-/// Empty if make_cuda_engine would find a usable GPU, otherwise what stands against it.
+/// Empty if make_cuda_engine would find a usable GPU, otherwise what stands against it; cuda_requirements() says what it
+/// needs.
 std::string cuda_obstacle(int device = 0);
+std::string cuda_requirements();
 
 } // namespace faiss_gmm

@@ -5,9 +5,9 @@
 //   parameters   grow with K d (full: K d^2): the mixture, operands, fp64 sums
 //   row buffers, lists   grow with the rows of a wave: a power of two of blocks, chosen by gpu_memory and by
 //                whether many rows come at once on the device; pairs beyond those planned take turns
-//   working      at most 256 MiB for any K and d: a workspace that the collecting pass, the segments' sums,
-//                the dense and the exact tier share, and the scratch of sorting.
-//                Segments that do not fit come in pieces, in the same order.
+//   working      at most 256 MiB for any n, K and d: a workspace that the collecting pass, the segments' sums,
+//                the dense and the exact tier share, the scratch of sorting, and in what is left the homes of the
+//                source's first rows. Segments that do not fit come in pieces, in the same order.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc (the bound over all sizes; what is taken against it).
 #include "faiss_gmm/train/cuda/detail/plan.h"
 
@@ -162,6 +162,12 @@ SortingBytes sorting_bytes(size_t rows, size_t groups, size_t pairs) {
     return bytes;
 }
 
+size_t kept_homes(size_t n, size_t working) {
+    constexpr size_t array = most_wave_rows * sizeof(uint16_t);
+    const size_t fitting = (most_working - std::min(working, most_working)) / array;
+    return std::min((n + most_wave_rows - 1) / most_wave_rows, fitting) * most_wave_rows;
+}
+
 CudaPlan plan_for(
         const CudaOptions& options,
         Covariance covariance,
@@ -177,8 +183,6 @@ CudaPlan plan_for(
     plan.parameters = parameter_bytes(covariance, K, d, path);
     plan.row_buffers = rows * (2 * d * sizeof(float) + white_bytes(covariance, d));
     plan.lists = rows * (list_bytes + planned_pairs * pair_bytes);
-    const size_t hints = std::min(n, most_hints);
-    plan.homes = (hints + most_wave_rows - 1) / most_wave_rows * most_wave_rows * sizeof(uint16_t);
     const auto segments = [&](size_t items) { return most_segments(items, groups) + 64; };
     plan.segments = std::min(
             most_segment_bytes,
@@ -194,6 +198,7 @@ CudaPlan plan_for(
     }
     const SortingBytes sorting = sorting_bytes(rows, groups, pairs);
     plan.sorting = sorting.scratch + sorting.groups;
+    plan.homes = kept_homes(n, plan.workspace() + plan.sorting) * sizeof(uint16_t);
     return plan;
 }
 
@@ -220,11 +225,11 @@ size_t CudaPlan::workspace() const {
 }
 
 size_t CudaPlan::working() const {
-    return workspace() + sorting;
+    return workspace() + sorting + homes;
 }
 
 size_t CudaPlan::total() const {
-    return parameters + row_buffers + lists + working() + homes;
+    return parameters + row_buffers + lists + working();
 }
 
 CudaPlan cuda_plan(
@@ -253,21 +258,22 @@ std::string CudaPlan::text() const {
     return fmt::format(
             "blocks of {} rows, {} rows at once; MiB: parameters and sums {}, rows on their way "
             "{}, "
-            "candidates and pairs {}, homes {}, working {} (in the same place: "
-            "collecting {}, segments {}, dense tier {}, exact tier {}; sorting {}); {} rows stay "
-            "on the device",
+            "candidates and pairs {}, working {} (in the same place: "
+            "collecting {}, segments {}, dense tier {}, exact tier {}; sorting {}; homes {}); {} "
+            "rows "
+            "stay on the device",
             block_rows,
             wave_rows,
             mib(parameters),
             mib(row_buffers),
             mib(lists),
-            mib(homes),
             mib(working()),
             mib(collecting),
             mib(segments),
             mib(dense),
             mib(exact),
             mib(sorting),
+            mib(homes),
             cached_rows);
 }
 

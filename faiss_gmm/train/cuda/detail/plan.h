@@ -19,7 +19,7 @@ constexpr size_t planned_pairs = 3; ///< of a row, beside its home: what a wave 
 /// fewer rows it has.
 constexpr size_t most_wave_rows = size_t{1} << 21;
 constexpr size_t usual_wave_rows = size_t{1} << 20; ///< of others
-constexpr size_t most_hints = size_t{1} << 26;      ///< rows whose homes are kept for the next pass
+constexpr size_t most_working = size_t{256} << 20;  ///< bytes, CudaPlan::working() of every size
 constexpr int most_wave_blocks = 64;                ///< at d = 2,048
 
 /// Rows of a block: a function of d alone, a power of two.
@@ -48,6 +48,10 @@ struct SortingBytes {
     size_t scratch = 0, groups = 0;
 };
 SortingBytes sorting_bytes(size_t rows, size_t groups, size_t pairs);
+
+/// Of n rows of a source, how many have their homes kept for the next pass where the rest of working memory takes
+/// `working` bytes: whole arrays of most_wave_rows.
+size_t kept_homes(size_t n, size_t working);
 
 /// The plan with so many blocks a wave, but for the rows that stay. n rows of a source. With the device
 /// current.
