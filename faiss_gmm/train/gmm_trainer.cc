@@ -408,7 +408,8 @@ private:
         const size_t most = warm_start_points * mixture_.K;
         const bool given = !parameters_.means_init.empty();
         const size_t steps = given ? 1 : std::max<size_t>(1, parameters_.warm_start_iterations);
-        if (n <= most) {
+        // Rows are picked from host memory alone; start() has refused what it could not pick from.
+        if (n <= most || source_.read(0, 1).memory == Chunk::Memory::device) {
             lloyd(source_, steps, false);
         } else {
             SubsetSource subset(source_, random_rows(n, most, random_));

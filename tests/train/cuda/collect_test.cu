@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <random>
 #include <string>
@@ -598,9 +599,57 @@ TEST_F(CollectTest, Overlap) {
     }
 }
 
+/// Where scores lie between the bounds that a pass has made of them: 0 at L, 1 at U.
+struct SeenBounds {
+    const Problem& problem;
+    const Bounds& bounds;
+    double highest = -1, lowest = 2;
+    int64_t seen = 0;
+
+    void see(const Bounds::Row& row, int64_t i, int64_t k, double u) {
+        double magnitude = 0;
+        const double score = problem.score(i, k, &magnitude);
+        const double upper = u / row.f;
+        const double slack = 3e-7 * magnitude; // f is known to fp32
+        const double least = bounds.least(row, score);
+        const double largest = bounds.largest(row, score, k);
+        EXPECT_LE(least, upper + slack) << "row " << i << " component " << k;
+        EXPECT_GE(largest, upper - slack) << "row " << i << " component " << k;
+        const double place = (largest - upper) / (largest - least);
+        highest = std::max(highest, place);
+        lowest = std::min(lowest, place);
+        ++seen;
+    }
+    void print(const std::string& what) const {
+        std::printf(
+                "  %-58s %lld scores between %.3f and %.3f of L .. U\n",
+                what.c_str(),
+                static_cast<long long>(seen),
+                lowest,
+                highest);
+    }
+};
+
+/// What stands in row i's list on its way, U by component: of the lists with which the workspace of the fast paths begins,
+/// places that nothing was written to are poisoned.
+std::map<int64_t, float> entries_of(const Problem& problem, const Result& result, int64_t i) {
+    std::map<int64_t, float> entries;
+    const auto* places = reinterpret_cast<const uint2*>(result.workspace.data()) + i * list_places;
+    for (int32_t e = 0; e < list_places; ++e) {
+        if (places[e].y == 0xa5a5a5a5u) {
+            continue;
+        }
+        EXPECT_LT(places[e].y, problem.K) << "row " << i << " place " << e;
+        float upper = 0;
+        static_assert(sizeof(upper) == sizeof(places[e].x));
+        std::memcpy(&upper, &places[e].x, sizeof(upper));
+        EXPECT_TRUE(entries.emplace(places[e].y, upper).second) << "row " << i << " twice";
+    }
+    return entries;
+}
+
 TEST_F(CollectTest, EveryUpperBoundHolds) {
-    // A margin that keeps all of fewer components than a list has places: the lists on their way, with
-    // which the workspace begins, hold every U.
+    // A margin that keeps all of fewer components than a list has places: the lists on their way hold every U.
     const int64_t sizes[][2] = {{64, 1}, {60, 31}, {64, 128}, {63, 300}, {40, 1027}, {33, 2048}};
     for (const CollectForm form : forms) {
         for (const auto& size : sizes) {
@@ -614,54 +663,131 @@ TEST_F(CollectTest, EveryUpperBoundHolds) {
                 options.capacity = 32;
                 options.hint = &hint;
                 const Result result = collect(problem, device, options, path, true);
-                double highest = -1, lowest = 2; // place of the score between L and U, 0 to 1
-                int64_t seen = 0;
+                SeenBounds seen{problem, bounds};
                 for (int64_t i = 0; i < problem.n; ++i) {
                     const Bounds::Row row = bounds.row(i);
-                    const auto see = [&](double u, int64_t k) {
-                        double magnitude = 0;
-                        const double score = problem.score(i, k, &magnitude);
-                        const double upper = u / row.f;
-                        const double slack = 3e-7 * magnitude; // f is known to fp32
-                        const double least = bounds.least(row, score);
-                        const double largest = bounds.largest(row, score, k);
-                        EXPECT_LE(least, upper + slack);
-                        EXPECT_GE(largest, upper - slack);
-                        const double place = (largest - upper) / (largest - least);
-                        highest = std::max(highest, place);
-                        lowest = std::min(lowest, place);
-                        ++seen;
-                    };
                     if (path == CollectPath::plain) {
                         const float* upper =
                                 reinterpret_cast<const float*>(result.workspace.data()) +
                                 i * device.model.padded_K;
                         for (int64_t k = 0; k < problem.K; ++k) {
-                            see(upper[k], k);
+                            seen.see(row, i, k, upper[k]);
                         }
                     } else {
-                        const uint2* entries =
-                                reinterpret_cast<const uint2*>(result.workspace.data());
-                        std::vector<bool> listed(problem.K, false);
-                        for (int64_t e = 0; e < problem.K; ++e) {
-                            const uint2 entry = entries[i * list_places + e];
-                            float upper;
-                            static_assert(sizeof(upper) == sizeof(entry.x));
-                            std::memcpy(&upper, &entry.x, sizeof(upper));
-                            ASSERT_LT(entry.y, problem.K);
-                            ASSERT_FALSE(listed[entry.y]);
-                            listed[entry.y] = true;
-                            see(upper, entry.y);
+                        for (const auto& [k, u] : entries_of(problem, result, i)) {
+                            seen.see(row, i, k, u);
                         }
                     }
                 }
-                EXPECT_EQ(seen, problem.n * problem.K);
-                std::printf(
-                        "  %-58s scores between %.3f and %.3f of L .. U\n",
-                        label(problem, options, path).c_str(),
-                        lowest,
-                        highest);
+                EXPECT_EQ(seen.seen, problem.n * problem.K);
+                seen.print(label(problem, options, path));
             }
+        }
+    }
+}
+
+/// Twins of every fourth component: equal, a rounding apart, and a little apart.
+void add_near_ties(Problem& problem) {
+    for (int64_t k = 0; k + 3 < problem.K; k += 4) {
+        for (int64_t twin = 1; twin < 4; ++twin) {
+            for (int64_t j = 0; j < problem.d; ++j) {
+                const float m = problem.means[k * problem.d + j];
+                problem.means[(k + twin) * problem.d + j] = twin == 1   ? m
+                                                            : twin == 2 ? std::nextafter(m, 100.0f)
+                                                                        : m + 1e-4f;
+                if (problem.form == CollectForm::squares) {
+                    problem.half_precision[(k + twin) * problem.d + j] =
+                            problem.half_precision[k * problem.d + j];
+                }
+            }
+            problem.constant[k + twin] = problem.constant[k];
+            if (problem.form == CollectForm::quadratic) {
+                problem.half_precision[k + twin] = problem.half_precision[k];
+            }
+        }
+    }
+}
+
+/// Even components and their rows, 100 sigma from the others.
+void move_even_components(Problem& problem) {
+    for (int64_t k = 0; k < problem.K; k += 2) {
+        problem.means[k * problem.d] += 100;
+    }
+    for (int64_t i = 0; i < problem.n; ++i) {
+        problem.rows[i * problem.d] += problem.truth[i] % 2 == 0 ? 100 : 0;
+    }
+}
+
+/// One component's variances a ten-thousandth of what they were.
+void make_thin(Problem& problem, int64_t k) {
+    const bool squares = problem.form == CollectForm::squares;
+    for (int64_t j = 0; j < (squares ? problem.d : 1); ++j) {
+        problem.half_precision[squares ? k * problem.d + j : k] *= 1e4;
+    }
+    problem.constant[k] += 0.5 * std::log(1e4) * static_cast<double>(problem.d);
+}
+
+/// Of more components than a list has places, all U of the reference and those listed by the fast paths, where
+/// rounding is least kind.
+TEST_F(CollectTest, UpperBoundsHoldAmongManyComponents) {
+    const auto check = [&](const Problem& problem, float margin) {
+        const DeviceModel device(problem);
+        const Bounds bounds(problem, device);
+        for (const CollectPath path : paths()) {
+            Options options;
+            options.margin = margin;
+            options.capacity = 32;
+            options.hint = &problem.truth;
+            const Result result = collect(problem, device, options, path, true);
+            SeenBounds seen{problem, bounds};
+            int64_t lists = 0;
+            for (int64_t i = 0; i < problem.n; ++i) {
+                const Bounds::Row row = bounds.row(i);
+                if (path == CollectPath::plain) {
+                    const float* upper = reinterpret_cast<const float*>(result.workspace.data()) +
+                                         i * device.model.padded_K;
+                    for (int64_t k = 0; k < problem.K; ++k) {
+                        seen.see(row, i, k, upper[k]);
+                    }
+                    continue;
+                }
+                if (result.overflowed(i, options.capacity)) {
+                    continue;
+                }
+                const auto entries = entries_of(problem, result, i);
+                for (const auto& [k, u] : entries) {
+                    seen.see(row, i, k, u);
+                }
+                ++lists;
+                for (const uint16_t k : result.list(i, options.capacity)) {
+                    EXPECT_EQ(entries.count(k), 1u) << "row " << i << " component " << k;
+                }
+            }
+            if (path == CollectPath::plain) {
+                EXPECT_EQ(seen.seen, problem.n * problem.K);
+            } else {
+                EXPECT_GE(lists, problem.n / 8) << label(problem, options, path);
+                EXPECT_GE(seen.seen, lists);
+            }
+            seen.print(label(problem, options, path));
+        }
+    };
+    for (const CollectForm form : forms) {
+        const int64_t sizes[][2] = {{129, 48}, {300, 128}, {1000, 64}, {1000, 300}};
+        for (const auto& [K, d] : sizes) {
+            check(draw(form, 256, K, d, 1.5, K), 18);
+        }
+        Problem ties = draw(form, 256, 400, 128, 1.2, 11);
+        add_near_ties(ties);
+        check(ties, 0);
+        check(ties, 18);
+        Problem groups = draw(form, 256, 300, 64, 1.0, 13);
+        move_even_components(groups);
+        check(groups, 18);
+        if (form != CollectForm::linear) {
+            Problem thin = draw(form, 256, 300, 48, 1.0, 17);
+            make_thin(thin, 50);
+            check(thin, 18);
         }
     }
 }
@@ -669,26 +795,7 @@ TEST_F(CollectTest, EveryUpperBoundHolds) {
 TEST_F(CollectTest, NearTies) {
     for (const CollectForm form : forms) {
         Problem problem = draw(form, 300, 400, 128, 1.2, 11);
-        // Twins of every fourth component: equal, a rounding apart, and a little apart.
-        for (int64_t k = 0; k + 3 < problem.K; k += 4) {
-            for (int64_t twin = 1; twin < 4; ++twin) {
-                for (int64_t j = 0; j < problem.d; ++j) {
-                    const float m = problem.means[k * problem.d + j];
-                    problem.means[(k + twin) * problem.d + j] = twin == 1 ? m
-                                                                : twin == 2
-                                                                        ? std::nextafter(m, 100.0f)
-                                                                        : m + 1e-4f;
-                    if (form == CollectForm::squares) {
-                        problem.half_precision[(k + twin) * problem.d + j] =
-                                problem.half_precision[k * problem.d + j];
-                    }
-                }
-                problem.constant[k + twin] = problem.constant[k];
-                if (form == CollectForm::quadratic) {
-                    problem.half_precision[k + twin] = problem.half_precision[k];
-                }
-            }
-        }
+        add_near_ties(problem);
         Options options;
         options.margin = 0;
         run(problem, options);
@@ -700,12 +807,7 @@ TEST_F(CollectTest, NearTies) {
 TEST_F(CollectTest, FarGroupsComponentsAndRows) {
     for (const CollectForm form : forms) {
         Problem problem = draw(form, 300, 300, 64, 1.0, 13);
-        for (int64_t k = 0; k < problem.K; k += 2) { // two groups, 100 sigma apart
-            problem.means[k * problem.d] += 100;
-        }
-        for (int64_t i = 0; i < problem.n; ++i) {
-            problem.rows[i * problem.d] += problem.truth[i] % 2 == 0 ? 100 : 0;
-        }
+        move_even_components(problem);
         run(problem);
         // One component a million sigma off: its own group of eight may be listed everywhere.
         for (int64_t j = 0; j < problem.d; ++j) {
@@ -742,13 +844,7 @@ TEST_F(CollectTest, FarGroupsComponentsAndRows) {
 TEST_F(CollectTest, TinyVarianceAndAbsentComponents) {
     for (const CollectForm form : {CollectForm::quadratic, CollectForm::squares}) {
         Problem problem = draw(form, 300, 300, 48, 1.0, 17);
-        for (int64_t j = 0; j < (form == CollectForm::squares ? problem.d : 1); ++j) {
-            const int64_t at = form == CollectForm::squares ? 50 * problem.d + j : 50;
-            problem.constant[50] +=
-                    0.5 * std::log(1e4) *
-                    (form == CollectForm::squares ? 1 : static_cast<double>(problem.d));
-            problem.half_precision[at] *= 1e4;
-        }
+        make_thin(problem, 50);
         run(problem);
     }
     for (const CollectForm form : forms) {

@@ -266,7 +266,7 @@ TEST_F(CudaEStepEngineTest, AgreesWithTheOracleInManyTilesAndDimensions) {
         expect_like_oracle(*engine, wide, draw(wide, 300, 9), 0, budget);
         const auto diagonal = random_mixture(Covariance::diagonal, 9, 2047, 0.1, 0, 8);
         expect_like_oracle(*engine, diagonal, draw(diagonal, 300, 9), 0, budget);
-        for (const Covariance covariance : forms) {
+        for (const Covariance covariance : all_covariances) {
             SCOPED_TRACE(name_of(covariance));
             const auto most = random_mixture(covariance, 65536, 4, 30.0, 0, 6);
             expect_like_oracle(*engine, most, draw(most, 300, 7), 0, budget);
@@ -283,6 +283,49 @@ TEST_F(CudaEStepEngineTest, MatricesOfManyDimensions) {
         SCOPED_TRACE(name_of(covariance));
         const auto mixture = random_mixture(covariance, 2, 1030, 0.1, 0, 8);
         expect_like_oracle(*engine, mixture, draw(mixture, 1300, 9), 0, budget);
+    }
+}
+
+/// As many as there may be, where the oracle would take minutes: rows on the axes, whose scores and sums are known.
+TEST_F(CudaEStepEngineTest, MatricesOfMostDimensions) {
+    const size_t d = 2048, n = 2 * d;
+    constexpr float length = 45; // about sqrt d
+    std::vector<float> x(n * d, 0.0f);
+    for (size_t i = 0; i < n; ++i) {
+        x[i * d + i / 2] = i % 2 == 0 ? length : -length;
+    }
+    for (const Covariance covariance : {Covariance::tied, Covariance::full}) {
+        SCOPED_TRACE(name_of(covariance));
+        GaussianMixture mixture;
+        mixture.K = 1;
+        mixture.d = d;
+        mixture.covariance = covariance;
+        mixture.means.assign(d, 0.0f);
+        mixture.log_weights = {0.0};
+        // S = I + u u^T / 2, u_j = +-1 / sqrt d: |S| = 1.5, S^-1 = I - u u^T / 3.
+        mixture.covariances.assign(d * d, 0.0);
+        const auto sign = [](size_t j) { return j % 3 == 0 ? -1.0 : 1.0; };
+        for (size_t j = 0; j < d; ++j) {
+            for (size_t l = 0; l < d; ++l) {
+                mixture.covariances[j * d + l] = (j == l) + 0.5 / d * sign(j) * sign(l);
+            }
+        }
+        const auto engine = make_cuda_engine();
+        const SufficientStatistics statistics = pass(*engine, mixture, x);
+        const double square = length * length * (1 - 1.0 / (3 * d));
+        const double expected =
+                -0.5 * (d * std::log(2 * M_PI) + std::log(1.5) + square); // of every row
+        EXPECT_NEAR(statistics.sum_log_likelihood / n, expected, 1e-6 * d);
+        EXPECT_NEAR(statistics.N_k[0], n, 1e-9 * n);
+        const GaussianMixture after = engine->maximize(statistics, 1e-6);
+        std::vector<double> scatter(d * d, 0.0);
+        for (size_t j = 0; j < d; ++j) {
+            scatter[j * d + j] = 2 * length * length / n + 1e-6;
+        }
+        EXPECT_LT(relative_distance(after.covariances, scatter), 1e-5);
+        for (const float mean : after.means) {
+            EXPECT_NEAR(mean, 0, 1e-6);
+        }
     }
 }
 
@@ -858,7 +901,7 @@ TEST_F(CudaEStepEngineTest, TooLittleMemoryIsSaidWithWhatIsNeeded) {
 }
 
 TEST_F(CudaEStepEngineTest, WorkingMemoryIsBoundedForEverySize) {
-    constexpr size_t n = 10000000, bound = size_t{256} << 20;
+    constexpr size_t n = 100000000, bound = size_t{256} << 20;
     for (const CudaPath path : {CudaPath::plain, CudaPath::portable, CudaPath::automatic}) {
         for (const Covariance covariance : all_covariances) {
             for (const size_t K : {1, 2, 100, 1000, 1024, 4096, 8193, 16384, 30000, 65535, 65536}) {
@@ -870,12 +913,18 @@ TEST_F(CudaEStepEngineTest, WorkingMemoryIsBoundedForEverySize) {
                                                      << d << ": " << plan.text();
                     // The least that there is.
                     options.gpu_memory = 1;
-                    EXPECT_LE(cuda_plan(options, covariance, n, K, d).working(), plan.working());
+                    const CudaPlan least = cuda_plan(options, covariance, n, K, d);
+                    EXPECT_LE(least.working(), bound) << least.text();
+                    EXPECT_LE(least.total(), plan.total());
                 }
             }
         }
     }
-    std::printf("  %s\n", cuda_plan({}, Covariance::tied_spherical, n, 65536, 96).text().c_str());
+    for (const size_t K : {1024, 65536}) {
+        const CudaPlan plan = cuda_plan({}, Covariance::tied_spherical, n, K, 96);
+        EXPECT_GE(plan.homes, size_t{2} << 20);
+        std::printf("  %s\n", plan.text().c_str());
+    }
 }
 
 TEST_F(CudaEStepEngineTest, LittleFreeMemoryIsNeededBeyondThePlan) {
@@ -1426,6 +1475,105 @@ TEST_F(CudaEStepEngineTest, TheTrainerRunsOnTheGpu) {
     }
 }
 
+/// Rows that lie on the device.
+class DeviceSource : public VectorSource {
+public:
+    DeviceSource(const std::vector<float>& x, size_t d) : rows_(x), n_(x.size() / d), d_(d) {}
+    size_t rows() const override {
+        return n_;
+    }
+    size_t dimensions() const override {
+        return d_;
+    }
+    size_t max_chunk_rows() const override {
+        return n_;
+    }
+    uint64_t number() const override {
+        return number_;
+    }
+    Chunk read(size_t first, size_t n) override {
+        Chunk chunk = rows_.chunk(d_, first, n, first + n == n_);
+        chunk.source = number_;
+        return chunk;
+    }
+
+private:
+    DeviceRows rows_;
+    size_t n_, d_;
+    uint64_t number_ = new_number();
+};
+
+/// Rows of the host and of the device train the same mixture, whatever the trainer asks between pieces of them; a pass
+/// that what it asked ended leaves nothing behind.
+TEST_F(CudaEStepEngineTest, TheTrainerInterruptsPassesOverHostAndDevice) {
+    const size_t K = 40, d = 4, n = (size_t{1} << 21) + 70000;
+    const auto truth = random_mixture(Covariance::tied_spherical, K, d, 2.0, 3, 70);
+    const auto x = draw(truth, n, 71);
+    TrainingParameters parameters;
+    parameters.means_init = truth.means;
+    parameters.max_iter = 3;
+    parameters.tol = 0;
+    MemorySource host(n, d, x.data());
+    DeviceSource device(x, d);
+    // What a source's first Lloyd step sees decides where EM begins: all of the device's rows, a subset of the host's.
+    const struct {
+        VectorSource& source;
+        size_t calls; ///< in an iteration
+        bool first_step_sees_all;
+    } cases[] = {{host, (n - 1) / 65536, false}, {device, 1, true}};
+    for (const auto& c : cases) {
+        SCOPED_TRACE(c.calls);
+        parameters.interrupt = nullptr;
+        parameters.progress = nullptr;
+        const auto engine = make_cuda_engine();
+        const TrainingResult expected = GMMTrainer(parameters).train(K, c.source, *engine);
+        EXPECT_EQ(expected.history.size(), 3u);
+        EXPECT_NEAR(
+                expected.mixture.score(20000, x.data()),
+                expected.history.back().mean_log_likelihood,
+                0.05);
+        size_t calls = 0, iterations = 0;
+        const size_t before = c.first_step_sees_all ? c.calls : 0;
+        parameters.interrupt = [&] { ++calls; };
+        parameters.progress = [&](const TrainingProgress& progress) {
+            iterations = progress.iteration;
+            EXPECT_EQ(calls, before + c.calls * iterations);
+            return true;
+        };
+        const auto expect_expected = [&] {
+            const TrainingResult result = GMMTrainer(parameters).train(K, c.source, *engine);
+            EXPECT_EQ(result.mixture.means, expected.mixture.means);
+            EXPECT_EQ(result.mixture.covariances, expected.mixture.covariances);
+        };
+        expect_expected();
+        EXPECT_EQ(iterations, 3u);
+        struct GivenUp {};
+        const size_t in_second = before + c.calls + (c.calls + 1) / 2;
+        calls = iterations = 0;
+        parameters.interrupt = [&] {
+            if (++calls == in_second) {
+                throw GivenUp();
+            }
+        };
+        EXPECT_THROW(GMMTrainer(parameters).train(K, c.source, *engine), GivenUp);
+        EXPECT_EQ(iterations, 1u) << "within the second iteration";
+        parameters.interrupt = nullptr;
+        parameters.progress = nullptr;
+        expect_expected();
+    }
+    // A start that has to be picked from rows on the device is refused.
+    parameters.means_init.clear();
+    const auto engine = make_cuda_engine();
+    try {
+        GMMTrainer(parameters).train(K, device, *engine);
+        FAIL() << "rows of the device were picked from the host";
+    } catch (const Error& error) {
+        const std::string said = error.what();
+        EXPECT_NE(said.find("in device memory"), said.npos) << said;
+        EXPECT_NE(said.find("give means_init"), said.npos) << said;
+    }
+}
+
 TEST_F(CudaEStepEngineTest, ResponsibilitiesOfARowSumToOne) {
     const uint64_t seed = test_seed();
     SCOPED_TRACE(::testing::Message() << "FAISS_GMM_TEST_SEED=" << seed);
@@ -1904,17 +2052,53 @@ TEST_F(CudaEStepEngineTest, CandidatesAreCountedWhereItIsAskedFor) {
     }
 }
 
-TEST_F(CudaEStepEngineTest, RepeatsAreTheSameBits) {
-    const auto mixture = random_mixture(Covariance::tied_spherical, 300, 40, 0.5, 0, 50);
-    const auto x = draw(mixture, 20000, 51);
+/// Rows of every tier side by side, with the last pass's homes as hints and without.
+TEST_P(CudaEStepEngineAllForms, RepeatsAreTheSameBits) {
+    const Covariance covariance = GetParam();
+    const bool has_lists = covariance != Covariance::full;
+    const size_t K = has_lists ? 300 : 40, d = has_lists ? 40 : 12, n = has_lists ? 8000 : 1500;
+    auto mixture = random_mixture(covariance, K, d, 0.5, 0, 50);
+    // Two thirds of the components lie together, the others two by two, and the first axis tells nothing: a row far along
+    // it has all of them as candidates, with scores too large for the dense tier's bound.
+    for (size_t at = 0; at < K * d; ++at) {
+        mixture.means[at] *= at % d == 0 ? 0.0f : at / d % 3 == 0 ? 4.0f : 0.1f;
+        if (at / d % 6 == 3 && at % d != 0) {
+            mixture.means[at] = mixture.means[at - 3 * d] + 0.3f;
+        }
+    }
+    for (size_t at = 0; at < mixture.covariances.size(); ++at) {
+        if (covariance == Covariance::spherical || (at % d == 0 && !has_matrices(covariance))) {
+            mixture.covariances[at] = 1.0;
+        } else if (has_matrices(covariance) && (at % d == 0 || at / d % d == 0)) {
+            mixture.covariances[at] = at % (d * d) == 0 ? 1.0 : 0.0;
+        }
+    }
+    auto x = draw(mixture, n, 51);
+    x[7 * d] = 1e5f;
+    MemorySource source(n, d, x.data());
     const auto engine = make_cuda_engine();
-    const SufficientStatistics first = pass(*engine, mixture, x);
-    for (int repeat = 0; repeat < 1000; ++repeat) {
+    const SufficientStatistics unhinted = pass(*engine, mixture, x);
+    const CudaPassCounts counts = engine->counts();
+    EXPECT_GT(counts.exact_rows, 0u);
+    if (has_lists) {
+        EXPECT_GT(counts.pairs, 0u);
+        EXPECT_GT(counts.dense_rows, 0u);
+        EXPECT_LT(counts.dense_rows + counts.exact_rows, n);
+    }
+    std::printf(
+            "  %zu pairs, %zu dense, %zu exact of %zu rows\n",
+            counts.pairs,
+            counts.dense_rows,
+            counts.exact_rows,
+            n);
+    pass_over(*engine, mixture, source, n);
+    const SufficientStatistics hinted = pass_over(*engine, mixture, source, n);
+    for (int repeat = 0; repeat < 1000 && !HasFailure(); ++repeat) {
         SCOPED_TRACE(repeat);
-        const SufficientStatistics again = pass(*engine, mixture, x);
-        expect_same_bits(first, again);
-        if (::testing::Test::HasFailure()) {
-            break;
+        expect_same_bits(hinted, pass_over(*engine, mixture, source, n));
+        if (repeat % 2 == 0) { // and forgets the hints
+            expect_same_bits(unhinted, pass(*engine, mixture, x));
+            pass_over(*engine, mixture, source, n);
         }
     }
 }
