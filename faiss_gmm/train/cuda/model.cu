@@ -9,7 +9,9 @@
 //   (2) train/maximization.cc's formulas: mu'_k = mu_k + f_k / N_k rounded to fp32, e_k = mu'_k - mu_k,
 //       s2 N = M + sum_j e (N e - 2 f), tied: summed over k, by n d
 // Phases: 1 means and each component's variance, a block of threads a component   2 tied: the one
-//   variance, in order   3 (1).  Cost: a few reads of [K, d]; about 15 us at (1024, 128).
+//   variance, in order   3 (1).
+// Cost: 8 K d bytes of sums and 4 of means read, 4 written. (1024, 128) on an H100: 1 5 us, 9% of memory's rate   2 3.5
+//   3 16 in three kernels, below 3%: each is a launch and a wait or two.
 // Numerics: fp64, but for what is stored in fp32. Determinism: gpu_to_gpu but for log.
 // Reference: train/maximization.cc. Test: tests/train/cuda/cuda_estep_engine_test.cc.
 #include "faiss_gmm/train/cuda/detail/model.h"

@@ -9,7 +9,8 @@
 //   Where the pairs are more than there is room for, 2 to 4 take a run of whole groups at a time: each
 //   group's pairs and segments are the same, and so is the order in which a component's come.
 // Cost: a radix sort of 8 bits a round, 8 to 12 bytes an item and round read and written. (1M, 1024): .067 ms, of
-//   which 32 MB at the rate of memory are .011: it waits for the ends of its kernels, two rounds of them.
+//   which 32 MB at the rate of memory are .011: it waits for the ends of its kernels, two rounds of them, .020 each at
+//   12% of memory's rate.
 // Determinism: gpu_to_gpu. Sorts are stable, positions come from prefix sums, (4) is one thread a sum.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc (same bits for any chunks and memory).
 #include "faiss_gmm/train/cuda/detail/order.h"
