@@ -7,15 +7,18 @@
 // A warp takes a segment (at most 64 rows of one block and provisional home, neighbours in `order`).
 //   weigh_kernel: rows of several candidates, a lane a row of up to four, two lanes a row of more; writes what
 //     is c's, and the other shares that count into the row's list, for sum_pairs_kernel.
-//   sum_homes_kernel: reads x, a few rows at once; mu_c stays in registers. Rows of one candidate are c's.
-//     Short rows come through a ring in shared memory (detail/row_ring.cuh).
-// Cost: n d 4 bytes read once, in the order of the homes; a few bytes a candidate. On an H100 the homes of (1M, 128)
-//   take .187 ms, 2.7 TB/s: 92% of what a copy reaches.
+//   sum_homes_by_ring: reads x through a ring in shared memory (detail/row_ring.cuh), 128 columns of all rows after the
+//     other; mu_c stays in registers. Rows of one candidate are c's.
+//   sum_homes_directly: the same of rows with low parts (tied), and of wide ones that are not whole pieces of 16 bytes.
+// Cost: n d 4 bytes read once, in the order of the homes; a few bytes a candidate. On an H200 the homes of (1M, 128) take
+//   .165 ms, 3.1 TB/s, of 384 dimensions .435, 3.5, of 960 1.05, 3.7: 74 to 88% of what a copy reaches.
 // Numerics: segments add at most 64 rows in fp32; r, likelihoods and the homes' |x - mu_c|^2 in fp64.
 // What lists leave out (RowLists::rest) enters normalisers and likelihoods, and gets no share.
 // A row's shares sum to one: home takes what the others leave (fp64).
 // Determinism: gpu_to_gpu, but for the libm's expf and logf; a segment's sums depend on its rows in order.
 // Reference and test: tests/train/naive_em.h, tests/train/cuda/cuda_estep_engine_test.cc.
+// Lost: wide rows whole, through registers, where they are whole pieces (.75 and 1.49 ms: too few under way); those that
+//   are not, through the ring (.54 for .36 with 130 dimensions, for they go through registers there too).
 #include "faiss_gmm/train/cuda/detail/weigh.h"
 
 #include "faiss_gmm/train/cuda/detail/device.h"
@@ -46,11 +49,14 @@ template <Covariance form, int chunks> struct Moments {
             }
         }
     }
-    __device__ void store(const SegmentSums& out, size_t segment, int d, int lane) const {
+    /// From column `column` on.
+    __device__ void
+    store(const SegmentSums& out, size_t segment, int d, int lane, int column = 0) const {
         const bool aligned = d % 4 == 0;
-        store_row<chunks>(out.first_moment + segment * d, d, aligned, lane, first);
+        const size_t at = segment * d + column;
+        store_row<chunks>(out.first_moment + at, d - column, aligned, lane, first);
         if constexpr (form == Covariance::diagonal) {
-            store_row<chunks>(out.second_moment + segment * d, d, aligned, lane, second);
+            store_row<chunks>(out.second_moment + at, d - column, aligned, lane, second);
         }
     }
 };
@@ -406,9 +412,10 @@ struct WeightedRow {
     float weight; ///< 0: nothing of it is its home's, and it may hold anything
 };
 
-/// A warp a segment: what its rows give to their provisional home. Up to 128 dimensions, no low parts.
-template <Covariance form, bool whole_pieces>
-__global__ void __launch_bounds__(32 * warps_a_block, 6) sum_short_homes_kernel(
+/// A warp a segment: what its rows give to their provisional home. No low parts; of rows of more than 128 dimensions, which
+/// are `wide`, come 128 columns after the other.
+template <Covariance form, bool whole_pieces, bool wide>
+__global__ void __launch_bounds__(32 * warps_a_block, 6) sum_homes_by_ring(
         const __grid_constant__ MixtureView mixture,
         const __grid_constant__ RowLists lists,
         const uint32_t* __restrict__ order,
@@ -436,19 +443,26 @@ __global__ void __launch_bounds__(32 * warps_a_block, 6) sum_short_homes_kernel(
     }
     __syncwarp();
     const RowRing<whole_pieces> ring(lists.x, d, lane, slots[threadIdx.x / 32]);
-    const auto bring_batch = [&](int first) {
-        if (first < rows) {
+    const int columns = wide ? d : 1; // whose number is that of their first one
+    const auto bring_rows = [&](int first, int column) {
 #pragma unroll
-            for (int i = first; i < first + ring_batch; ++i) {
-                const WeightedRow it = weighted[i];
-                if (it.weight != 0) {
-                    ring.bring(i, it.row);
-                }
+        for (int i = first; i < first + ring_batch; ++i) {
+            const WeightedRow it = weighted[i];
+            if (it.weight != 0) {
+                ring.bring(i, it.row, column);
             }
+        }
+    };
+    // Behind the rows, in the first slots again, come the next columns of the first ones.
+    const auto bring_batch = [&](int first, int column) {
+        if (first < rows) {
+            bring_rows(first, column);
+        } else if (wide && first >= rows + (-rows & 7) && column + chunk_width < columns) {
+            bring_rows(0, column + chunk_width);
         }
         ring.close_batch();
     };
-    bring_batch(0);
+    bring_batch(0, 0);
     unsigned alone[halves]; // rows of one candidate
     float rest[halves];
 #pragma unroll
@@ -458,79 +472,85 @@ __global__ void __launch_bounds__(32 * warps_a_block, 6) sum_short_homes_kernel(
         alone[h] = __ballot_sync(whole_warp, exists && lists.count[mine[h].row] == 1);
     }
     const Component<form, 1> c(mixture, segment.group % mixture.K);
-    float mean[4], precision[4];
-    load_four(c.mean, 4 * lane, d, d % 4 == 0, mean);
-    if (form == Covariance::diagonal) {
-        load_four(c.precision, 4 * lane, d, d % 4 == 0, precision);
-    }
-    Moments<form, 1> moments;
     RowSums sums;
     sums.load<form>(out.sums, s, lane);
-    float my_square = 0; // of row 8 (lane % 4) + lane / 4 of 32; diagonal: weighted
+    float my_square[halves] = {}; // of row 8 (lane % 4) + lane / 4 of 32; diagonal: weighted
 #pragma unroll 1
-    for (int begin = 0; begin < rows; begin += 8) {
-        float squares[8] = {};
+    for (int column = 0; column < columns; column += chunk_width) {
+        float mean[4], precision[4];
+        load_four(c.mean + column, 4 * lane, d - column, d % 4 == 0, mean);
+        if (form == Covariance::diagonal) {
+            load_four(c.precision + column, 4 * lane, d - column, d % 4 == 0, precision);
+        }
+        Moments<form, 1> moments;
+        const bool are_last = column + chunk_width >= columns;
+#pragma unroll 1
+        for (int begin = 0; begin < rows; begin += 8) {
+            float squares[8] = {};
 #pragma unroll
-        for (int b = 0; b < 8; b += ring_batch) {
-            const int first = begin + b;
-            __syncwarp(); // the batch before has been read
-            bring_batch(first + ring_batch);
-            ring.wait_for_all_but_last();
-            float difference[ring_batch][4];
-            ring.load(first, difference);
+            for (int b = 0; b < 8; b += ring_batch) {
+                const int first = begin + b;
+                __syncwarp(); // the batch before has been read
+                bring_batch(first + ring_batch, column);
+                ring.wait_for_all_but_last();
+                float difference[ring_batch][4];
+                ring.load(first, column, difference);
 #pragma unroll
-            for (int i = 0; i < ring_batch; ++i) {
-                const float weight = weighted[first + i].weight;
-                if (weight == 0) {
-                    continue;
+                for (int i = 0; i < ring_batch; ++i) {
+                    const float weight = weighted[first + i].weight;
+                    if (weight == 0) {
+                        continue;
+                    }
+                    float square = 0;
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) {
+                        float& e = difference[i][j];
+                        e -= mean[j];
+                        square = fmaf(
+                                form == Covariance::diagonal ? precision[j] * e : e, e, square);
+                    }
+                    moments.add(difference[i], weight);
+                    squares[b + i] = square;
                 }
-                float square = 0;
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    float& e = difference[i][j];
-                    e -= mean[j];
-                    square = fmaf(form == Covariance::diagonal ? precision[j] * e : e, e, square);
-                }
-                moments.add(difference[i], weight);
-                squares[b + i] = square;
+            }
+            const float square = warp_sums(squares); // lane l has number l / 4
+            float& of_half = my_square[wide && begin >= 32 ? 1 : 0];
+            of_half = lane % 4 != begin / 8 % 4 ? of_half : wide ? of_half + square : square;
+            if (are_last && ((begin + 8) % 32 == 0 || begin + 8 >= rows)) {
+                const int i = 8 * (lane % 4) + lane / 4;
+                const unsigned are_alone = begin < 32 ? alone[0] : alone[1];
+                const AgainstHome against =
+                        form == Covariance::diagonal
+                                ? AgainstHome{0, of_half}
+                                : AgainstHome{of_half, c.half_precision * of_half};
+                add_likelihoods<form>(
+                        mixture,
+                        lists,
+                        c.k,
+                        c.constant,
+                        against,
+                        (are_alone >> i & 1) != 0,
+                        __shfl_sync(whole_warp, begin < 32 ? rest[0] : rest[1], i),
+                        weighted[begin / 32 * 32 + i].row,
+                        first_row,
+                        out.bad_row,
+                        sums);
             }
         }
-        const float square = warp_sums(squares); // lane l has number l / 4
-        my_square = lane % 4 == begin / 8 % 4 ? square : my_square;
-        if ((begin + 8) % 32 == 0 || begin + 8 >= rows) {
-            const int i = 8 * (lane % 4) + lane / 4;
-            const unsigned are_alone = begin < 32 ? alone[0] : alone[1];
-            const AgainstHome against =
-                    form == Covariance::diagonal
-                            ? AgainstHome{0, my_square}
-                            : AgainstHome{my_square, c.half_precision * my_square};
-            add_likelihoods<form>(
-                    mixture,
-                    lists,
-                    c.k,
-                    c.constant,
-                    against,
-                    (are_alone >> i & 1) != 0,
-                    __shfl_sync(whole_warp, begin < 32 ? rest[0] : rest[1], i),
-                    weighted[begin / 32 * 32 + i].row,
-                    first_row,
-                    out.bad_row,
-                    sums);
-        }
+        moments.store(out.sums, s, d, lane, column);
     }
-    static_assert(halves == 2, "alone");
-    moments.store(out.sums, s, d, lane);
+    static_assert(halves == 2, "alone, of_half");
     sums.store<form>(out.sums, s, lane);
 }
 
 /// Blocks that share a multiprocessor's registers: warps hide each other's waiting.
-constexpr int sum_blocks(Covariance form, int chunks) {
-    return chunks > 4 ? 2 : chunks > 1 ? 3 : form == Covariance::tied_spherical ? 5 : 4;
+constexpr int sum_blocks(int chunks) {
+    return chunks > 4 ? 2 : chunks > 1 ? 3 : 4;
 }
 
-/// A warp a segment: what its rows give to their provisional home.
+/// The same of all rows, whole, a few at once.
 template <Covariance form, int chunks>
-__global__ void __launch_bounds__(32 * warps_a_block, sum_blocks(form, chunks)) sum_homes_kernel(
+__global__ void __launch_bounds__(32 * warps_a_block, sum_blocks(chunks)) sum_homes_directly(
         const __grid_constant__ MixtureView mixture,
         const __grid_constant__ RowLists lists,
         const uint32_t* __restrict__ order,
@@ -671,15 +691,19 @@ template <Covariance form, int chunks> struct SumHomes {
         const int blocks = blocks_of(segments), threads = 32 * warps_a_block;
         weigh_kernel<form><<<blocks, threads, 0, stream>>>(
                 mixture, rule, lists, order, table, first_row, out);
-        if constexpr (chunks == 1 && !has_low_parts(form)) {
-            const auto kernel = in_whole_pieces(lists.x, mixture.d)
-                                        ? sum_short_homes_kernel<form, true>
-                                        : sum_short_homes_kernel<form, false>;
-            kernel<<<blocks, threads, 0, stream>>>(mixture, lists, order, table, first_row, out);
-        } else {
-            sum_homes_kernel<form, chunks>
-                    <<<blocks, threads, 0, stream>>>(mixture, lists, order, table, first_row, out);
-        }
+        const bool are_pieces = in_whole_pieces(lists.x, mixture.d);
+        const auto kernel = [&] {
+            if constexpr (has_low_parts(form)) {
+                return sum_homes_directly<form, chunks>;
+            } else if constexpr (chunks > 1) {
+                return are_pieces ? sum_homes_by_ring<form, true, true>
+                                  : sum_homes_directly<form, chunks>;
+            } else {
+                return are_pieces ? sum_homes_by_ring<form, true, false>
+                                  : sum_homes_by_ring<form, false, false>;
+            }
+        }();
+        kernel<<<blocks, threads, 0, stream>>>(mixture, lists, order, table, first_row, out);
     }
 };
 

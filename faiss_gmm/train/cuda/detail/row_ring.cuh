@@ -2,7 +2,7 @@
 // Copyright (c) 2026 the faiss_gmm authors
 #pragma once
 
-// Rows of up to 128 dimensions on their way to a warp that takes them one after the other, from anywhere in
+// Rows, or 128 columns of them at a time, on their way to a warp that takes them one after the other, from anywhere in
 // device memory: a ring of slots in shared memory, filled by asynchronous copies. Rows under way cost no
 // registers, so there are enough of them to keep the memory busy (weigh.cu).
 
@@ -34,18 +34,20 @@ public:
         from_ = static_cast<const char*>(x.data) + 16 * lane;
         to_ = shared_address(slots.row) + 16 * lane;
     }
-    /// Starts on its way: row `row` as number i. The slot has been read by all lanes.
-    __device__ void bring(int i, uint32_t row) const {
+    /// Starts on its way: row `row` from column `column` on, as number i. The slot has been read by all lanes.
+    __device__ void bring(int i, uint32_t row, int column) const {
         if (whole_pieces) {
-            if (16u * lane_ < row_bytes_) {
+            const auto bytes = static_cast<uint32_t>(element_bytes(x_.type));
+            const uint32_t before = column * bytes;
+            if (16u * lane_ < min(row_bytes_ - before, chunk_width * bytes)) {
                 copy_asynchronously(
                         to_ + i % ring_rows * ring_row_bytes,
-                        from_ + static_cast<size_t>(row) * row_bytes_,
+                        from_ + before + static_cast<size_t>(row) * row_bytes_,
                         true);
             }
         } else {
             float four[4];
-            load_four(x_, first_number(row, d_), 4 * lane_, d_, four);
+            load_four(x_, first_number(row, d_) + column, 4 * lane_, d_ - column, four);
             *reinterpret_cast<float4*>(slots_.row[i % ring_rows] + 16 * lane_) =
                     float4{four[0], four[1], four[2], four[3]};
         }
@@ -59,14 +61,14 @@ public:
         wait_for_copies_but<1>();
         __syncwarp();
     }
-    /// This lane's four numbers of rows first .. first + count - 1, zeros past d; `first` is a multiple of
-    /// count.
-    template <int count> __device__ void load(int first, float (&out)[count][4]) const {
+    /// This lane's four numbers, from `column` on, of rows first .. first + count - 1, zeros past d; `first` is a
+    /// multiple of count.
+    template <int count> __device__ void load(int first, int column, float (&out)[count][4]) const {
         static_assert(ring_rows % count == 0, "a batch lies side by side");
         Rows there;
         there.type = whole_pieces ? x_.type : ElementType::f32;
         there.data = slots_.row[first % ring_rows];
-        const int d = whole_pieces ? d_ : chunk_width;
+        const int d = whole_pieces ? d_ - column : chunk_width;
         visit(there, [&](const auto* numbers) {
 #pragma unroll
             for (int i = 0; i < count; ++i) {
