@@ -401,7 +401,7 @@ main() {
         find_nvcc
         build all -DCMAKE_CUDA_COMPILER="$nvcc"
         say "testing on the GPU"
-        ctest --test-dir "$build_dir" -L gpu --output-on-failure
+        ctest --test-dir "$build_dir" -L '^(gpu|cuda)$' --output-on-failure
         ;;
     sanitize)
         for argument in ${operand:-asan tsan}; do

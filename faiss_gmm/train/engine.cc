@@ -44,13 +44,14 @@ make_engine(const EngineParameters& parameters, const EngineTask& task) {
     if (parameters.kind == EngineKind::cpu || parameters.estep == EStep::nearest_cells) {
         return make_cpu_engine(parameters.estep);
     }
-    const auto found_and_needed = [](const std::string& found, const std::string& needed) {
-        return found.empty() ? found : "found " + found + ", needed " + needed;
-    };
-    std::string obstacle =
-            found_and_needed(cuda_refuses(task.covariance, task.K, task.d), cuda_limits());
-    if (obstacle.empty()) {
-        obstacle = found_and_needed(cuda_obstacle(parameters.device), cuda_requirements());
+    std::string obstacle = cuda_refuses(task.covariance, task.K, task.d);
+    if (!obstacle.empty()) {
+        obstacle = "given " + obstacle + "; a GPU takes " + cuda_limits();
+    } else {
+        obstacle = cuda_obstacle(parameters.device);
+        if (!obstacle.empty()) {
+            obstacle = "found " + obstacle + "; needed " + cuda_requirements(parameters.device);
+        }
     }
     if (obstacle.empty()) {
         try {

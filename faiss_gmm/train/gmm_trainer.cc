@@ -128,12 +128,15 @@ private:
 /// pieces of device memory are waves of their own.
 constexpr size_t interrupt_rows = size_t{1} << 16, interrupt_device_rows = size_t{1} << 21;
 
+bool is_on_device(VectorSource& source) {
+    return source.read(0, 1).memory == Chunk::Memory::device;
+}
+
 void accumulate(VectorSource& source, EStepEngine& engine, const std::function<void()>& interrupt) {
     const size_t n = source.rows();
     size_t most = source.max_chunk_rows();
     if (interrupt && n > interrupt_rows) {
-        const bool on_device = source.read(0, 1).memory == Chunk::Memory::device;
-        most = std::min(most, on_device ? interrupt_device_rows : interrupt_rows);
+        most = std::min(most, is_on_device(source) ? interrupt_device_rows : interrupt_rows);
     }
     for (size_t first = 0; first < n; first += most) {
         if (interrupt && first > 0) {
@@ -409,7 +412,7 @@ private:
         const bool given = !parameters_.means_init.empty();
         const size_t steps = given ? 1 : std::max<size_t>(1, parameters_.warm_start_iterations);
         // Rows are picked from host memory alone; start() has refused what it could not pick from.
-        if (n <= most || source_.read(0, 1).memory == Chunk::Memory::device) {
+        if (n <= most || is_on_device(source_)) {
             lloyd(source_, steps, false);
         } else {
             SubsetSource subset(source_, random_rows(n, most, random_));

@@ -90,7 +90,8 @@ public:
     /// Trains K components on x [n, d] with the engine that the parameters name. With `automatic` a GPU
     /// that proves too small is a note, and the CPU takes over.
     TrainingResult train(size_t K, size_t n, size_t d, const float* x) const;
-    /// Trains K components on the source's rows (all of them) with the given engine.
+    /// Trains K components on the source's rows (all of them) with the given engine. A source in device memory needs
+    /// means_init, and its first step takes all rows, where other sources' takes 64 a component.
     TrainingResult train(size_t K, VectorSource& source, EStepEngine& engine) const;
 
     /// The engine that train(K, n, d, x) makes.

@@ -31,9 +31,9 @@ TEST(Engine, AutomaticAlwaysFindsOne) {
     ASSERT_EQ(notes.size(), built_with_cuda() ? 2u : 0u);
     if (built_with_cuda()) {
         EXPECT_NE(notes[0].find("found "), std::string::npos) << notes[0];
-        EXPECT_NE(notes[0].find("needed a GPU of compute cap"), std::string::npos) << notes[0];
-        EXPECT_NE(notes[1].find("found K = 3 comp"), std::string::npos) << notes[1];
-        EXPECT_NE(notes[1].find("needed all covariances; K up to"), std::string::npos) << notes[1];
+        EXPECT_NE(notes[0].find("; needed "), std::string::npos) << notes[0];
+        EXPECT_NE(notes[1].find("given K = 3 comp"), std::string::npos) << notes[1];
+        EXPECT_NE(notes[1].find("takes all covariances; K up to"), std::string::npos) << notes[1];
     }
     EXPECT_NE(make_engine({}, {Covariance::tied_spherical, 3, 2}), nullptr);
 }

@@ -7,17 +7,13 @@
 
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/cuda/detail/collect_launch.h"
+#include "faiss_gmm/train/cuda/detail/device.h"
 
 namespace faiss_gmm::cuda {
 
 void check_collect(cudaError_t status, const char* doing) {
     if (status != cudaSuccess) {
-        throw Error(
-                {std::string("collecting candidates on the GPU: ") + doing,
-                 std::string("CUDA error ") + cudaGetErrorName(status) + " (" +
-                         cudaGetErrorString(status) + ")",
-                 "a working device and driver",
-                 "look at nvidia-smi, or choose engine=cpu"});
+        check(status, (std::string("collecting candidates on the GPU: ") + doing).c_str());
     }
 }
 
@@ -55,7 +51,7 @@ struct WaveShape {
     size_t open_tiles, open;          ///< and bytes of these and their rows' count
 };
 
-WaveShape wave_shape(const CollectModel& model) {
+WaveShape wave_shape(const CollectModel& model, bool settles) {
     const size_t row = model.padded_width * sizeof(uint16_t);
     // Whole rounds of tiles where they fit, so that no multiprocessor waits for the last ones.
     const bool wide = model.padded_width > hopper_slot_columns; // tiles of half as many rows
@@ -69,7 +65,8 @@ WaveShape wave_shape(const CollectModel& model) {
     shape.numbers = 3 * shape.rows * sizeof(float);
     shape.entries = static_cast<size_t>(multiprocessors()) * lists_a_multiprocessor * list_places *
                     sizeof(uint2);
-    shape.open_tiles = std::min<size_t>(shape.rows / wave_tile_rows, multiprocessors());
+    shape.open_tiles =
+            settles ? std::min<size_t>(shape.rows / wave_tile_rows, multiprocessors()) : 0;
     shape.open = shape.open_tiles * wave_tile_rows * (row + 3 * sizeof(float) + sizeof(int64_t)) +
                  sizeof(*CollectWave::open);
     return shape;
@@ -81,7 +78,7 @@ void collect_in_waves(
         void (*multiply)(const CollectCall&, CollectStep, const CollectWave&, Stream),
         void* workspace,
         Stream stream) {
-    const WaveShape shape = wave_shape(call.model);
+    const WaveShape shape = wave_shape(call.model, settles);
     char* memory = static_cast<char*>(workspace);
     CollectWave wave;
     wave.entries = reinterpret_cast<uint2*>(memory);
@@ -130,7 +127,8 @@ size_t collect_workspace_bytes(const CollectModel& model, CollectPath path) {
     if (path == CollectPath::plain) {
         return collect_plain_workspace(model);
     }
-    const WaveShape shape = wave_shape(model);
+    const WaveShape shape =
+            wave_shape(model, path == CollectPath::hopper && settles_on_hopper(model));
     return shape.entries + shape.operand + shape.numbers + shape.open;
 }
 

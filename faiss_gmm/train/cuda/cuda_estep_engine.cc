@@ -22,8 +22,8 @@
 // threads fill, and between two of them the host launches phases 4 and 5 if their numbers have come.
 // Memory: plan.cc. One workspace serves phase 1, the segments of 3 and 4, and both tiers of 5; more
 // pairs than there is room for go through phase 4 in parts of whole groups. Of size n are only 2 bytes a row
-// of a source, up to 2^26 rows: its provisional home, from which the next pass over that source starts; where
-// there is no room for them it starts without.
+// of a source, for as many of its first rows as working memory leaves room for: its provisional home, from which
+// the next pass over that source starts; rows without one start from nothing.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc.
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
 
@@ -393,8 +393,8 @@ private:
     std::vector<DeviceArray<uint16_t>> homes_;
     uint64_t hinted_source_ = 0;
     size_t homes_planned_ = 0; ///< rows, where the blocks of a wave were chosen
-    size_t homes_fitting_ = 0; ///< rows, by what working memory leaves beside these blocks
-    size_t homes_allowed_ = 0; ///< of them, by what gpu_memory does
+    size_t homes_fitting_ = 0; ///< rows, by what working memory leaves
+    size_t homes_allowed_ = 0; ///< rows, by what gpu_memory leaves beside these blocks
     size_t homes_known_ = 0;   ///< rows whose homes are known from passes before
     size_t homes_seen_ = 0;    ///< in this pass
     DeviceArray<uint8_t> count_, kept_;
@@ -483,6 +483,7 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
         // What fitted says nothing of this shape.
         wave_blocks_ = planned_blocks_ = 0;
         release_wave(); // its parameters may need the room
+        homes_.clear();
     }
     if (!same_shape || !before_is_current_ || !follows(before_, mixture)) {
         homes_seen_ = 0; // homes under another mixture are no hints
@@ -718,7 +719,7 @@ void Engine::reserve_for(size_t blocks, const Staging& staging) {
         workspace_bytes_ = plan.workspace();
         scratch_bytes_ = sorting_bytes(rows, groups, pairs).scratch;
         const size_t room = std::max(options_.gpu_memory, plan.total()) - plan.total();
-        homes_fitting_ = kept_homes(std::numeric_limits<int64_t>::max(), plan.working());
+        homes_fitting_ = most_homes(options_, covariance_, K_, d_);
         homes_allowed_ = options_.gpu_memory == 0
                                  ? homes_fitting_
                                  : room / sizeof(uint16_t) / most_wave_rows * most_wave_rows;
@@ -1139,7 +1140,6 @@ RowLists Engine::collect(
 bool Engine::reserve_homes(size_t rows) {
     const size_t allowed = std::min(homes_fitting_, std::max(homes_allowed_, homes_planned_));
     const size_t needed = hinted_source_ == 0 ? 0 : std::min(rows, allowed);
-    homes_.resize(std::min(homes_.size(), homes_fitting_ / most_wave_rows));
     while (homes_.size() * most_wave_rows < needed) {
         DeviceArray<uint16_t> more;
         try {
@@ -1852,14 +1852,9 @@ std::string cuda_limits() {
             cuda::most_dimensions);
 }
 
-std::string cuda_requirements() {
-    return fmt::format(
-            "a GPU of compute capability 8.0 or later and a driver for CUDA {}.{}",
-            CUDART_VERSION / 1000,
-            CUDART_VERSION % 1000 / 10);
-}
+namespace {
 
-std::string cuda_obstacle(int device) {
+cuda::DeviceAnswer ask_device(int device) {
     cuda::DeviceAnswer answer;
     answer.status = cudaGetDeviceCount(&answer.count);
     if (answer.status != cudaSuccess) {
@@ -1869,7 +1864,17 @@ std::string cuda_obstacle(int device) {
         cudaDeviceGetAttribute(&answer.major, cudaDevAttrComputeCapabilityMajor, device);
         cudaDeviceGetAttribute(&answer.minor, cudaDevAttrComputeCapabilityMinor, device);
     }
-    return cuda::obstacle_of(answer, device);
+    return answer;
+}
+
+} // namespace
+
+std::string cuda_obstacle(int device) {
+    return cuda::obstacle_of(ask_device(device), device);
+}
+
+std::string cuda_requirements(int device) {
+    return cuda::needed_for(ask_device(device), device);
 }
 
 std::unique_ptr<CudaEStepEngine> make_cuda_engine(const CudaOptions& options) {
@@ -1878,7 +1883,7 @@ std::unique_ptr<CudaEStepEngine> make_cuda_engine(const CudaOptions& options) {
         throw Error(
                 {"starting the CUDA engine",
                  found,
-                 cuda_requirements(),
+                 cuda_requirements(options.device),
                  "look at nvidia-smi, or choose engine=cpu"});
     }
     const cuda::DeviceGuard guard(options.device);

@@ -36,7 +36,7 @@ enum class CudaPath {
 struct CudaOptions {
     int device = 0;
     /// Bytes of device memory that the engine may take beside rows that are there already or stay; 0: what is
-    /// free. Any number gives the same bits; less costs speed, and below what the least wave needs
+    /// free. Any number gives the same bits (but for what CudaEStepEngine says of hints); less costs speed, and below what the least wave needs
     /// (CudaPlan::total()) that much is taken.
     size_t gpu_memory = 0;
     /// Bytes for rows of host memory that stay on the device between passes over one source; the rest
@@ -134,9 +134,9 @@ CudaPlan cuda_plan(
 std::string cuda_refuses(Covariance covariance, size_t K, size_t d);
 std::string cuda_limits();
 
-/// Empty if make_cuda_engine would find a usable GPU, otherwise what stands against it; cuda_requirements() says what it
-/// needs.
+/// Empty if make_cuda_engine would find a usable GPU, otherwise what stands against it; cuda_requirements() says what is
+/// needed.
 std::string cuda_obstacle(int device = 0);
-std::string cuda_requirements();
+std::string cuda_requirements(int device = 0);
 
 } // namespace faiss_gmm

@@ -51,6 +51,24 @@ void check_launch(const char* doing) {
     check(cudaPeekAtLastError(), doing);
 }
 
+namespace {
+
+bool is_beyond(const DeviceAnswer& answer, int device) {
+    return answer.status == cudaSuccess && (device < 0 || device >= answer.count);
+}
+
+} // namespace
+
+std::string needed_for(const DeviceAnswer& answer, int device) {
+    if (is_beyond(answer, device) && answer.count > 0) {
+        return answer.count == 1 ? "device=0" : fmt::format("device=0 to {}", answer.count - 1);
+    }
+    return fmt::format(
+            "a GPU of compute capability 8.0 or later and a driver for CUDA {}.{}",
+            CUDART_VERSION / 1000,
+            CUDART_VERSION % 1000 / 10);
+}
+
 std::string obstacle_of(const DeviceAnswer& answer, int device) {
     if (answer.status != cudaSuccess) {
         const int driver = answer.driver;
@@ -60,8 +78,9 @@ std::string obstacle_of(const DeviceAnswer& answer, int device) {
                         : fmt::format("a driver for CUDA {}.{}", driver / 1000, driver % 1000 / 10);
         return fmt::format("{} ({})", found, cudaGetErrorString(answer.status));
     }
-    if (device < 0 || device >= answer.count) {
-        return fmt::format("device {} of {} devices", device, answer.count);
+    if (is_beyond(answer, device)) {
+        return fmt::format(
+                "device {} of {} device{}", device, answer.count, answer.count == 1 ? "" : "s");
     }
     if (answer.major < 8) {
         return fmt::format(

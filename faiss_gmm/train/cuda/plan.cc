@@ -162,19 +162,11 @@ SortingBytes sorting_bytes(size_t rows, size_t groups, size_t pairs) {
     return bytes;
 }
 
-size_t kept_homes(size_t n, size_t working) {
-    constexpr size_t array = most_wave_rows * sizeof(uint16_t);
-    const size_t fitting = (most_working - std::min(working, most_working)) / array;
-    return std::min((n + most_wave_rows - 1) / most_wave_rows, fitting) * most_wave_rows;
-}
+namespace {
 
-CudaPlan plan_for(
-        const CudaOptions& options,
-        Covariance covariance,
-        size_t n,
-        size_t K,
-        size_t d,
-        size_t blocks) {
+/// The plan with so many blocks a wave, but for the rows and homes that stay.
+CudaPlan
+plan_of_wave(const CudaOptions& options, Covariance covariance, size_t K, size_t d, size_t blocks) {
     const CollectPath path = path_for(options);
     CudaPlan plan;
     plan.block_rows = block_rows_for(d);
@@ -198,7 +190,38 @@ CudaPlan plan_for(
     }
     const SortingBytes sorting = sorting_bytes(rows, groups, pairs);
     plan.sorting = sorting.scratch + sorting.groups;
-    plan.homes = kept_homes(n, plan.workspace() + plan.sorting) * sizeof(uint16_t);
+    return plan;
+}
+
+/// Blocks of so many rows, or as many as working memory allows.
+size_t
+blocks_of(const CudaOptions& options, Covariance covariance, size_t K, size_t d, size_t rows) {
+    size_t blocks = std::max<size_t>(1, rows / block_rows_for(d));
+    while (blocks > 1 && plan_of_wave(options, covariance, K, d, blocks).working() > most_working) {
+        blocks /= 2;
+    }
+    return blocks;
+}
+
+} // namespace
+
+size_t most_homes(const CudaOptions& options, Covariance covariance, size_t K, size_t d) {
+    const size_t longest = blocks_of(options, covariance, K, d, most_wave_rows);
+    const size_t taken = plan_of_wave(options, covariance, K, d, longest).working();
+    constexpr size_t array = most_wave_rows * sizeof(uint16_t);
+    return (most_working - std::min(taken, most_working)) / array * most_wave_rows;
+}
+
+CudaPlan plan_for(
+        const CudaOptions& options,
+        Covariance covariance,
+        size_t n,
+        size_t K,
+        size_t d,
+        size_t blocks) {
+    CudaPlan plan = plan_of_wave(options, covariance, K, d, blocks);
+    const size_t rows = (n + most_wave_rows - 1) / most_wave_rows * most_wave_rows;
+    plan.homes = std::min(rows, most_homes(options, covariance, K, d)) * sizeof(uint16_t);
     return plan;
 }
 
@@ -210,7 +233,7 @@ size_t wave_blocks_for(
         size_t K,
         size_t d) {
     const size_t rows = at_once > usual_wave_rows ? most_wave_rows : usual_wave_rows;
-    size_t blocks = std::max<size_t>(1, rows / block_rows_for(d));
+    size_t blocks = blocks_of(options, covariance, K, d, rows);
     while (options.gpu_memory > 0 && blocks > 1 &&
            plan_for(options, covariance, n, K, d, blocks).total() > options.gpu_memory) {
         blocks /= 2;
@@ -258,10 +281,8 @@ std::string CudaPlan::text() const {
     return fmt::format(
             "blocks of {} rows, {} rows at once; MiB: parameters and sums {}, rows on their way "
             "{}, "
-            "candidates and pairs {}, working {} (in the same place: "
-            "collecting {}, segments {}, dense tier {}, exact tier {}; sorting {}; homes {}); {} "
-            "rows "
-            "stay on the device",
+            "candidates and pairs {}, working {} (in the same place: collecting {}, segments {}, "
+            "dense tier {}, exact tier {}; sorting {}; homes {}); {} rows stay on the device",
             block_rows,
             wave_rows,
             mib(parameters),

@@ -31,6 +31,8 @@ struct DeviceAnswer {
 };
 /// What stands against running on `device`, in words; empty: nothing.
 std::string obstacle_of(const DeviceAnswer& answer, int device);
+/// And what is needed instead.
+std::string needed_for(const DeviceAnswer& answer, int device);
 
 /// Memory on the current device; grows, never shrinks, keeps nothing when it grows.
 class DeviceBytes {

@@ -49,9 +49,9 @@ struct SortingBytes {
 };
 SortingBytes sorting_bytes(size_t rows, size_t groups, size_t pairs);
 
-/// Of n rows of a source, how many have their homes kept for the next pass where the rest of working memory takes
-/// `working` bytes: whole arrays of most_wave_rows.
-size_t kept_homes(size_t n, size_t working);
+/// Rows of a source whose homes are kept for its next pass: what working memory leaves beside the longest wave, in whole
+/// arrays of most_wave_rows. With the device current.
+size_t most_homes(const CudaOptions& options, Covariance covariance, size_t K, size_t d);
 
 /// The plan with so many blocks a wave, but for the rows that stay. n rows of a source. With the device
 /// current.
