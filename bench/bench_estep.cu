@@ -161,7 +161,8 @@ private:
 };
 
 double median(const std::vector<double>& sorted) {
-    return sorted[sorted.size() / 2];
+    const size_t half = sorted.size() / 2;
+    return sorted.size() % 2 == 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
 nlohmann::json rates() {
@@ -372,15 +373,14 @@ nlohmann::json responsibilities_of(const GaussianMixture& mixture, size_t n, con
     const size_t affordable = most_work / (K * d * (matrices ? d : 1));
     const size_t rows = std::min({n, most_rows, std::max<size_t>(affordable, 1)});
     std::vector<float> some(rows * d);
-    check(cudaMemcpy2D(
-                  some.data(),
-                  d * sizeof(float),
-                  x,
-                  n / rows * d * sizeof(float),
-                  d * sizeof(float),
-                  rows,
-                  cudaMemcpyDeviceToHost),
-          "reading some rows");
+    for (size_t i = 0; i < rows; ++i) {
+        check(cudaMemcpy(
+                      &some[i * d],
+                      x + i * (n / rows) * d,
+                      d * sizeof(float),
+                      cudaMemcpyDeviceToHost),
+              "reading some rows");
+    }
     std::vector<double> log_r(rows * K);
     mixture.log_responsibilities(rows, some.data(), log_r.data());
     double largest = 0;

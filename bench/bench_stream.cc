@@ -49,7 +49,8 @@ double seconds_of(const std::function<void()>& work) {
 
 double median(std::vector<double> values) {
     std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
+    const size_t half = values.size() / 2;
+    return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
 /// Next number of a linear congruential generator (Knuth's MMIX), whose upper bits are used.

@@ -31,6 +31,7 @@
 #include "faiss_gmm/index/gmm_quantizer.h"
 #include "faiss_gmm/index/index_ivf_gmm.h"
 #include "faiss_gmm/mixture/clock.h"
+#include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/estep_engine.h"
 #include "faiss_gmm/train/gmm_trainer.h"
 
@@ -300,6 +301,13 @@ int main(int argc, char** argv) {
     return bench::run_program("error", app, argc, argv, [&] {
         bench::set_threads(threads);
         std::vector<float> x;
+        if (drawn == "overlap" && K < 4) {
+            throw Error(
+                    {"drawing rows whose components overlap",
+                     "--K " + std::to_string(K),
+                     "at least 4",
+                     "give a larger --K, or --drawn separate"});
+        }
         if (!drawn.empty()) {
             x = drawn_rows(drawn, n, K, d).rows(n);
         } else if (data.empty()) {
@@ -314,6 +322,7 @@ int main(int argc, char** argv) {
         nlohmann::json line = engine.empty() ? compare_with_kmeans(rounds, K, n, d, x)
                                              : time_an_index(engine, K, n, d, x.data(), check);
         line["data"] = !drawn.empty() ? drawn : data.empty() ? "curved random rows" : data;
+        line["git_commit"] = bench::describe_environment().git_commit;
         line["n"] = n;
         line["d"] = d;
         line["K"] = K;

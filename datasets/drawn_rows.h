@@ -91,7 +91,8 @@ inline double components_within(double nats, double K, double d, double sigma) {
 
 /// Deviation at which three components of one of n rows have a responsibility above 1e-5 under the mixture fitted to them,
 /// where means spread by 1; K > 3. 3.35 are expected within ln 1e5 nats of its own, of which a row has drawn the mean to
-/// itself: d K / n nats. The mean largest responsibility is .993 then; for .93 to .96 it would be 13 to 25 components.
+/// itself: d K / n nats (of more than 10.5 this makes up for 10.5). The mean largest responsibility is .993 then; for .93
+/// to .96 it would be 13 to 25 components.
 inline double overlapping_sigma(double n, double K, double d) {
     const double nats = std::fmax(std::log(1e5) - d * K / n, 1.0);
     double low = 0.01, high = std::sqrt(d);

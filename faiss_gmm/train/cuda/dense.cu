@@ -23,20 +23,7 @@
 //   On Hopper dense_wgmma.cu takes tied_spherical rows of 16 to 128 dimensions, dense_wide_wgmma.cu wider
 //   ones and those of the other forms.
 // Numerics: F, E, F', E' powers of two of the model, so that a row up to 4 (max |c| + sqrt(d s2)) fits fp16.
-//   |s - exact| <= rounding |y| max|w| + 5 2^-24 max|base|, with rounding the sum of
-//     24 2^-23                 yh.wh: 16 columns in the tensor core's own sum, which truncates; at worst four
-//                              times four products and what was before, none with a bit behind the last, then
-//                              the sum: 4 (5 + 1) cuts of |y||w| of those columns, in all at most |y||w|
-//     (7 + w / 128) 2^-24      fp32 additions: eight such sums, then those behind the small products
-//     (48 2^-23 + w / 16 2^-24) 2^-10   yh.wl + yl.wh, 32 columns in the tensor core's sum
-//     2^-21 + 2^-29            2^-23 off y and w in halves, yl.wl is left out; below fp16's range
-//     4 2^-24                  x - o, mu - o, w, the last multiply-add
-//   4.2e-6 at w = 384 columns, 4.5e-6 at 960. max|w| is taken a thousandth larger, for |yh.wh| <= (1 + 2^-11)^2
-//   |y||w| and for errors of errors. What of y is below fp16's range: 2^-29 max|w| times the reach, for any row.
-//   Spherical: and 10 2^-24 max|hp_k - h| |y|^2, of which |y|^2 7, its factor 1, multiply-adds 2.
-//   Diagonal: and rounding times sum_j max_k|hp_kj - h| y_j^2, for every column's errors are relative to its
-//   products; 3 2^-24 more in it, for y has two roundings and y^2 five. Below fp16's range lie 2^-25 of a number
-//   in halves: sum_j max_k|hp_kj - h| 2^-25 / F' for any row, |y| 45 2^-25 / E, |y|^2 2^-25 / E'.
+//   |s - exact| <= rounding |y| max|w| + 5 2^-24 max|base|, derived at score_rounding(): 4.2e-6 at w = 384 columns.
 //   Rows where this passes 1e-3 nats, or that do not fit, go to the exact tier. max and min are of the components
 //   that are not thin (detail/dense_forms.cuh): thin ones take no part, and a row goes to the exact tier unless
 //   all of them are 40 nats behind its provisional home, by (x - mu)^2 in fp32. 1e-3 would move a
@@ -879,7 +866,21 @@ int rounded_up(int value, int unit) {
     return (value + unit - 1) / unit * unit;
 }
 
-/// See Numerics; `width` columns, a multiple of `depth`.
+/// |s - exact| <= rounding |y| max|w| + 5 2^-24 max|base|, with rounding the sum of
+///     24 2^-23                 yh.wh: 16 columns in the tensor core's own sum, which truncates; at worst four
+///                              times four products and what was before, none with a bit behind the last, then
+///                              the sum: 4 (5 + 1) cuts of |y||w| of those columns, in all at most |y||w|
+///     (7 + w / 128) 2^-24      fp32 additions: eight such sums, then those behind the small products
+///     (48 2^-23 + w / 16 2^-24) 2^-10   yh.wl + yl.wh, 32 columns in the tensor core's sum
+///     2^-21 + 2^-29            2^-23 off y and w in halves, yl.wl is left out; below fp16's range
+///     4 2^-24                  x - o, mu - o, w, the last multiply-add
+/// 4.2e-6 at w = 384 columns, 4.5e-6 at 960. max|w| is taken a thousandth larger, for |yh.wh| <= (1 + 2^-11)^2
+/// |y||w| and for errors of errors. What of y is below fp16's range: 2^-29 max|w| times the reach, for any row.
+/// Spherical: and 10 2^-24 max|hp_k - h| |y|^2, of which |y|^2 7, its factor 1, multiply-adds 2.
+/// Diagonal: and rounding times sum_j max_k|hp_kj - h| y_j^2, for every column's errors are relative to its
+/// products; 3 2^-24 more in it, for y has two roundings and y^2 five. Below fp16's range lie 2^-25 of a number
+/// in halves: sum_j max_k|hp_kj - h| 2^-25 / F' for any row, |y| 45 2^-25 / E, |y|^2 2^-25 / E'.
+/// w = `width`, a multiple of `depth`.
 float score_rounding(int width) {
     constexpr float cut = 0x1.0p-23f, rounded = 0x1.0p-24f, small = 0x1.0p-10f;
     constexpr float cuts_a_column = 1.5f; // 4 (5 + 1) of 16
