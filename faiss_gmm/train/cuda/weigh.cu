@@ -9,7 +9,7 @@
 //     is c's, and the other shares that count into the row's list, for sum_pairs_kernel.
 //   sum_homes_by_ring: reads x through a ring in shared memory (detail/row_ring.cuh), 128 columns of all rows after the
 //     other; mu_c stays in registers. Rows of one candidate are c's.
-//   sum_homes_directly: the same of rows with low parts (tied), and of wide ones that are not whole pieces of 16 bytes.
+//   sum_homes_directly: the same of rows with low parts (tied), whole, a few at once.
 // Cost: n d 4 bytes read once, in the order of the homes; a few bytes a candidate. On an H200 the homes of (1M, 128) take
 //   .165 ms, 3.1 TB/s, of 384 dimensions .435, 3.5, of 960 1.05, 3.7: 74 to 88% of what a copy reaches.
 // Numerics: segments add at most 64 rows in fp32; r, likelihoods and the homes' |x - mu_c|^2 in fp64.
@@ -17,8 +17,8 @@
 // A row's shares sum to one: home takes what the others leave (fp64).
 // Determinism: gpu_to_gpu, but for the libm's expf and logf; a segment's sums depend on its rows in order.
 // Reference and test: tests/train/naive_em.h, tests/train/cuda/cuda_estep_engine_test.cc.
-// Lost: wide rows whole, through registers, where they are whole pieces (.75 and 1.49 ms: too few under way); those that
-//   are not, through the ring (.54 for .36 with 130 dimensions, for they go through registers there too).
+// Lost: wide rows whole, through registers: .75 ms for 384 dimensions, too few under way. Rows of 130 dimensions, which are
+//   no whole pieces of 16 bytes, took .36 so and take .54 by the ring, but would add up to other bits than where they are.
 #include "faiss_gmm/train/cuda/detail/weigh.h"
 
 #include "faiss_gmm/train/cuda/detail/device.h"
@@ -548,7 +548,7 @@ constexpr int sum_blocks(int chunks) {
     return chunks > 4 ? 2 : chunks > 1 ? 3 : 4;
 }
 
-/// The same of all rows, whole, a few at once.
+/// The same of rows with low parts.
 template <Covariance form, int chunks>
 __global__ void __launch_bounds__(32 * warps_a_block, sum_blocks(chunks)) sum_homes_directly(
         const __grid_constant__ MixtureView mixture,
@@ -691,16 +691,13 @@ template <Covariance form, int chunks> struct SumHomes {
         const int blocks = blocks_of(segments), threads = 32 * warps_a_block;
         weigh_kernel<form><<<blocks, threads, 0, stream>>>(
                 mixture, rule, lists, order, table, first_row, out);
-        const bool are_pieces = in_whole_pieces(lists.x, mixture.d);
         const auto kernel = [&] {
             if constexpr (has_low_parts(form)) {
                 return sum_homes_directly<form, chunks>;
-            } else if constexpr (chunks > 1) {
-                return are_pieces ? sum_homes_by_ring<form, true, true>
-                                  : sum_homes_directly<form, chunks>;
             } else {
-                return are_pieces ? sum_homes_by_ring<form, true, false>
-                                  : sum_homes_by_ring<form, false, false>;
+                constexpr bool wide = chunks > 1;
+                return in_whole_pieces(lists.x, mixture.d) ? sum_homes_by_ring<form, true, wide>
+                                                           : sum_homes_by_ring<form, false, wide>;
             }
         }();
         kernel<<<blocks, threads, 0, stream>>>(mixture, lists, order, table, first_row, out);

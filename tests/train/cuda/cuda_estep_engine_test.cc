@@ -671,8 +671,8 @@ TypedRows as_type(RowElement element, const std::vector<float>& x) {
 
 TEST_F(CudaEStepEngineTest, RowsOfEveryElementTypeAreTheirValues) {
     for (const Covariance covariance : all_covariances) {
-        for (const size_t d : {24, 19, 131}) {
-            const size_t n = 20000, K = 30;
+        for (const size_t d : {24, 19, 131, 256, 300}) {
+            const size_t n = d > 200 ? 5000 : 20000, K = 30;
             auto mixture = random_mixture(covariance, K, d, 1.0, 0, 80);
             const auto x = draw(mixture, n, 81);
             for (const RowElement element :
