@@ -16,7 +16,7 @@
 //   over the rows in order, whatever the buffers hold. This is the reference of the other tiers.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc, against tests/train/naive_em.h.
 // Lost, of 3: a warp a component; tiles of 32 x 32, 4 x 2 a thread (2.43 ms: 128 blocks, and the moment's division and
-//   load a row within them); 32 x 16, 2 x 2 a thread (.49), with the rows' numbers a tile ahead (.55).
+//   load a row within them); 32 x 16, 2 x 2 a thread (.49), or with the rows' numbers a tile further ahead (a tenth more).
 #include "faiss_gmm/train/cuda/detail/exact.h"
 
 #include <algorithm>
