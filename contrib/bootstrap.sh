@@ -18,8 +18,8 @@ usage: contrib/bootstrap.sh demo|test|cuda [--no-install]
   test   build everything with -Wall -Wextra -Werror and run all tests; ends with ctest's summary
          --full: then reading what is exported by PyPI's FAISS, which comes into build/faiss-wheel, the
          sanitizers, the fuzzer for a minute, and `chroot` with both releases
-  cuda   build everything with the CUDA engine and run the tests that have label gpu (skipped without a
-         GPU); where nvcc 12.4 or newer is missing, a toolkit 13.0 comes from PyPI into build/cuda-toolkit
+  cuda   build everything with the CUDA engine and run the tests of labels gpu (skipped without a GPU) and
+         cuda; where nvcc 12.4 or newer is missing, a toolkit 13.0 comes from PyPI into build/cuda-toolkit
   sanitize  the tests under the address and undefined behaviour sanitizers (asan), those of threads under
          the thread sanitizer (tsan), or both
   fuzz   fuzz the parser of index files for SECONDS (default: 60) under sanitizers; fails on a finding,
@@ -400,7 +400,7 @@ main() {
         build_dir=build/cuda preset=cuda
         find_nvcc
         build all -DCMAKE_CUDA_COMPILER="$nvcc"
-        say "testing on the GPU"
+        say "testing the CUDA engine"
         ctest --test-dir "$build_dir" -L '^(gpu|cuda)$' --output-on-failure
         ;;
     sanitize)

@@ -314,6 +314,7 @@ private:
     void tell_pairs();
     void end_wave();
     bool reserve_homes(size_t rows);
+    void drop_homes_beyond(size_t rows);
     uint16_t* homes_of_next_rows() const;
     void choose_hints(const Chunk& chunk);
     Rows whiten(const Rows& x, size_t rows);
@@ -484,6 +485,9 @@ void Engine::begin(const GaussianMixture& mixture, Assignment assignment) {
         wave_blocks_ = planned_blocks_ = 0;
         release_wave(); // its parameters may need the room
         homes_.clear();
+        scratch_.release();
+        group_offset_.release();
+        group_first_.release();
     }
     if (!same_shape || !before_is_current_ || !follows(before_, mixture)) {
         homes_seen_ = 0; // homes under another mixture are no hints
@@ -634,6 +638,9 @@ void Engine::reserve_wave(const Staging& staging, size_t rows_to_come) {
         if (fitting >= blocks) { // otherwise there stay as many as are: what they take would stay
             blocks = fitting;
             homes_planned_ = source_rows;
+            if (options_.gpu_memory > 0) {
+                drop_homes_beyond(source_rows);
+            }
         }
         long_waves_asked_ = asks_for_long;
     }
@@ -1134,6 +1141,14 @@ RowLists Engine::collect(
     }
     collect_candidates(collect_model_, input, output, path_, workspace_.data(), stream_.get());
     return lists;
+}
+
+/// Those of a longer source, which a plan for this one does not count.
+void Engine::drop_homes_beyond(size_t rows) {
+    const size_t arrays = (rows + most_wave_rows - 1) / most_wave_rows;
+    homes_.resize(std::min(homes_.size(), arrays));
+    homes_seen_ = std::min(homes_seen_, homes_.size() * most_wave_rows);
+    homes_known_ = std::min(homes_known_, homes_.size() * most_wave_rows);
 }
 
 /// Room for the homes of the source's first rows. False: too little memory for more than there is.

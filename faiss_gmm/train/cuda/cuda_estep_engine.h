@@ -36,8 +36,8 @@ enum class CudaPath {
 struct CudaOptions {
     int device = 0;
     /// Bytes of device memory that the engine may take beside rows that are there already or stay; 0: what is
-    /// free. Any number gives the same bits (but for what CudaEStepEngine says of hints); less costs speed, and below what the least wave needs
-    /// (CudaPlan::total()) that much is taken.
+    /// free. Any number gives the same bits (but for what CudaEStepEngine says of hints); less costs speed, and
+    /// below what the least wave needs (CudaPlan::total()) that much is taken.
     size_t gpu_memory = 0;
     /// Bytes for rows of host memory that stay on the device between passes over one source; the rest
     /// streams. The default: what is free, but for an eighth of the device.
@@ -64,7 +64,7 @@ struct CudaPlan {
     size_t segments = 0;   ///< sums of rows and pairs on their way into fp64
     size_t dense = 0, exact = 0;
     size_t sorting = 0; ///< beside them
-    /// In what they leave: 2 bytes a row of a source's first ones, 2^21 rows at a time, where its next pass looks first.
+    /// In what they leave: 2 bytes a row of a source's first ones, 2^21 at a time, where its next pass looks first.
     size_t homes = 0;
     size_t cached_rows = 0; ///< of n that stay on the device
 
@@ -90,8 +90,8 @@ struct CudaPassCounts {
 /// that finds the same candidates sooner, but where one of the two lets a list overflow the row takes
 /// another tier, and of a row whose list overflows anyway the tier may hang on it too (spherical, diagonal).
 /// Beside what the CPU engine promises: tied and full see rows to 2^-48 of themselves, which at 1e6 deviations
-/// from a mean is 1e-2 nats of that row's log-likelihood; tied adds first moments in fp32, so the new matrix is right to
-/// some 1e-7 d of the old one, and a reg_covar below that may leave one of fewer rows than dimensions indefinite.
+/// from a mean is 1e-2 nats of that row's log-likelihood; tied adds first moments in fp32, so the new matrix is right
+/// to some 1e-7 d of the old one, and a reg_covar below that may leave one of fewer rows than dimensions indefinite.
 class CudaEStepEngine : public EStepEngine {
 public:
     using EStepEngine::begin;
@@ -134,8 +134,8 @@ CudaPlan cuda_plan(
 std::string cuda_refuses(Covariance covariance, size_t K, size_t d);
 std::string cuda_limits();
 
-/// Empty if make_cuda_engine would find a usable GPU, otherwise what stands against it; cuda_requirements() says what is
-/// needed.
+/// Empty if make_cuda_engine would find a usable GPU, otherwise what stands against it; cuda_requirements() says what
+/// is needed.
 std::string cuda_obstacle(int device = 0);
 std::string cuda_requirements(int device = 0);
 

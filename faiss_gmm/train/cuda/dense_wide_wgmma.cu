@@ -18,12 +18,12 @@
 //   peak), 40 KB of 5 (1,152). On an H200: (122,597, 1024, 384) predicted 1.8, measured 1.96 ms;
 //   (165,996, 1024, 960) predicted 4.7, measured 4.7; (1M, 1024, 384) 15.8: 38, 54 and 39% of
 //   cuBLAS's 768 TFLOP/s, counted over the 6 products.
-// Numerics: as dense.cu's, in units of log 2; bound: rounding_of_scores(), 3.6e-6 at w = 384, 4.1e-6 at 960. A step of 2
-//   starts afresh, the small products first, then leaves the tensor core for an fp32 addition. Diagonal, whose rows are
-//   twice as wide: 32 columns a step, and sums of 8 steps before they join the others; beside the other sum there is no
-//   room for products under way: each warpgroup waits for its own, while the other's are multiplied. Sums (3) leave the
-//   tensor core every 512 rows; where variances come of them every 128: at 10 sigma from o in one of 16 axes these are
-//   off by 1.5e-5.
+// Numerics: as dense.cu's, in units of log 2; bound: rounding_of_scores(), 3.6e-6 at w = 384, 4.1e-6 at 960. A step of
+//   2 starts afresh, the small products first, then leaves the tensor core for an fp32 addition. Diagonal, whose rows
+//   are twice as wide: 32 columns a step, and sums of 8 steps before they join the others; beside the other sum there
+//   is no room for products under way: each warpgroup waits for its own, while the other's are multiplied. Sums (3)
+//   leave the tensor core every 512 rows; where variances come of them every 128: at 10 sigma from o in one of 16 axes
+//   these are off by 1.5e-5.
 // Determinism: gpu_to_gpu among Hopper's; pieces are constants of K and d.
 // Reference and test: exact.cu, tests/train/cuda/{dense,cuda_estep_engine}_test.
 #include <algorithm>
@@ -743,8 +743,8 @@ template <int dims> void sum_pieces(const Arguments& arguments, cudaStream_t str
 ///   42 2^-23 2^-10       yh.wl, yl.wh of a step
 ///   (w / 64 - 1) 2^-24   steps
 ///   2^-21 + 2^-29 + 4 2^-24  as in dense.cu
-/// 3.6e-6 at w = 384, 4.1e-6 at 960, 5.1e-6 at 2,048. Diagonal: half as many cuts, (7 + w / 256) 2^-24 for steps: 2.9e-6
-/// at 960 dimensions, 2.4e-6 at 128.
+/// 3.6e-6 at w = 384, 4.1e-6 at 960, 5.1e-6 at 2,048. Diagonal: half as many cuts, (7 + w / 256) 2^-24 for steps:
+/// 2.9e-6 at 960 dimensions, 2.5e-6 at 128.
 float rounding_of_scores(const DenseShape& shape) {
     constexpr float cut = 0x1.0p-23f, rounded = 0x1.0p-24f;
     const int slices = shape.row_width / slice;

@@ -8,15 +8,15 @@
 //   (3) sums of r, r (x - mu_k), r |x - mu_k|^2 (diagonal: r (x - mu_k)^2), fp64
 // Phases, for as many rows as the buffers hold: 1 joints, tiles of 32 rows x 64 components   2 shares,
 //   one to eight warps a row, by K   3 sums, tiles of 32 components x 8 dimensions, rows in order.
-// Cost: 2 n K d fp64 operations for (1) and as many for (3) (diagonal: half more and twice as many); of a row 24 K bytes
-//   of joints, shares and moments written, and K d bytes of shares read, through L2. 4,096 rows of (1024, 128) on an H100
-//   under its profiler's fixed clock: 1 .153 ms, 56% of fp64's issue slots, loads from shared memory 81%   2 .070, 31%
-//   3 .393, 21% (diagonal .386, 42%): it waits for rows and shares.
+// Cost: 2 n K d fp64 operations for (1) and as many for (3) (diagonal: half more and twice as many); of a row 24 K
+//   bytes of joints, shares and moments written, and K d bytes of shares read, through L2. 4,096 rows of (1024, 128) on
+//   an H100 under its profiler's fixed clock: 1 .153 ms, 56% of fp64's issue slots, loads from shared memory 81%
+//   2 .070, 31%   3 .393, 21% (diagonal .386, 42%): it waits for rows and shares.
 // Numerics: all fp64, nothing cancels. Determinism: gpu_to_gpu but for exp and log; every sum runs
 //   over the rows in order, whatever the buffers hold. This is the reference of the other tiers.
 // Test: tests/train/cuda/cuda_estep_engine_test.cc, against tests/train/naive_em.h.
 // Lost, of 3: a warp a component; tiles of 32 x 32, 4 x 2 a thread (2.43 ms: 128 blocks, and the moment's division and
-//   load a row within them); 32 x 16, 2 x 2 a thread (.49), or with the rows' numbers a tile further ahead (a tenth more).
+//   load a row within them); 32 x 16, 2 x 2 a thread (.49); the rows' numbers a tile further ahead (a tenth more).
 #include "faiss_gmm/train/cuda/detail/exact.h"
 
 #include <algorithm>

@@ -10,15 +10,16 @@
 //   sum_homes_by_ring: reads x through a ring in shared memory (detail/row_ring.cuh), 128 columns of all rows after the
 //     other; mu_c stays in registers. Rows of one candidate are c's.
 //   sum_homes_directly: the same of rows with low parts (tied), whole, a few at once.
-// Cost: n d 4 bytes read once, in the order of the homes; a few bytes a candidate. On an H200 the homes of (1M, 128) take
-//   .165 ms, 3.1 TB/s, of 384 dimensions .435, 3.5, of 960 1.05, 3.7: 74 to 88% of what a copy reaches.
+// Cost: n d 4 bytes read once, in the order of the homes; a few bytes a candidate. On an H200 the homes of (1M, 128)
+//   take .165 ms, 3.1 TB/s, of 384 dimensions .435, 3.5, of 960 1.05, 3.7: 74 to 88% of what a copy reaches.
 // Numerics: segments add at most 64 rows in fp32; r, likelihoods and the homes' |x - mu_c|^2 in fp64.
 // What lists leave out (RowLists::rest) enters normalisers and likelihoods, and gets no share.
 // A row's shares sum to one: home takes what the others leave (fp64).
 // Determinism: gpu_to_gpu, but for the libm's expf and logf; a segment's sums depend on its rows in order.
 // Reference and test: tests/train/naive_em.h, tests/train/cuda/cuda_estep_engine_test.cc.
-// Lost: wide rows whole, through registers: .75 ms for 384 dimensions, too few under way. Rows of 130 dimensions, which are
-//   no whole pieces of 16 bytes, took .36 so and take .54 by the ring, but would add up to other bits than where they are.
+// Lost: wide rows whole, through registers: .75 ms for 384 dimensions, too few under way. Rows of 130 dimensions, which
+//   are no whole pieces of 16 bytes, took .36 so and take .54 by the ring, but would add up to other bits than where
+//   they are whole pieces.
 #include "faiss_gmm/train/cuda/detail/weigh.h"
 
 #include "faiss_gmm/train/cuda/detail/device.h"
@@ -412,8 +413,8 @@ struct WeightedRow {
     float weight; ///< 0: nothing of it is its home's, and it may hold anything
 };
 
-/// A warp a segment: what its rows give to their provisional home. No low parts; of rows of more than 128 dimensions, which
-/// are `wide`, come 128 columns after the other.
+/// A warp a segment: what its rows give to their provisional home. No low parts; rows of more than 128 dimensions,
+/// which are `wide`, come 128 columns at a time.
 template <Covariance form, bool whole_pieces, bool wide>
 __global__ void __launch_bounds__(32 * warps_a_block, 6) sum_homes_by_ring(
         const __grid_constant__ MixtureView mixture,
@@ -443,7 +444,7 @@ __global__ void __launch_bounds__(32 * warps_a_block, 6) sum_homes_by_ring(
     }
     __syncwarp();
     const RowRing<whole_pieces> ring(lists.x, d, lane, slots[threadIdx.x / 32]);
-    const int columns = wide ? d : 1; // whose number is that of their first one
+    const int columns = wide ? d : 1; // a chunk of them is named by its first
     const auto bring_rows = [&](int first, int column) {
 #pragma unroll
         for (int i = first; i < first + ring_batch; ++i) {

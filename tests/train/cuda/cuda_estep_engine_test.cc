@@ -426,19 +426,23 @@ TEST_F(CudaEStepEngineTest, WeightsOfZeroGetNothing) {
         for (const Covariance covariance : all_covariances) {
             SCOPED_TRACE(variant.name);
             SCOPED_TRACE(name_of(covariance));
-            auto mixture = random_mixture(covariance, 5, 4, 2.0, 0, 16);
-            const double lost = std::exp(mixture.log_weights[2]);
-            mixture.log_weights[2] = -std::numeric_limits<double>::infinity();
-            for (double& value : mixture.log_weights) {
-                value -= std::log1p(-lost);
-            }
-            const auto x = draw(mixture, 500, 17);
-            const SufficientStatistics statistics = pass(*engine, mixture, x);
-            EXPECT_EQ(statistics.N_k[2], 0);
-            TopResponsibilities top;
-            engine->top_responsibilities(chunk_of(x, 4, 0, 500), 5, top);
-            for (size_t i = 0; i < 500; ++i) {
-                EXPECT_EQ(top.component[i * 5 + 4], 2);
+            // Of 130 and 260 dimensions: rows that come 128 columns at a time.
+            for (const size_t d : {4, 130, 260}) {
+                SCOPED_TRACE(d);
+                auto mixture = random_mixture(covariance, 5, d, 2.0, 0, 16);
+                const double lost = std::exp(mixture.log_weights[2]);
+                mixture.log_weights[2] = -std::numeric_limits<double>::infinity();
+                for (double& value : mixture.log_weights) {
+                    value -= std::log1p(-lost);
+                }
+                const auto x = draw(mixture, 500, 17);
+                const SufficientStatistics statistics = pass(*engine, mixture, x);
+                EXPECT_EQ(statistics.N_k[2], 0);
+                TopResponsibilities top;
+                engine->top_responsibilities(chunk_of(x, d, 0, 500), 5, top);
+                for (size_t i = 0; i < 500; ++i) {
+                    EXPECT_EQ(top.component[i * 5 + 4], 2);
+                }
             }
         }
     }
@@ -925,6 +929,7 @@ TEST_F(CudaEStepEngineTest, WorkingMemoryIsBoundedForEverySize) {
                     // The least that there is.
                     options.gpu_memory = 1;
                     const CudaPlan least = cuda_plan(options, covariance, n, K, d);
+                    EXPECT_LE(least.working(), bound) << least.text();
                     EXPECT_LE(least.total(), plan.total());
                     // Where a pass looks first does not hang on how long its waves are.
                     EXPECT_EQ(plan.homes, longest.homes);
@@ -1107,6 +1112,44 @@ TEST_F(CudaEStepEngineTest, HomesTakeWhatIsPlanned) {
                 pass_over(*bounded, mixture, all, at_once));
     }
     EXPECT_LE(then - free_memory(), size_t{4} << 20);
+}
+
+/// A plan for longer waves does not count the homes of a longer source: they make room.
+TEST_F(CudaEStepEngineTest, HomesOfALongerSourceMakeRoom) {
+    constexpr size_t slack = size_t{64} << 20; // what allocations are rounded up to
+    const size_t n = 60000000, few = 3000000;
+    const std::vector<uint8_t> x(n, 7);
+    const auto mixture = random_mixture(Covariance::tied_spherical, 2, 1, 1.0, 7, 18);
+    void* rows = nullptr;
+    ASSERT_EQ(cudaMalloc(&rows, few), cudaSuccess);
+    cudaMemcpy(rows, x.data(), few, cudaMemcpyHostToDevice);
+    CudaOptions options;
+    options.gpu_cache = 0;
+    const auto planned = [&](size_t count, Chunk::Memory memory) {
+        return cuda_plan(options, Covariance::tied_spherical, count, 2, 1, memory);
+    };
+    const CudaPlan longer = planned(few, Chunk::Memory::device);
+    const CudaPlan of_host = planned(n, Chunk::Memory::host);
+    ASSERT_GT(longer.wave_rows, of_host.wave_rows);
+    ASSERT_GT(longer.total(), of_host.total());
+    ASSERT_GT(of_host.homes, longer.homes + slack) << "what is too much would not be seen";
+    options.gpu_memory = longer.total();
+    const size_t before = free_memory();
+    const auto engine = make_cuda_engine(options);
+    MemorySource source(n, 1, x.data(), RowElement::u8);
+    pass_over(*engine, mixture, source, n);
+    EXPECT_LE(before - free_memory(), options.gpu_memory + slack);
+    Chunk chunk;
+    chunk.x = rows;
+    chunk.n = few;
+    chunk.element = RowElement::u8;
+    chunk.memory = Chunk::Memory::device;
+    chunk.last = true;
+    engine->begin(mixture);
+    engine->accumulate(chunk);
+    EXPECT_EQ(engine->finish().rows, few);
+    EXPECT_LE(before - free_memory(), options.gpu_memory + slack);
+    cudaFree(rows);
 }
 
 /// More segments than the workspace holds: every row lies between two means, each of which has two halves.

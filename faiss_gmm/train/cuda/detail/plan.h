@@ -49,8 +49,8 @@ struct SortingBytes {
 };
 SortingBytes sorting_bytes(size_t rows, size_t groups, size_t pairs);
 
-/// Rows of a source whose homes are kept for its next pass: what working memory leaves beside the longest wave, in whole
-/// arrays of most_wave_rows. With the device current.
+/// Rows of a source whose homes are kept for its next pass: what working memory leaves beside the longest wave, in
+/// whole arrays of most_wave_rows. With the device current.
 size_t most_homes(const CudaOptions& options, Covariance covariance, size_t K, size_t d);
 
 /// The plan with so many blocks a wave, but for the rows that stay. n rows of a source. With the device
