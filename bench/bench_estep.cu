@@ -4,7 +4,7 @@
 // Times an EM iteration of the CUDA engine, rows resident on the device: E-step and M-step, parameters
 // ready for the next one. CUDA events, warm-up, median; the device's copy, gather and fp16 product
 // rates from the same run beside it. One JSON line a case.
-//   bench_estep [--data separate|overlap|isotropic|FILE.u8bin]... [--n 1000000] [--K 1024] [--d 128]
+//   bench_estep [--data separate|overlap|isotropic|FILE]... [--n 1000000] [--K 1024] [--d 128]
 //               [--covariance tied_spherical] [--element f32] [--path automatic|portable|hopper|plain]
 //               [--tier automatic|dense|exact] [--top m]...
 #include <dlfcn.h>
@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <functional>
 #include <map>
 #include <set>
@@ -27,7 +26,9 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/common/git_commit.h"
+#include "bench/common/median.h"
 #include "datasets/drawn_rows.h"
+#include "datasets/vector_file.h"
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
 #include "faiss_gmm/train/cuda/detail/device.h"
@@ -35,6 +36,7 @@
 namespace {
 
 using namespace faiss_gmm;
+using bench::median;
 using cuda::check;
 using cuda::DeviceArray;
 
@@ -159,11 +161,6 @@ private:
     cudaStream_t stream_;
     cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
-
-double median(const std::vector<double>& sorted) {
-    const size_t half = sorted.size() / 2;
-    return sorted.size() % 2 == 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
-}
 
 nlohmann::json rates() {
     nlohmann::json result;
@@ -320,36 +317,21 @@ void drawn_problem(const Case& c, Problem& problem) {
     problem.mixture = uniform_mixture(c, std::move(means), problem.sigma * problem.sigma);
 }
 
-/// The rows of a .u8bin file, at most c.n of them; n and d as read. The mixture's means are rows: Lloyd
+/// The rows of a vector file, at most c.n of them; n and d as read. The mixture's means are rows: Lloyd
 /// steps come before what is timed.
 void read_problem(Case& c, Problem& problem) {
-    std::ifstream file(c.data, std::ios::binary);
-    uint32_t shape[2] = {0, 0};
-    file.read(reinterpret_cast<char*>(shape), sizeof shape);
-    const auto refuse = [&](const std::string& given, const std::string& do_next) {
+    const VectorFile file(c.data);
+    c.n = std::min(c.n, file.rows());
+    c.d = file.dimensions();
+    if (c.n < c.K) {
         throw Error(
-                {"reading rows",
-                 c.data + ": " + given,
-                 "a .u8bin file (uint32 n, d, then n rows of d bytes) of at least K rows",
-                 do_next});
-    };
-    if (!file) {
-        refuse("fewer than 8 bytes can be read",
-               "give separate, overlap, isotropic or such a file");
+                {"beginning with rows of " + c.data + " as means",
+                 std::to_string(c.n) + " rows for K = " + std::to_string(c.K),
+                 "at least K rows",
+                 "give a smaller --K or another file"});
     }
-    c.n = std::min<size_t>(c.n, shape[0]);
-    c.d = shape[1];
-    if (c.n < c.K || c.d == 0) {
-        refuse(std::to_string(c.n) + " rows of " + std::to_string(c.d) +
-                       " dimensions, for K = " + std::to_string(c.K),
-               "give a smaller --K or another file");
-    }
-    std::vector<uint8_t> bytes(c.n * c.d);
-    file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-    if (!file) {
-        refuse("it ends before its last row", "fetch it again, or give a smaller --n");
-    }
-    const std::vector<float> x(bytes.begin(), bytes.end());
+    std::vector<float> x(c.n * c.d);
+    file.to_float(0, c.n, x.data());
     problem.x.reserve(x.size());
     check(cudaMemcpy(problem.x.data(), x.data(), x.size() * sizeof(float), cudaMemcpyHostToDevice),
           "copying rows");
@@ -522,7 +504,7 @@ int main(int argc, char** argv) {
     std::vector<size_t> top;
     int repeats = 10;
     bool with_rates = true;
-    app.add_option("--data", data, "separate, overlap, isotropic, or a .u8bin file")
+    app.add_option("--data", data, "separate, overlap, isotropic, or a vector file")
             ->capture_default_str()
             ->check(CLI::IsMember(drawn_names) | CLI::ExistingFile);
     app.add_option("--n", c.n, "Rows")->capture_default_str()->check(CLI::PositiveNumber);

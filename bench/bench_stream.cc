@@ -30,6 +30,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/common/git_commit.h"
+#include "bench/common/median.h"
 #include "faiss_gmm/mixture/error.h"
 #include "faiss_gmm/train/cuda/cuda_estep_engine.h"
 #include "faiss_gmm/train/cuda/detail/device.h"
@@ -38,6 +39,7 @@
 namespace {
 
 using namespace faiss_gmm;
+using bench::median;
 using cuda::check;
 
 double seconds_of(const std::function<void()>& work) {
@@ -45,12 +47,6 @@ double seconds_of(const std::function<void()>& work) {
     work();
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
     return taken.count();
-}
-
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    const size_t half = values.size() / 2;
-    return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
 /// Next number of a linear congruential generator (Knuth's MMIX), whose upper bits are used.

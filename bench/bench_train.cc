@@ -24,6 +24,8 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/common/environment.h"
+#include "bench/common/git_commit.h"
+#include "bench/common/median.h"
 #include "bench/common/program.h"
 #include "datasets/drawn_rows.h"
 #include "datasets/vector_file.h"
@@ -38,11 +40,7 @@
 namespace {
 
 using namespace faiss_gmm;
-
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
-}
+using bench::median;
 
 /// A line of /proc/self/status in MiB; 0 where there is none.
 double status_mib(const std::string& key) {
@@ -322,7 +320,7 @@ int main(int argc, char** argv) {
         nlohmann::json line = engine.empty() ? compare_with_kmeans(rounds, K, n, d, x)
                                              : time_an_index(engine, K, n, d, x.data(), check);
         line["data"] = !drawn.empty() ? drawn : data.empty() ? "curved random rows" : data;
-        line["git_commit"] = bench::describe_environment().git_commit;
+        line["git_commit"] = bench::git_commit();
         line["n"] = n;
         line["d"] = d;
         line["K"] = K;

@@ -24,6 +24,10 @@ std::string free_memory() {
     return fmt::format(", {} of {} MiB free", free >> 20, total >> 20);
 }
 
+bool is_beyond(const DeviceAnswer& answer, int device) {
+    return answer.status == cudaSuccess && (device < 0 || device >= answer.count);
+}
+
 } // namespace
 
 void check(cudaError_t status, const char* doing) {
@@ -50,14 +54,6 @@ void check(cudaError_t status, const char* doing) {
 void check_launch(const char* doing) {
     check(cudaPeekAtLastError(), doing);
 }
-
-namespace {
-
-bool is_beyond(const DeviceAnswer& answer, int device) {
-    return answer.status == cudaSuccess && (device < 0 || device >= answer.count);
-}
-
-} // namespace
 
 std::string needed_for(const DeviceAnswer& answer, int device) {
     if (is_beyond(answer, device) && answer.count > 0) {

@@ -648,6 +648,25 @@ std::map<int64_t, float> entries_of(const Problem& problem, const Result& result
     return entries;
 }
 
+/// U of row i by component: all of them by the reference, those of its list on its way by the fast paths.
+std::map<int64_t, float> upper_bounds_of(
+        const Problem& problem,
+        const DeviceModel& device,
+        const Result& result,
+        CollectPath path,
+        int64_t i) {
+    if (path != CollectPath::plain) {
+        return entries_of(problem, result, i);
+    }
+    std::map<int64_t, float> all;
+    const auto* upper =
+            reinterpret_cast<const float*>(result.workspace.data()) + i * device.model.padded_K;
+    for (int64_t k = 0; k < problem.K; ++k) {
+        all.emplace(k, upper[k]);
+    }
+    return all;
+}
+
 TEST_F(CollectTest, EveryUpperBoundHolds) {
     // A margin that keeps all of fewer components than a list has places: the lists on their way hold every U.
     const int64_t sizes[][2] = {{64, 1}, {60, 31}, {64, 128}, {63, 300}, {40, 1027}, {33, 2048}};
@@ -666,17 +685,8 @@ TEST_F(CollectTest, EveryUpperBoundHolds) {
                 SeenBounds seen{problem, bounds};
                 for (int64_t i = 0; i < problem.n; ++i) {
                     const Bounds::Row row = bounds.row(i);
-                    if (path == CollectPath::plain) {
-                        const float* upper =
-                                reinterpret_cast<const float*>(result.workspace.data()) +
-                                i * device.model.padded_K;
-                        for (int64_t k = 0; k < problem.K; ++k) {
-                            seen.see(row, i, k, upper[k]);
-                        }
-                    } else {
-                        for (const auto& [k, u] : entries_of(problem, result, i)) {
-                            seen.see(row, i, k, u);
-                        }
+                    for (const auto& [k, u] : upper_bounds_of(problem, device, result, path, i)) {
+                        seen.see(row, i, k, u);
                     }
                 }
                 EXPECT_EQ(seen.seen, problem.n * problem.K);
@@ -743,24 +753,19 @@ TEST_F(CollectTest, UpperBoundsHoldAmongManyComponents) {
             int64_t lists = 0;
             for (int64_t i = 0; i < problem.n; ++i) {
                 const Bounds::Row row = bounds.row(i);
-                if (path == CollectPath::plain) {
-                    const float* upper = reinterpret_cast<const float*>(result.workspace.data()) +
-                                         i * device.model.padded_K;
-                    for (int64_t k = 0; k < problem.K; ++k) {
-                        seen.see(row, i, k, upper[k]);
-                    }
+                const bool overflowed = result.overflowed(i, options.capacity);
+                if (overflowed && path != CollectPath::plain) {
                     continue;
                 }
-                if (result.overflowed(i, options.capacity)) {
-                    continue;
-                }
-                const auto entries = entries_of(problem, result, i);
-                for (const auto& [k, u] : entries) {
+                const auto upper = upper_bounds_of(problem, device, result, path, i);
+                for (const auto& [k, u] : upper) {
                     seen.see(row, i, k, u);
                 }
-                ++lists;
-                for (const uint16_t k : result.list(i, options.capacity)) {
-                    EXPECT_EQ(entries.count(k), 1u) << "row " << i << " component " << k;
+                if (!overflowed) {
+                    ++lists;
+                    for (const uint16_t k : result.list(i, options.capacity)) {
+                        EXPECT_EQ(upper.count(k), 1u) << "row " << i << " component " << k;
+                    }
                 }
             }
             if (path == CollectPath::plain) {
