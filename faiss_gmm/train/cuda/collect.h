@@ -16,7 +16,7 @@
 //       (5) would drop of that list, rescoring drops too.
 //   (7) Where `rest` is asked for (linear, rank 1), of (5) only those with U_ik >= (largest L_ij) - significant are
 //       listed. What is left is so little that the quick scores do for it:
-//         rest_i = sum of exp(m_ik - m_ib) over the others of (5), m = (U + L) / 2, b = best,
+//         rest_i = sum of exp(U_ik - U_ib) over the others of (5), b = best,
 //       off by at most (e^G - 1) rest_i, G the largest gap U - L of the row's candidates (the fast paths: of
 //       all components) and 2^-40 for each. Where that is more than most_rest_error, (5) is listed and the rest is 0.
 // Rows go in waves through three steps: cast into the operand's form, with a threshold from the hint;

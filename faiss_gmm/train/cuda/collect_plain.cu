@@ -133,15 +133,11 @@ __global__ void __launch_bounds__(threads)
             if (call.output.rest != nullptr) { // (7)
                 const float significant =
                         threshold_under<form>(model, last.value, call.input.significant, row.f);
-                const auto gap = [&](int32_t k) {
-                    return ColumnsOf<form>(model, k).gap(row.f, row.q);
-                };
-                const float of_best = best.value - 0.5f * gap(best.k);
                 float rest = 0, widest = 0;
                 for (int32_t k = 0; k < model.K; ++k) {
                     if (upper[k] >= threshold && upper[k] > minus_infinity) {
-                        widest = fmaxf(widest, gap(k));
-                        const float share = expf((upper[k] - 0.5f * gap(k) - of_best) / row.f);
+                        widest = fmaxf(widest, ColumnsOf<form>(model, k).gap(row.f, row.q));
+                        const float share = expf((upper[k] - best.value) / row.f);
                         rest += upper[k] < significant ? fmaxf(share, 0x1.0p-40f) : 0.0f;
                     }
                 }

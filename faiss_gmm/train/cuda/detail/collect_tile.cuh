@@ -404,16 +404,17 @@ __device__ inline uint2 no_entry() {
     return make_uint2(__float_as_uint(-CUDART_INF_F), ~0u);
 }
 
-constexpr int entries_at_once = 4;      ///< of a lane: each waits for L2
-constexpr float rest_unit = 0x1.0p-40f; ///< sums in whole units are the same in any order
+constexpr int entries_at_once = 4; ///< of a lane: each waits for L2
+constexpr int rest_bits = 40;      ///< behind the point: whole sums are the same in any order
+constexpr float bits_a_nat = 1.442695041f;
 
 /// A row whose entries are looked at.
 struct ListWork {
     int end;        ///< of the strip's entries, the row's and those of the rows before
     int from_start; ///< entries of the first list
     float threshold, listed_from;
-    float top, to_nats, f;
-    uint32_t rest; ///< in units
+    float top, to_bits; ///< its best U, and what takes a difference to a binary logarithm
+    uint32_t rest;      ///< in units
     int kept;
 };
 
@@ -527,16 +528,11 @@ __device__ inline void write_lists(
     if (__any_sync(whole_warp, looks)) {
         const float threshold = threshold_under<form>(call.model, mine.lower, call.input.margin, f);
         float listed_from = threshold, widest = 0;
-        float2 best_errors{0, 0};
         if (with_rest) { // (7) of collect.h
             widest = fmaf(widest_error.y, f, widest_error.x);
             const float significant =
                     threshold_under<form>(call.model, mine.lower, call.input.significant, f);
             listed_from = fmaxf(threshold, significant);
-            if (looks) {
-                const ColumnsOf<form> columns(call.model, min(best, call.model.K - 1u));
-                best_errors = {columns.error[0], columns.error[1]};
-            }
         }
 #pragma unroll 1
         while (__any_sync(whole_warp, looks)) {
@@ -548,7 +544,8 @@ __device__ inline void write_lists(
             }
             const int all = __shfl_sync(whole_warp, end, 31);
             if (lane % 4 < 2) {
-                work[own] = {end, from_start, threshold, listed_from, mine.top, 1 / f, f, 0, 0};
+                work[own] = {
+                        end, from_start, threshold, listed_from, mine.top, bits_a_nat / f, 0, 0};
             }
             __syncwarp();
 #pragma unroll 1
@@ -570,15 +567,6 @@ __device__ inline void write_lists(
                                : in_row < start ? *lists.entry(in_strip(row), in_row)
                                                 : *other_lists.entry(in_strip(row), in_row - start);
                 }
-                float2 errors[entries_at_once];
-#pragma unroll
-                for (int e = 0; e < entries_at_once; ++e) {
-                    errors[e] = {0, 0};
-                    if (with_rest && entry[e].y != ~0u) {
-                        const ColumnsOf<form> columns(call.model, entry[e].y);
-                        errors[e] = {columns.error[0], columns.error[1]};
-                    }
-                }
 #pragma unroll
                 for (int e = 0; e < entries_at_once; ++e) {
                     ListWork& row = work[number[e]];
@@ -592,10 +580,9 @@ __device__ inline void write_lists(
                             list_of(number[e])[place] = static_cast<uint16_t>(entry[e].y);
                         }
                     } else {
-                        const float gap = fmaf(errors[e].y, row.f, errors[e].x);
-                        const float share = expf((upper - 0.5f * gap - row.top) * row.to_nats);
-                        // At least one unit: what is nearly nothing by its middle may be more.
-                        atomicAdd(&row.rest, __float2uint_ru(fmaxf(share / rest_unit, 1.0f)));
+                        const float share = exp2f(fmaf(upper - row.top, row.to_bits, rest_bits));
+                        // At least one unit: what is nearly nothing by its bound may be more.
+                        atomicAdd(&row.rest, __float2uint_ru(fmaxf(share, 1.0f)));
                     }
                 }
             }
@@ -605,8 +592,7 @@ __device__ inline void write_lists(
                 rest = 0;
                 looks = work[own].rest > 0;
                 if (looks) {
-                    rest = static_cast<float>(work[own].rest) * rest_unit *
-                           expf(0.5f * fmaf(best_errors.y, f, best_errors.x) / f);
+                    rest = ldexpf(static_cast<float>(work[own].rest), -rest_bits);
                     looks = !(rest * expm1f(widest / f) <= most_rest_error); // then all are listed
                 }
                 listed_from = looks ? threshold : listed_from;
