@@ -41,47 +41,53 @@ CollectPath best_collect_path(int major) {
 
 namespace {
 
-constexpr size_t wave_bytes = size_t{96} << 20; ///< of rows in the operand's form
-constexpr int lists_a_multiprocessor = 256;     ///< rows whose lists are on their way there
+constexpr size_t most_wave_bytes = size_t{96} << 20; ///< of rows in the operand's form
+constexpr size_t wave_and_list_bytes = size_t{144} << 20;
+constexpr int lists_a_multiprocessor = 256; ///< rows whose lists are on their way there
 
 /// A wave's arrays, one after the other in the workspace.
 struct WaveShape {
     size_t rows;
+    int list_places;
     size_t operand, numbers, entries; ///< bytes
     size_t open_tiles, open;          ///< and bytes of these and their rows' count
 };
 
-WaveShape wave_shape(const CollectModel& model, bool settles) {
+bool settles_on(CollectPath path, const CollectModel& model) {
+    return path == CollectPath::hopper && settles_on_hopper(model);
+}
+
+WaveShape wave_shape(const CollectModel& model, CollectPath path) {
     const size_t row = model.padded_width * sizeof(uint16_t);
     // Whole rounds of tiles where they fit, so that no multiprocessor waits for the last ones.
     const bool wide = model.padded_width > hopper_slot_columns; // tiles of half as many rows
     const size_t round =
             static_cast<size_t>(multiprocessors()) * (wide ? wave_tile_rows / 2 : wave_tile_rows);
-    const size_t most = wave_bytes / row;
-    const size_t unit = most >= round ? round : wave_tile_rows;
     WaveShape shape{};
+    shape.list_places = list_places(model, path);
+    shape.entries = static_cast<size_t>(multiprocessors()) * lists_a_multiprocessor *
+                    shape.list_places * sizeof(uint2);
+    const size_t left = wave_and_list_bytes - std::min(shape.entries, wave_and_list_bytes);
+    const size_t most = std::min(left, most_wave_bytes) / row;
+    const size_t unit = most >= round ? round : wave_tile_rows;
     shape.rows = std::max<size_t>(unit, most / unit * unit);
     shape.operand = shape.rows * row;
     shape.numbers = 3 * shape.rows * sizeof(float);
-    shape.entries = static_cast<size_t>(multiprocessors()) * lists_a_multiprocessor * list_places *
-                    sizeof(uint2);
-    shape.open_tiles =
-            settles ? std::min<size_t>(shape.rows / wave_tile_rows, multiprocessors()) : 0;
+    shape.open_tiles = settles_on(path, model)
+                               ? std::min<size_t>(shape.rows / wave_tile_rows, multiprocessors())
+                               : 0;
     shape.open = shape.open_tiles * wave_tile_rows * (row + 3 * sizeof(float) + sizeof(int64_t)) +
                  sizeof(*CollectWave::open);
     return shape;
 }
 
-void collect_in_waves(
-        const CollectCall& call,
-        bool settles,
-        void (*multiply)(const CollectCall&, CollectStep, const CollectWave&, Stream),
-        void* workspace,
-        Stream stream) {
-    const WaveShape shape = wave_shape(call.model, settles);
+void collect_in_waves(const CollectCall& call, CollectPath path, void* workspace, Stream stream) {
+    const WaveShape shape = wave_shape(call.model, path);
+    const auto multiply = path == CollectPath::hopper ? multiply_hopper : multiply_portable;
     char* memory = static_cast<char*>(workspace);
     CollectWave wave;
     wave.entries = reinterpret_cast<uint2*>(memory);
+    wave.list_places = shape.list_places;
     wave.operand = reinterpret_cast<uint16_t*>(memory + shape.entries);
     wave.f = reinterpret_cast<float*>(memory + shape.entries + shape.operand);
     wave.q = wave.f + shape.rows;
@@ -96,10 +102,11 @@ void collect_in_waves(
     open.q = open.f + open_rows;
     open.threshold = open.q + open_rows;
     open.entries = wave.entries;
+    open.list_places = wave.list_places;
     open.open = reinterpret_cast<unsigned long long*>(open.threshold + open_rows);
     open.open_tiles = static_cast<int32_t>(shape.open_tiles);
     const bool many = call.input.rank > 1, hinted = call.input.hint != nullptr;
-    if (settles && !many && !hinted) {
+    if (settles_on(path, call.model) && !many && !hinted) {
         wave.open = open.open;
         wave.open_tiles = open.open_tiles;
         // Zeros where no row comes: NaN would be listed before it is dropped.
@@ -123,12 +130,23 @@ void collect_in_waves(
 
 } // namespace
 
+int list_places(const CollectModel& model, CollectPath path) {
+    if (model.form != CollectForm::linear) {
+        return least_list_places; // no rests: what has many entries has too many candidates
+    }
+    // A row without a list costs in proportion to K d, an entry the same everywhere; where components are few, a row
+    // with many entries has more candidates than are worth a list.
+    const int64_t K = model.K;
+    const int64_t without_list = K * model.d / (path == CollectPath::hopper ? 2048 : 512);
+    const int64_t places = std::min(without_list, K * 3 / 16) / 8 * 8;
+    return static_cast<int>(std::clamp<int64_t>(places, least_list_places, most_list_places));
+}
+
 size_t collect_workspace_bytes(const CollectModel& model, CollectPath path) {
     if (path == CollectPath::plain) {
         return collect_plain_workspace(model);
     }
-    const WaveShape shape =
-            wave_shape(model, path == CollectPath::hopper && settles_on_hopper(model));
+    const WaveShape shape = wave_shape(model, path);
     return shape.entries + shape.operand + shape.numbers + shape.open;
 }
 
@@ -172,10 +190,8 @@ void collect_candidates(
         collect_plain(call, workspace, stream);
         break;
     case CollectPath::portable:
-        collect_in_waves(call, false, multiply_portable, workspace, stream);
-        break;
     case CollectPath::hopper:
-        collect_in_waves(call, settles_on_hopper(model), multiply_hopper, workspace, stream);
+        collect_in_waves(call, path, workspace, stream);
         break;
     }
     check_collect(cudaGetLastError(), "launching the pass");

@@ -18,7 +18,7 @@
 //       listed. What is left is so little that the quick scores do for it:
 //         rest_i = sum of exp(U_ik - U_ib) over the others of (5), b = best,
 //       off by at most (e^G - 1) rest_i, G the largest gap U - L of the row's candidates (the fast paths: of
-//       all components) and 2^-40 for each. Where that is more than most_rest_error, (5) is listed and the rest is 0.
+//       all components) and 2^-38 for each. Where that is more than most_rest_error, (5) is listed and the rest is 0.
 // Rows go in waves through three steps: cast into the operand's form, with a threshold from the hint;
 // where there is none, a survey of all scores for the threshold; the scores again, of which those are
 // listed that reach it. On Hopper the survey may list rows of one candidate itself, for rank 1, and only the
@@ -76,7 +76,7 @@ constexpr int32_t collect_scales = 16;
 constexpr int32_t collect_max_capacity = 32;
 constexpr int32_t collect_max_rank = 16;
 constexpr float most_rest_error = 3.4e-5f;
-constexpr float least_significant = 11.1f; ///< sums of a list's places fit an integer of 2^-40
+constexpr float least_significant = 11.1f; ///< sums of a list's places fit an integer of 2^-38
 
 /// The numbers of a model, without its arrays.
 CollectModel collect_model_shape(CollectForm form, int64_t K, int64_t d);
@@ -125,7 +125,7 @@ struct CollectOutput {
 };
 
 /// Scratch that one call of collect_candidates needs on the current device, on a multiple of 256
-/// bytes as cudaMalloc gives it; it does not depend on n. About 145 MiB.
+/// bytes as cudaMalloc gives it; it does not depend on n. 130 to 160 MiB on 132 multiprocessors.
 size_t collect_workspace_bytes(const CollectModel& shape, CollectPath path);
 
 /// Of the current device.

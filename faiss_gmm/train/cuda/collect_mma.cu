@@ -137,9 +137,7 @@ __global__ void __launch_bounds__(threads, blocks_per_multiprocessor)
 #pragma unroll
     for (int m = 0; m < strips; ++m) {
         const int strip = own_rows + 16 * m;
-        own_lists[m] = {
-                wave.entries + (static_cast<size_t>(blockIdx.x) * tile_rows + strip) * list_places,
-                false};
+        own_lists[m] = {wave, static_cast<size_t>(blockIdx.x) * tile_rows + strip, false};
     }
     if (lists && form == CollectForm::linear && call.output.rest != nullptr) {
         shared.widest[threadIdx.x / 32] = widest_errors(model);

@@ -188,10 +188,8 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
     const int lane = threadIdx.x % 32, row_group = group % S::row_groups;
     const int component_group = group / S::row_groups;
     const int strip = row_group * 4 + threadIdx.x % 128 / 32;
-    uint2* const entries =
-            wave.entries +
-            (static_cast<size_t>(blockIdx.x) * S::tile_rows + 16 * strip) * list_places;
-    const WarpLists own_lists{entries, component_group > 0};
+    const size_t first_at_once = static_cast<size_t>(blockIdx.x) * S::tile_rows + 16 * strip;
+    const WarpLists own_lists{wave, first_at_once, component_group > 0};
     const auto meet = [&] { // the other half of the components
         if (S::component_groups > 1) {
             hopper::meet<consumers_barrier, 128 * groups>();
@@ -390,7 +388,7 @@ __device__ void multiply_rows(const Arguments& arguments, Shared<steps>& shared,
                 of_quad,
                 own_lists,
                 others,
-                WarpLists{entries, component_group == 0},
+                WarpLists{wave, first_at_once, component_group == 0},
                 component_group == 0,
                 shared.of_lists.widest[warp],
                 shared.of_lists.work[warp]);

@@ -632,10 +632,16 @@ struct SeenBounds {
 
 /// What stands in row i's list on its way, U by component: of the lists with which the workspace of the fast paths begins,
 /// places that nothing was written to are poisoned.
-std::map<int64_t, float> entries_of(const Problem& problem, const Result& result, int64_t i) {
+std::map<int64_t, float> entries_of(
+        const Problem& problem,
+        const DeviceModel& device,
+        const Result& result,
+        CollectPath path,
+        int64_t i) {
     std::map<int64_t, float> entries;
-    const auto* places = reinterpret_cast<const uint2*>(result.workspace.data()) + i * list_places;
-    for (int32_t e = 0; e < list_places; ++e) {
+    const int count = list_places(device.model, path);
+    const auto* places = reinterpret_cast<const uint2*>(result.workspace.data()) + i * count;
+    for (int e = 0; e < count; ++e) {
         if (places[e].y == 0xa5a5a5a5u) {
             continue;
         }
@@ -656,7 +662,7 @@ std::map<int64_t, float> upper_bounds_of(
         CollectPath path,
         int64_t i) {
     if (path != CollectPath::plain) {
-        return entries_of(problem, result, i);
+        return entries_of(problem, device, result, path, i);
     }
     std::map<int64_t, float> all;
     const auto* upper =
@@ -1210,13 +1216,23 @@ TEST_F(CollectTest, BesideAFarComponentNothingIsSummedUp) {
 }
 
 TEST_F(CollectTest, WhatIsTooMuchToBeSummedUpIsListed) {
-    // A component at the rows' place, and so many in the same place whose weight is 11.7 nats less.
-    for (const int64_t twins : {3, 30}) {
-        Problem problem = draw(CollectForm::linear, 200, 256, 128, 1.2, 3);
+    // A component at the rows' place, and so many in the same place whose weight is so many nats less. Of 370 the sum
+    // is 2^-8: nothing in 32 bits behind that.
+    struct {
+        int64_t K, twins;
+        double nats;
+        float significant;
+        int listed;
+    } const cases[] = {
+            {256, 3, 11.7, 11.5f, 1},
+            {256, 30, 11.7, 11.5f, 31},
+            {8192, 370, std::log(370 * 256.0), least_significant, 33}};
+    for (const auto& [K, twins, nats, significant, listed] : cases) {
+        Problem problem = draw(CollectForm::linear, 200, K, 128, 1.2, 3);
         for (int64_t k = 1; k <= twins; ++k) {
             std::copy_n(
                     problem.means.begin(), problem.d, problem.means.begin() + 8 * k * problem.d);
-            problem.constant[8 * k] = problem.constant[0] - 11.7;
+            problem.constant[8 * k] = problem.constant[0] - nats;
         }
         for (int64_t i = 0; i < problem.n; ++i) {
             std::copy_n(problem.means.begin(), problem.d, problem.rows.begin() + i * problem.d);
@@ -1225,12 +1241,57 @@ TEST_F(CollectTest, WhatIsTooMuchToBeSummedUpIsListed) {
         for (const CollectPath path : paths()) {
             Options options;
             options.capacity = 32;
-            options.significant = 11.5f;
+            options.significant = significant;
             const Result result = collect(problem, device, options, path);
             for (int64_t i = 0; i < problem.n; ++i) {
-                ASSERT_EQ(result.count[i], twins == 3 ? 1 : 31) << name(path);
-                ASSERT_NEAR(result.rest[i], twins == 3 ? 3 * std::exp(-11.7) : 0, 1e-6)
-                        << name(path);
+                ASSERT_EQ(result.count[i], listed) << name(path);
+                if (listed <= options.capacity) {
+                    const double rest = listed == 1 ? twins * std::exp(-nats) : 0;
+                    ASSERT_NEAR(result.rest[i], rest, 1e-6) << name(path);
+                }
+            }
+        }
+    }
+}
+
+TEST_F(CollectTest, ARowThatListsMoreThanItHasPlacesOverflows) {
+    const int64_t sizes[][2] = {{1024, 128}, {8192, 128}, {8192, 200}};
+    for (const auto& [K, d] : sizes) {
+        const Problem drawn = draw(CollectForm::linear, 200, K, d, 1.2, 5);
+        // Components in the place of the first, where all rows are, so far apart: little enough to be summed up.
+        const auto expect = [&](int64_t twins, int64_t apart, CollectPath path, int count) {
+            Problem problem = drawn;
+            for (int64_t k = 1; k <= twins; ++k) {
+                const auto mean = problem.means.begin() + apart * k * problem.d;
+                std::copy_n(problem.means.begin(), problem.d, mean);
+                problem.constant[apart * k] = problem.constant[0] - 16;
+            }
+            for (int64_t i = 0; i < problem.n; ++i) {
+                std::copy_n(problem.means.begin(), problem.d, problem.rows.begin() + i * problem.d);
+            }
+            Options options;
+            options.capacity = 32;
+            options.significant = 11.5f;
+            const std::vector<uint16_t> hint(problem.n, 0);
+            for (const bool hinted : {false, true}) {
+                options.hint = hinted ? &hint : nullptr;
+                const Result result = collect(problem, DeviceModel(problem), options, path);
+                for (int64_t i = 0; i < problem.n; ++i) {
+                    ASSERT_EQ(result.count[i], count) << label(problem, options, path) << twins;
+                    if (count == 1) {
+                        ASSERT_NEAR(result.rest[i], twins * std::exp(-16.0), 1e-6);
+                    }
+                }
+            }
+        };
+        for (const CollectPath path : paths()) {
+            const int places = list_places(DeviceModel(drawn).model, path);
+            const bool all_fit = path == CollectPath::plain;
+            expect(places - 1, 5, path, 1);
+            expect(places, 5, path, all_fit ? 1 : 33);
+            if (places > most_of_a_tile) {
+                expect(most_of_a_tile - 1, 1, path, 1);
+                expect(most_of_a_tile, 1, path, all_fit ? 1 : 33);
             }
         }
     }

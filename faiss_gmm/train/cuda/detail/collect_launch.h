@@ -43,6 +43,7 @@ struct CollectWave {
     float* threshold = nullptr;  ///< [rows] a component below it is none; closed: no use; settled
     /// [rows that all blocks work on at once, list_places]: lists on their way.
     uint2* entries = nullptr;
+    int32_t list_places = 0; ///< a row that lists more overflows
     /// [1] or null: how many rows of the call settling has left open until now. As many as find a place in so
     /// many tiles are listed there in the end; where there are more, the wave lists all its rows.
     unsigned long long* open = nullptr;
@@ -68,7 +69,10 @@ constexpr bool hopper_has_slots(CollectForm form, CollectStep step) {
     }
     return true;
 }
-constexpr int list_places = 120; ///< a row that lists more, or all of a tile, overflows
+constexpr int least_list_places = 80, most_list_places = 376;
+constexpr int most_of_a_tile = 96; ///< a row that lists more overflows
+/// Of a list on its way: so many entries cost what a row without a list costs elsewhere.
+int list_places(const CollectModel& model, CollectPath path);
 
 /// Rows of the call from wave.first on, into the wave.
 void cast_rows(const CollectCall& call, const CollectWave& wave, Stream stream);

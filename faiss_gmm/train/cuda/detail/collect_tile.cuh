@@ -9,10 +9,10 @@
 // (1) start_scores: what the accumulators begin with, so that the product leaves U there.
 // (2) list_candidates: the sign of each score's distance to the row's threshold. No maxima, no branch
 //     but where something is listed; a row's places are given out by counts that its quad shares. A row with too
-//     many, as it has that lists a whole tile, only looks for its best from then on.
+//     many, as it has that lists most of a tile, only looks for its best from then on.
 // (3) write_lists: what lies within the margin of the largest L, ascending, or (7) of collect.h. So a threshold that
 //     is too low (the hint's) costs places on the way, but changes no list that fits. The entries of all 16 rows
-//     side by side, four a lane at once: rows have 1 to list_places of them.
+//     side by side, four a lane at once: a row has from one to as many as places.
 // (4) Survey: thresholds, where no hint gives one or rank > 1. For rank > 1 each lane keeps the six
 //     largest of its groups' maxima: the rank-th largest of a quad's is a bound, for each stands for a
 //     component of its own. A group is eight components, two where there are few.
@@ -195,21 +195,24 @@ struct alignas(16) RowMarks {
     uint32_t word[mark_places][4];
     uint16_t tile[mark_places];
 };
-static_assert(sizeof(RowMarks) <= list_places * sizeof(uint2), "");
+static_assert(sizeof(RowMarks) <= least_list_places * sizeof(uint2), "");
 
 /// Where a warp lists for its 16 rows.
 struct WarpLists {
-    uint2* entries; ///< [16, list_places] {score, component}, in any order; in L2
+    uint2* entries; ///< [16, places] {score, component}, in any order; in L2
+    int places;     ///< of a row
     bool from_end; ///< the last places: another warp lists other components of these rows in the first
 
     WarpLists() = default;
-    __device__ WarpLists(uint2* of_warp, bool are_from_end)
-            : entries(of_warp), from_end(are_from_end) {
+    /// Of the warp's 16 rows, which begin with row `first` of those that all blocks work on at once.
+    __device__ WarpLists(const CollectWave& wave, size_t first, bool are_from_end)
+            : entries(wave.entries + first * wave.list_places), places(wave.list_places),
+              from_end(are_from_end) {
         asm("" : "+l"(entries)); // to be kept, not computed anew for each entry
     }
     __device__ uint2* entry(int row, int place) const {
-        const int first = from_end ? list_places - 1 : 0, step = from_end ? -1 : 1;
-        return entries + (row * list_places + first + step * place);
+        const int first = from_end ? places - 1 : 0, step = from_end ? -1 : 1;
+        return entries + (row * places + first + step * place);
     }
     /// [16] where marks stand in the place of entries.
     __device__ RowMarks* marks() const {
@@ -324,14 +327,16 @@ struct TwoLists {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             place[h] = row[h].count + static_cast<int>(numbers >> 16 * h & 0xffffu);
-            row[h].count += static_cast<int>(all >> 16 * h & 0xffffu);
+            const auto of_tile = static_cast<int>(all >> 16 * h & 0xffffu);
+            row[h].count += of_tile > most_of_a_tile ? lists.places + 1 : of_tile;
         }
-        const bool too_many = __any_sync(whole_warp, max(row[0].count, row[1].count) > list_places);
+        const bool too_many =
+                __any_sync(whole_warp, max(row[0].count, row[1].count) > lists.places);
         if (too_many) { // of such a row the lane's largest will do
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 const float largest = largest_score<form>(score, h, scale, own);
-                if (row[h].count > list_places) {
+                if (row[h].count > lists.places) {
                     listed[h] &= ~scores_below<form>(score, h, largest, scale, own);
                 }
             }
@@ -359,7 +364,7 @@ struct TwoLists {
                             lists.entry(threadIdx.x % 32 / 4 + 8 * h, place[h]),
                             upper,
                             k,
-                            place[h] < list_places);
+                            place[h] < lists.places);
                 }
             }
         }
@@ -367,7 +372,7 @@ struct TwoLists {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 const float top = quad_max(row[h].top);
-                rows.threshold[h] = row[h].count > list_places ? top : rows.threshold[h];
+                rows.threshold[h] = row[h].count > lists.places ? top : rows.threshold[h];
             }
         }
     }
@@ -405,7 +410,9 @@ __device__ inline uint2 no_entry() {
 }
 
 constexpr int entries_at_once = 4; ///< of a lane: each waits for L2
-constexpr int rest_bits = 40;      ///< behind the point: whole sums are the same in any order
+constexpr int rest_bits = 38;      ///< behind the point: whole sums are the same in any order
+static_assert(
+        most_list_places * 1.52e-5 * (1LL << rest_bits) < 0x1.0p32, "exp(-least_significant)");
 constexpr float bits_a_nat = 1.442695041f;
 
 /// A row whose entries are looked at.
@@ -520,7 +527,7 @@ __device__ inline void write_lists(
     }
     const float f = is_first ? rows.f[0] : rows.f[1];
     const float row_threshold = is_first ? rows.threshold[0] : rows.threshold[1];
-    const bool fits = row_threshold != closed && mine.count <= list_places;
+    const bool fits = row_threshold != closed && mine.count <= lists.places;
     int kept = fits ? mine.count : output.capacity + 1;
     const uint32_t best = mine.count > 0 ? mine.best : 0;
     float rest = 0;
