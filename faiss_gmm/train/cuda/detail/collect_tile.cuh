@@ -28,7 +28,8 @@
 //     of the lanes that have an entry more (3% more on `overlap`). A sum of saturated distances for eight scores at
 //     once, signs only where it is not zero: 8% more time, 16% on `overlap`. Scores stored in groups of four columns
 //     where one of them is listed, without a loop: less to list, more to read back, all in all nothing. Lists out of
-//     such groups by a kernel of its own: a third more, for what is listed no longer stays in L2.
+//     such groups by a kernel of its own: a third more, for what is listed no longer stays in L2. Read back eight at
+//     once: the same.
 
 #include <climits>
 
