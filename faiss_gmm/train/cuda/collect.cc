@@ -41,7 +41,8 @@ CollectPath best_collect_path(int major) {
 
 namespace {
 
-constexpr size_t most_wave_bytes = size_t{96} << 20; ///< of rows in the operand's form
+// Of rows in the operand's form, the fewer the more their lists take.
+constexpr size_t least_wave_bytes = size_t{32} << 20, most_wave_bytes = size_t{96} << 20;
 constexpr size_t wave_and_list_bytes = size_t{144} << 20;
 constexpr int lists_a_multiprocessor = 256; ///< rows whose lists are on their way there
 
@@ -68,7 +69,7 @@ WaveShape wave_shape(const CollectModel& model, CollectPath path) {
     shape.entries = static_cast<size_t>(multiprocessors()) * lists_a_multiprocessor *
                     shape.list_places * sizeof(uint2);
     const size_t left = wave_and_list_bytes - std::min(shape.entries, wave_and_list_bytes);
-    const size_t most = std::min(left, most_wave_bytes) / row;
+    const size_t most = std::clamp(left, least_wave_bytes, most_wave_bytes) / row;
     const size_t unit = most >= round ? round : wave_tile_rows;
     shape.rows = std::max<size_t>(unit, most / unit * unit);
     shape.operand = shape.rows * row;
