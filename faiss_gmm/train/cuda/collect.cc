@@ -43,7 +43,7 @@ namespace {
 
 // Of rows in the operand's form, the fewer the more their lists take.
 constexpr size_t least_wave_bytes = size_t{32} << 20, most_wave_bytes = size_t{96} << 20;
-constexpr size_t wave_and_list_bytes = size_t{144} << 20;
+constexpr size_t wave_and_list_bytes = size_t{144} << 20; ///< without rows' numbers and open rows
 constexpr int lists_a_multiprocessor = 256; ///< rows whose lists are on their way there
 
 /// A wave's arrays, one after the other in the workspace.

@@ -125,7 +125,7 @@ struct CollectOutput {
 };
 
 /// Scratch that one call of collect_candidates needs on the current device, on a multiple of 256
-/// bytes as cudaMalloc gives it; it does not depend on n. 130 to 160 MiB on 132 multiprocessors.
+/// bytes as cudaMalloc gives it; it does not depend on n. 70 to 180 MiB on 132 multiprocessors.
 size_t collect_workspace_bytes(const CollectModel& shape, CollectPath path);
 
 /// Of the current device.

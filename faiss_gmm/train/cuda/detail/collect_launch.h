@@ -70,7 +70,7 @@ constexpr bool hopper_has_slots(CollectForm form, CollectStep step) {
     return true;
 }
 constexpr int least_list_places = 80, most_list_places = 376;
-constexpr int most_of_a_tile = 96; ///< a row that lists more overflows
+constexpr int most_of_a_tile = 96; ///< a row that lists more of one tile overflows
 /// Of a list on its way: so many entries cost what a row without a list costs elsewhere.
 int list_places(const CollectModel& model, CollectPath path);
 
