@@ -51,32 +51,27 @@ struct WaveShape {
     size_t rows;
     int list_places;
     size_t operand, numbers, entries; ///< bytes
-    size_t open_tiles, open;          ///< and bytes of these and their rows' count
+    size_t open_tiles,
+            open; ///< 0 where no row is settled; and bytes of these and their rows' count
 };
-
-bool settles_on(CollectPath path, const CollectModel& model) {
-    return path == CollectPath::hopper && settles_on_hopper(model);
-}
 
 WaveShape wave_shape(const CollectModel& model, CollectPath path) {
     const size_t row = model.padded_width * sizeof(uint16_t);
     // Whole rounds of tiles where they fit, so that no multiprocessor waits for the last ones.
     const bool wide = model.padded_width > hopper_slot_columns; // tiles of half as many rows
-    const size_t round =
-            static_cast<size_t>(multiprocessors()) * (wide ? wave_tile_rows / 2 : wave_tile_rows);
+    const auto all = static_cast<size_t>(multiprocessors());
+    const size_t round = all * (wide ? wave_tile_rows / 2 : wave_tile_rows);
     WaveShape shape{};
     shape.list_places = list_places(model, path);
-    shape.entries = static_cast<size_t>(multiprocessors()) * lists_a_multiprocessor *
-                    shape.list_places * sizeof(uint2);
+    shape.entries = all * lists_a_multiprocessor * shape.list_places * sizeof(uint2);
     const size_t left = wave_and_list_bytes - std::min(shape.entries, wave_and_list_bytes);
     const size_t most = std::clamp(left, least_wave_bytes, most_wave_bytes) / row;
     const size_t unit = most >= round ? round : wave_tile_rows;
     shape.rows = std::max<size_t>(unit, most / unit * unit);
     shape.operand = shape.rows * row;
     shape.numbers = 3 * shape.rows * sizeof(float);
-    shape.open_tiles = settles_on(path, model)
-                               ? std::min<size_t>(shape.rows / wave_tile_rows, multiprocessors())
-                               : 0;
+    const bool settles = path == CollectPath::hopper && settles_on_hopper(model);
+    shape.open_tiles = settles ? std::min(shape.rows / wave_tile_rows, all) : 0;
     shape.open = shape.open_tiles * wave_tile_rows * (row + 3 * sizeof(float) + sizeof(int64_t)) +
                  sizeof(*CollectWave::open);
     return shape;
@@ -107,7 +102,7 @@ void collect_in_waves(const CollectCall& call, CollectPath path, void* workspace
     open.open = reinterpret_cast<unsigned long long*>(open.threshold + open_rows);
     open.open_tiles = static_cast<int32_t>(shape.open_tiles);
     const bool many = call.input.rank > 1, hinted = call.input.hint != nullptr;
-    if (settles_on(path, call.model) && !many && !hinted) {
+    if (shape.open_tiles > 0 && !many && !hinted) {
         wave.open = open.open;
         wave.open_tiles = open.open_tiles;
         // Zeros where no row comes: NaN would be listed before it is dropped.

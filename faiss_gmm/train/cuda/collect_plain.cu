@@ -138,7 +138,8 @@ __global__ void __launch_bounds__(threads)
                     if (upper[k] >= threshold && upper[k] > minus_infinity) {
                         widest = fmaxf(widest, ColumnsOf<form>(model, k).gap(row.f, row.q));
                         const float share = expf((upper[k] - best.value) / row.f);
-                        rest += upper[k] < significant ? fmaxf(share, 0x1.0p-38f) : 0.0f;
+                        rest += upper[k] < significant ? fmaxf(share, 1.0f / (1LL << rest_bits))
+                                                       : 0.0f;
                     }
                 }
                 const bool is_little = rest * expm1f(widest / row.f) <= most_rest_error;

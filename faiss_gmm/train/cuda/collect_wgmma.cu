@@ -16,7 +16,7 @@
 //   detail/collect_tile.cuh does with the scores. Four of them share the tensor cores.
 // Measured on an H200 at (1M, 1024, 128), where cuBLAS reaches 763 TFLOP/s: survey .40 ms (655), list
 //   .485 (540); K = 4,096: 1.55 (690) and 1.90; d = 960: 2.7 (720) and 3.3. On an H100, where it reaches 776: survey .40
-//   (655, 84%), list .53 (495, 64%) with one candidate a row and .88 with 12, settle .47.
+//   (655, 84%), list .53 (495, 64%) with one candidate a row and .88 with 12 (of 120 places), settle .47.
 //   bench/results/bench_estep.md.
 // Cost: 2 n K width flops, 2 n width bytes read once, the operand n / 256 times through L2 (wide rows:
 //   n / 128 times, and the rows K / 256 times).

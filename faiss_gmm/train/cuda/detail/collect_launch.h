@@ -69,10 +69,15 @@ constexpr bool hopper_has_slots(CollectForm form, CollectStep step) {
     }
     return true;
 }
+constexpr int rest_bits = 38; ///< of a rest, behind the point: whole sums are the same in any order
 constexpr int least_list_places = 80, most_list_places = 376;
 constexpr int most_of_a_tile = 96; ///< a row that lists more of one tile overflows
-/// Of a list on its way: so many entries cost what a row without a list costs elsewhere.
+/// Of a list on its way. What listing costs beyond is better spent on a row without a list.
 int list_places(const CollectModel& model, CollectPath path);
+
+static_assert(
+        least_significant >= 11.1f && most_list_places * 1.52e-5 * (1LL << rest_bits) < 0x1.0p32,
+        "exp(-11.1) each, in 32 bits");
 
 /// Rows of the call from wave.first on, into the wave.
 void cast_rows(const CollectCall& call, const CollectWave& wave, Stream stream);

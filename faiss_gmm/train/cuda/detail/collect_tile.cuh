@@ -411,9 +411,6 @@ __device__ inline uint2 no_entry() {
 }
 
 constexpr int entries_at_once = 4; ///< of a lane: each waits for L2
-constexpr int rest_bits = 38;      ///< behind the point: whole sums are the same in any order
-static_assert(
-        most_list_places * 1.52e-5 * (1LL << rest_bits) < 0x1.0p32, "exp(-least_significant)");
 constexpr float bits_a_nat = 1.442695041f;
 
 /// A row whose entries are looked at.
